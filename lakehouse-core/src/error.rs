@@ -1,0 +1,202 @@
+//! The one error type: what went wrong, where, and what to do next.
+
+use std::fmt;
+
+/// Every fallible function of this crate returns this.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong. The variants are what a caller branches on; the texts are for people.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Another writer committed something that this operation must not ignore, and planning again
+    /// did not help within the allowed attempts. Nothing was committed; running again is safe.
+    #[error("conflict on {table}: {detail}")]
+    Conflict {
+        /// Location of the table.
+        table: String,
+        /// The rule that fired (R1 to R6 of `commit/conflict.rs`) and the files concerned.
+        detail: String,
+    },
+    /// The store did not say whether the commit landed, and it could not be found out. Nothing was
+    /// deleted. Look at the table's history for `commit_id` before running again.
+    #[error("commit {commit_id} on {table} may or may not have landed: {source}")]
+    CommitUnknown {
+        /// Location of the table.
+        table: String,
+        /// The id that the commit carries if it landed.
+        commit_id: String,
+        /// The store's last answer.
+        source: Box<Error>,
+    },
+    /// Input that cannot be used: a broken metadata file, a value that does not fit, a bad argument.
+    #[error("{what}{}", At(place))]
+    Invalid {
+        /// What is wrong.
+        what: String,
+        /// Where: a file, column, row or argument. Empty when `what` says it all.
+        place: String,
+        /// What to do about it. Empty when there is nothing to add.
+        hint: String,
+    },
+    /// Something that the table or its format does not offer.
+    #[error("{what}")]
+    Unsupported {
+        /// What was asked for, and why it is refused.
+        what: String,
+        /// What to do instead.
+        hint: String,
+    },
+    /// A bound that protects the process was met (size, depth, memory).
+    #[error("{what}{}", At(place))]
+    Limit {
+        /// The limit and the value that met it.
+        what: String,
+        /// The file or setting concerned.
+        place: String,
+    },
+    /// The store or the confinement of paths refused access.
+    #[error("access denied: {what}")]
+    Denied {
+        /// What was refused, and by whom.
+        what: String,
+    },
+    /// A table, version, file or column that is not there.
+    #[error("{what} not found{}", At(place))]
+    NotFound {
+        /// What was looked for.
+        what: String,
+        /// Where it was looked for.
+        place: String,
+        /// What to do about it. Empty when there is nothing to add.
+        hint: String,
+    },
+    /// A table (or an output) is already there.
+    #[error("{what} already exists")]
+    AlreadyExists {
+        /// What exists.
+        what: String,
+    },
+    /// The object store failed.
+    #[error("storage: {action} {path}: {source}")]
+    Store {
+        /// What was being done: "read", "write", "list" ...
+        action: &'static str,
+        /// The object, relative to the table.
+        path: String,
+        /// The store's own error.
+        source: object_store::Error,
+    },
+    /// The query engine failed (planning or execution).
+    #[error("{0}")]
+    Engine(Box<datafusion::error::DataFusionError>),
+}
+
+/// Prints ` (in PLACE)` unless the place is empty.
+struct At<'a>(&'a str);
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            write!(f, " (in {})", self.0)
+        }
+    }
+}
+
+impl Error {
+    /// [`Error::Invalid`] with a place and without a hint.
+    pub fn invalid(what: impl Into<String>, place: impl Into<String>) -> Self {
+        Self::Invalid {
+            what: what.into(),
+            place: place.into(),
+            hint: String::new(),
+        }
+    }
+
+    /// [`Error::Unsupported`] with what to do instead.
+    pub fn unsupported(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Unsupported {
+            what: what.into(),
+            hint: hint.into(),
+        }
+    }
+
+    /// [`Error::NotFound`] without a hint.
+    pub fn not_found(what: impl Into<String>, place: impl Into<String>) -> Self {
+        Self::NotFound {
+            what: what.into(),
+            place: place.into(),
+            hint: String::new(),
+        }
+    }
+
+    /// The same error with what to do about it, where the variant has room for it.
+    #[must_use]
+    pub fn with_hint(mut self, text: impl Into<String>) -> Self {
+        match &mut self {
+            Self::Invalid { hint, .. } | Self::Unsupported { hint, .. } | Self::NotFound { hint, .. } => {
+                *hint = text.into();
+            }
+            _ => {}
+        }
+        self
+    }
+
+    /// What to do next, if the error knows.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Invalid { hint, .. } | Self::Unsupported { hint, .. } | Self::NotFound { hint, .. }
+                if !hint.is_empty() =>
+            {
+                Some(hint)
+            }
+            Self::Conflict { .. } => Some("nothing was committed; it is safe to run the command again"),
+            Self::CommitUnknown { .. } => Some(
+                "look for the commit id in the table's history before running again; nothing was deleted",
+            ),
+            _ => None,
+        }
+    }
+}
+
+impl From<datafusion::error::DataFusionError> for Error {
+    /// Unwraps an error of ours that travelled through the engine, so that it keeps its variant.
+    fn from(error: datafusion::error::DataFusionError) -> Self {
+        use datafusion::error::DataFusionError as E;
+        match error {
+            E::External(inner) => match inner.downcast::<Self>() {
+                Ok(ours) => *ours,
+                Err(other) => Self::Engine(Box::new(E::External(other))),
+            },
+            E::Context(_, inner) if matches!(*inner, E::External(_)) => Self::from(*inner),
+            E::Shared(shared) => match std::sync::Arc::try_unwrap(shared) {
+                Ok(inner) => Self::from(inner),
+                Err(shared) => Self::Engine(Box::new(E::Shared(shared))),
+            },
+            other => Self::Engine(Box::new(other)),
+        }
+    }
+}
+
+impl From<Error> for datafusion::error::DataFusionError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Engine(inner) => *inner,
+            other => Self::External(Box::new(other)),
+        }
+    }
+}
+
+impl From<arrow::error::ArrowError> for Error {
+    fn from(error: arrow::error::ArrowError) -> Self {
+        Self::from(datafusion::error::DataFusionError::from(error))
+    }
+}
+
+impl From<parquet::errors::ParquetError> for Error {
+    fn from(error: parquet::errors::ParquetError) -> Self {
+        Self::from(datafusion::error::DataFusionError::from(error))
+    }
+}

@@ -1,0 +1,143 @@
+//! What one commit does.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::{DataFile, Prune, Version};
+
+/// The id that a commit carries, so that its author can find it again after a lost reply.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CommitId(pub String);
+
+impl fmt::Display for CommitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The kind of operation, for history and conflict rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OperationKind {
+    /// The table was created.
+    Create,
+    /// Rows were added.
+    Append,
+    /// Rows (all, or those that match a predicate) were replaced.
+    Overwrite,
+    /// Rows were deleted.
+    Delete,
+    /// Rows were updated.
+    Update,
+    /// A merge.
+    Merge,
+    /// Files were rewritten, rows unchanged.
+    Compact,
+    /// An older version was made current.
+    Restore,
+    /// Something that we do not write ourselves.
+    Other,
+}
+
+impl OperationKind {
+    /// The name in reports: `append`, `merge` ...
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Append => "append",
+            Self::Overwrite => "overwrite",
+            Self::Delete => "delete",
+            Self::Update => "update",
+            Self::Merge => "merge",
+            Self::Compact => "compact",
+            Self::Restore => "restore",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// What one commit does to a table: mine before it is published, or a winner's read back.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// What kind of operation it is.
+    pub operation: OperationKind,
+    /// The id of this commit.
+    pub commit_id: CommitId,
+    /// The user's idempotency key: a second commit with the same one does nothing.
+    pub token: Option<String>,
+    /// What was read to make this change: a row that may match it and that a winner added is a
+    /// conflict. `None` for a blind change, and unknown for a winner.
+    pub read: Option<Arc<Prune>>,
+    /// Files added, masks staged with them included.
+    pub added: Vec<DataFile>,
+    /// Files removed, as they stood in the base (their masks too).
+    pub removed: Vec<DataFile>,
+    /// Files whose mask is replaced: as it stood in the base, and with its new `masks`.
+    pub masked: Vec<(DataFile, DataFile)>,
+    /// The rows of the table change. False for compaction.
+    pub data_change: bool,
+    /// Which parts of the metadata change (always set on winners that change them).
+    pub metadata: MetadataChange,
+    /// Make this version's content current again; then `added`, `removed` and `masked` are empty.
+    pub restore: Option<Version>,
+    /// Figures for the format's own summary: rows inserted, files scanned ... in words of `[a-z_]`.
+    pub metrics: BTreeMap<String, u64>,
+    /// Everything written for this change, object keys below the table root: what is deleted after a
+    /// *certain* failure.
+    pub staged: Vec<String>,
+}
+
+impl Change {
+    /// A change that does nothing yet.
+    pub fn new(operation: OperationKind, commit_id: CommitId) -> Self {
+        Self {
+            operation,
+            commit_id,
+            token: None,
+            read: None,
+            added: Vec::new(),
+            removed: Vec::new(),
+            masked: Vec::new(),
+            data_change: operation != OperationKind::Compact,
+            metadata: MetadataChange::default(),
+            restore: None,
+            metrics: BTreeMap::new(),
+            staged: Vec::new(),
+        }
+    }
+
+    /// Whether publishing it would change anything.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty()
+            && self.removed.is_empty()
+            && self.masked.is_empty()
+            && self.restore.is_none()
+            && self.metadata == MetadataChange::default()
+    }
+}
+
+/// Which parts of the metadata a commit changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MetadataChange {
+    /// Columns, or the protocol that governs how they are read and written.
+    pub schema: bool,
+    /// Partitioning.
+    pub partitioning: bool,
+    /// Properties only.
+    pub properties: bool,
+}
+
+/// One line of a table's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitInfo {
+    /// The version that the commit made.
+    pub version: Version,
+    /// The version before it, if there is one.
+    pub parent: Option<Version>,
+    /// When, in milliseconds since 1970 UTC.
+    pub timestamp_ms: i64,
+    /// What it did, in the format's own word (`append`, `MERGE` ...).
+    pub operation: String,
+    /// Figures and notes that the format keeps with the commit.
+    pub summary: BTreeMap<String, String>,
+}

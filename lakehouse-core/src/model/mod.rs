@@ -1,0 +1,21 @@
+//! The four nouns that everything is said with: [`Snapshot`], [`DataFile`], [`RowMask`], [`Change`].
+//!
+//! Plain data: no I/O, no async, nothing of the formats. Schemas and values are Arrow's, predicates
+//! are DataFusion's `Expr`.
+
+mod change;
+mod definition;
+mod file;
+mod mask;
+mod partition;
+pub mod prune;
+pub mod schema;
+mod snapshot;
+
+pub use change::{Change, CommitId, CommitInfo, MetadataChange, OperationKind};
+pub use definition::Definition;
+pub use file::{ColumnStats, DataFile, EqualityDelete, MaskRef};
+pub use mask::RowMask;
+pub use partition::{BucketHash, PartitionField, Transform};
+pub use prune::{Prune, PruneCounts};
+pub use snapshot::{At, Capabilities, Snapshot, Version};

@@ -1,0 +1,35 @@
+//! Arrow schemas with what the formats need to find a column in a file again.
+
+use arrow::datatypes::Field;
+
+/// Field metadata: the Iceberg field id, or Delta's column mapping id. parquet-rs reads and writes it.
+pub const FIELD_ID: &str = "PARQUET:field_id";
+
+/// Field metadata: the column's name in data files, where it differs (Delta column mapping).
+pub const PHYSICAL_NAME: &str = "lakehouse.physical_name";
+
+/// Name of the metadata column with the data file's path.
+pub const FILE_COLUMN: &str = "_file";
+/// Name of the metadata column with the row's position in its file.
+pub const POSITION_COLUMN: &str = "_pos";
+/// Name of the row id column (Iceberg row lineage).
+pub const ROW_ID_COLUMN: &str = "_row_id";
+/// Name of the column with the sequence number of the row's last change (Iceberg row lineage).
+pub const LAST_UPDATED_COLUMN: &str = "_last_updated_sequence_number";
+/// Field id of [`ROW_ID_COLUMN`], reserved by the Iceberg spec ("Reserved Field IDs").
+pub const ROW_ID_FIELD_ID: i32 = 2_147_483_540;
+/// Field id of [`LAST_UPDATED_COLUMN`].
+pub const LAST_UPDATED_FIELD_ID: i32 = 2_147_483_539;
+
+/// The field id of a column, if it has one.
+pub fn field_id(field: &Field) -> Option<i32> {
+    field.metadata().get(FIELD_ID)?.parse().ok()
+}
+
+/// The column's name in data files.
+pub fn physical_name(field: &Field) -> &str {
+    field
+        .metadata()
+        .get(PHYSICAL_NAME)
+        .map_or(field.name(), String::as_str)
+}

@@ -1,0 +1,89 @@
+//! One version of a table.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+
+use super::PartitionField;
+
+/// What the format calls a version: a Delta version number, an Iceberg snapshot id. 0 is an Iceberg
+/// table that has no snapshot yet, and the first version of a Delta table.
+pub type Version = i64;
+
+/// Which version of a table to load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum At {
+    /// The newest.
+    Latest,
+    /// This one. Negative counts back from the newest: -1 is the one before it.
+    Version(Version),
+    /// The newest that was committed at or before this instant, in milliseconds since 1970 UTC.
+    Timestamp(i64),
+    /// The one that a tag or branch names.
+    Ref(String),
+}
+
+/// One version of a table: everything that is known without listing its files.
+pub struct Snapshot {
+    /// The version that users see.
+    pub version: Version,
+    /// Which state of the metadata this was loaded from: the number of the Delta log entry, or N of
+    /// Iceberg's `vN.metadata.json`. Grows by one with every commit; a commit is made against it.
+    pub state: u64,
+    /// When it was committed, in milliseconds since 1970 UTC.
+    pub timestamp_ms: i64,
+    /// The columns that users see. Fields carry the keys of [`super::schema`] in their metadata.
+    pub schema: SchemaRef,
+    /// Partition fields by partition spec id. Delta has exactly one spec, with id 0.
+    pub specs: BTreeMap<i32, Vec<PartitionField>>,
+    /// The spec that new files are written with.
+    pub spec_id: i32,
+    /// Table properties as stored.
+    pub properties: BTreeMap<String, String>,
+    /// Tags and branches, by name.
+    pub refs: BTreeMap<String, Version>,
+    /// What this table can do.
+    pub capabilities: Capabilities,
+    /// How the format finds this version's files again. Only the format that made it looks inside.
+    pub private: Arc<dyn Any + Send + Sync>,
+}
+
+impl Snapshot {
+    /// The partition fields that new files are written with; empty for an unpartitioned table.
+    pub fn partition_fields(&self) -> &[PartitionField] {
+        self.specs.get(&self.spec_id).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("version", &self.version)
+            .field("state", &self.state)
+            .field("timestamp_ms", &self.timestamp_ms)
+            .field("spec_id", &self.spec_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where tables differ. Operations ask here, never for a format's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Rows can be masked in place (deletion vectors, position deletes). Otherwise files are rewritten.
+    pub masks: bool,
+    /// The table has tags and branches.
+    pub refs: bool,
+    /// Rows carry a stable id (`_row_id`, `_last_updated_sequence_number`) that writers keep.
+    pub row_ids: bool,
+    /// Identity partition columns are stored in the data files too, not only in the metadata.
+    pub partition_columns_in_files: bool,
+    /// Appends may be published over a winner that changed schema or partitioning, if they still fit.
+    pub append_over_schema_change: bool,
+    /// Folder of new data files below the table root: `"data/"` or `""`.
+    pub data_prefix: &'static str,
+    /// Rows that a table may hold per file before positions overflow its mask encoding.
+    pub writable: bool,
+}
