@@ -5,6 +5,7 @@
 
 mod change;
 mod definition;
+pub mod deletion_vector;
 mod file;
 mod mask;
 mod partition;
