@@ -15,6 +15,9 @@ pub mod model;
 pub mod operations;
 pub mod scan;
 pub mod store;
+pub mod table;
 pub mod write;
 
 pub use error::{Error, Result};
+pub use operations::{Compact, InputFormat, Merge, Options, Report, Rows};
+pub use table::{Table, TableFormat};

@@ -1,0 +1,129 @@
+//! The rows that an operation takes in.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::dataframe::DataFrame;
+use datafusion::execution::SendableRecordBatchStream;
+use tokio::sync::Mutex;
+
+use crate::error::{Error, Result};
+
+/// A kind of file that rows are read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputFormat {
+    /// Apache Parquet.
+    Parquet,
+    /// Comma-separated values with a header line; an empty cell is NULL.
+    Csv,
+    /// One JSON object per line.
+    Ndjson,
+    /// Arrow IPC, file or stream.
+    Arrow,
+}
+
+impl FromStr for InputFormat {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "parquet" => Ok(Self::Parquet),
+            "csv" => Ok(Self::Csv),
+            "ndjson" => Ok(Self::Ndjson),
+            "arrow" => Ok(Self::Arrow),
+            other => Err(Error::invalid(format!("unknown input format {other:?}"), "")
+                .with_hint("use parquet, csv, ndjson or arrow")),
+        }
+    }
+}
+
+/// Rows on their way into a table.
+pub struct Rows {
+    pub(super) source: Source,
+}
+
+/// Where rows come from.
+pub(super) enum Source {
+    /// In memory.
+    Batches(SchemaRef, Vec<RecordBatch>),
+    /// Read once.
+    Stream(SchemaRef, Mutex<Option<SendableRecordBatchStream>>),
+    /// A query.
+    Frame(Box<DataFrame>),
+    /// A file on this machine.
+    File(PathBuf, InputFormat),
+}
+
+impl Rows {
+    /// Rows in memory. Every batch must have this schema.
+    pub fn batches(schema: SchemaRef, batches: Vec<RecordBatch>) -> Self {
+        Self {
+            source: Source::Batches(schema, batches),
+        }
+    }
+
+    /// Rows that can be read once.
+    pub fn stream(stream: SendableRecordBatchStream) -> Self {
+        Self {
+            source: Source::Stream(stream.schema(), Mutex::new(Some(stream))),
+        }
+    }
+
+    /// The result of a query.
+    pub fn frame(frame: DataFrame) -> Self {
+        Self {
+            source: Source::Frame(Box::new(frame)),
+        }
+    }
+
+    /// A file on this machine; without a format, its extension tells (`.parquet`, `.csv`, `.ndjson`,
+    /// `.jsonl`, `.arrow`, `.ipc`, `.feather`). Columns of CSV and NDJSON that the table has are read
+    /// with the table's types, others with inferred ones.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such file; [`Error::Invalid`] when the extension is not one of these.
+    pub fn file(path: impl AsRef<Path>, format: Option<InputFormat>) -> Result<Self> {
+        let path = path.as_ref();
+        let place = path.display().to_string();
+        if !path.exists() {
+            return Err(Error::not_found("input file", place));
+        }
+        if path.is_dir() {
+            return Err(Error::invalid("a folder cannot be read as a file", place));
+        }
+        let format = match format {
+            Some(format) => format,
+            None => match path.extension().and_then(|e| e.to_str()).unwrap_or("") {
+                "parquet" | "pq" => InputFormat::Parquet,
+                "csv" => InputFormat::Csv,
+                "ndjson" | "jsonl" => InputFormat::Ndjson,
+                "arrow" | "ipc" | "feather" | "arrows" => InputFormat::Arrow,
+                other => {
+                    return Err(Error::invalid(
+                        format!("the extension {other:?} does not tell the format"),
+                        place,
+                    )
+                    .with_hint("say which it is: parquet, csv, ndjson or arrow"));
+                }
+            },
+        };
+        Ok(Self {
+            source: Source::File(path.to_path_buf(), format),
+        })
+    }
+
+    /// The columns, with inferred types where the input has none of its own.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming a file that is not what it says.
+    pub async fn schema(&self) -> Result<SchemaRef> {
+        match &self.source {
+            Source::Batches(schema, _) | Source::Stream(schema, _) => Ok(Arc::clone(schema)),
+            Source::Frame(frame) => Ok(Arc::new(frame.schema().as_arrow().clone())),
+            Source::File(..) => unimplemented!(),
+        }
+    }
+}

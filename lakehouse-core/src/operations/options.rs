@@ -1,0 +1,70 @@
+//! What every operation is asked and what it answers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::commit::{CommitOptions, Isolation};
+use crate::model::Version;
+
+/// How an operation runs. The default is what most callers want.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Idempotency key: a second operation with the same key commits nothing and says so.
+    pub token: Option<String>,
+    /// How strictly reads are protected against concurrent commits.
+    pub isolation: Isolation,
+    /// Publish attempts before giving up with a conflict.
+    pub max_attempts: u32,
+    /// Plan everything, commit nothing, leave nothing behind.
+    pub dry_run: bool,
+    /// Size at which a data file is closed, in bytes; `None` for the table's own setting.
+    pub target_file_bytes: Option<u64>,
+    /// Bytes that joins and sorts may hold before they spill or give up; `None` for a share of the machine.
+    pub memory_limit: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let commit = CommitOptions::default();
+        Self {
+            token: None,
+            isolation: commit.isolation,
+            max_attempts: commit.max_attempts,
+            dry_run: false,
+            target_file_bytes: None,
+            memory_limit: None,
+        }
+    }
+}
+
+/// What an operation did.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The verb: `append`, `merge` ...
+    pub operation: &'static str,
+    /// The version of the table after it.
+    pub version: Version,
+    /// Whether it made that version. False when there was nothing to do, on a dry run, and when the
+    /// idempotency key was already recorded.
+    pub committed: bool,
+    /// The version that already carried the idempotency key.
+    pub already: Option<Version>,
+    /// Nothing was committed because nothing was to be.
+    pub dry_run: bool,
+    /// Publish attempts made.
+    pub attempts: u32,
+    /// Figures: `num_source_rows`, `num_target_rows_inserted`, `_updated`, `_deleted`, `_copied`,
+    /// `num_output_rows`, `num_target_files_scanned`, `num_target_files_skipped_during_scan`,
+    /// `num_target_files_added`, `_removed`, `_masked`, `bytes_written`, `bytes_read`. Absent means
+    /// that the verb has no such figure.
+    pub metrics: BTreeMap<&'static str, u64>,
+    /// Wall time per phase, in the order in which they ran.
+    pub phases: Vec<(&'static str, Duration)>,
+}
+
+impl Report {
+    /// One figure; 0 where the verb has none of that name.
+    pub fn metric(&self, name: &str) -> u64 {
+        self.metrics.get(name).copied().unwrap_or(0)
+    }
+}

@@ -1,0 +1,218 @@
+//! The face that users hold, and the only place that picks a format.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+
+use crate::delta::Delta;
+use crate::error::{Error, Result};
+use crate::format::{Format, Handle, Outcome};
+use crate::iceberg::Iceberg;
+use crate::model::{At, CommitInfo, DataFile, Definition, Prune, Snapshot};
+use crate::operations::{self, Compact, Merge, Options, Report, Rows};
+use crate::scan::SnapshotTable;
+use crate::store::{Store, clock};
+
+/// Which format a new table is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableFormat {
+    /// Apache Iceberg.
+    Iceberg,
+    /// Delta Lake.
+    Delta,
+}
+
+impl fmt::Display for TableFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Iceberg => "iceberg",
+            Self::Delta => "delta",
+        })
+    }
+}
+
+impl FromStr for TableFormat {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "iceberg" => Ok(Self::Iceberg),
+            "delta" => Ok(Self::Delta),
+            _ => Err(Error::invalid(format!("unknown table format {text:?}"), "")
+                .with_hint("use iceberg or delta")),
+        }
+    }
+}
+
+/// A table at one location. Cheap to clone; every call sees the newest version.
+#[derive(Debug, Clone)]
+pub struct Table {
+    handle: Handle,
+    location: Arc<str>,
+}
+
+impl Table {
+    /// Opens the table at a path or URL; its format is found out.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is none; [`Error::Invalid`] when there are two.
+    pub async fn open(location: &str) -> Result<Self> {
+        let _ = location;
+        unimplemented!()
+    }
+
+    /// Opens the table at the root of a store.
+    ///
+    /// # Errors
+    /// As [`Table::open`].
+    pub async fn open_in(store: Store) -> Result<Self> {
+        let _ = store;
+        unimplemented!()
+    }
+
+    /// Makes a new, empty table at a path or URL.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] when a table is there; [`Error::Invalid`] when other files are.
+    pub async fn create(location: &str, format: TableFormat, definition: &Definition) -> Result<Self> {
+        let _ = (location, format, definition);
+        unimplemented!()
+    }
+
+    /// Makes a new, empty table at the root of a store.
+    ///
+    /// # Errors
+    /// As [`Table::create`].
+    pub async fn create_in(store: Store, format: TableFormat, definition: &Definition) -> Result<Self> {
+        let _ = (store, format, definition);
+        unimplemented!()
+    }
+
+    /// Where it is, as metadata names it.
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+
+    /// `"iceberg"` or `"delta"`.
+    pub fn format(&self) -> &'static str {
+        self.handle.format.name()
+    }
+
+    /// The door and the store behind it.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Loads one version.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such version.
+    pub async fn snapshot(&self, at: &At) -> Result<Arc<Snapshot>> {
+        self.handle.format.snapshot(at).await
+    }
+
+    /// One version as a table for DataFusion.
+    ///
+    /// # Errors
+    /// As [`Table::snapshot`].
+    pub async fn provider(&self, at: &At) -> Result<Arc<SnapshotTable>> {
+        let snapshot = self.snapshot(at).await?;
+        Ok(Arc::new(SnapshotTable::new(self.handle.clone(), snapshot)))
+    }
+
+    /// Adds rows: [`operations::append`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn append(&self, rows: Rows, options: &Options) -> Result<Report> {
+        operations::append(&self.handle, rows, options).await
+    }
+
+    /// Replaces all rows, or those that match: [`operations::overwrite`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn overwrite(&self, rows: Rows, predicate: Option<&str>, options: &Options) -> Result<Report> {
+        operations::overwrite(&self.handle, rows, predicate, options).await
+    }
+
+    /// Deletes the rows that match: [`operations::delete`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn delete(&self, predicate: &str, options: &Options) -> Result<Report> {
+        operations::delete(&self.handle, predicate, options).await
+    }
+
+    /// Sets columns (`"c = expr, .."`) in the rows that match: [`operations::update`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn update(
+        &self,
+        assignments: &str,
+        predicate: Option<&str>,
+        options: &Options,
+    ) -> Result<Report> {
+        operations::update(&self.handle, assignments, predicate, options).await
+    }
+
+    /// Merges source rows: [`operations::merge`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn merge(&self, source: Rows, merge: &Merge, options: &Options) -> Result<Report> {
+        operations::merge(&self.handle, source, merge, options).await
+    }
+
+    /// Rewrites small and masked files: [`operations::compact`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn compact(&self, compact: &Compact, options: &Options) -> Result<Report> {
+        operations::compact(&self.handle, compact, options).await
+    }
+
+    /// Makes an older version current again: [`operations::restore`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn restore(&self, at: &At, options: &Options) -> Result<Report> {
+        operations::restore(&self.handle, at, options).await
+    }
+
+    /// Commits, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read.
+    pub async fn history(&self, limit: Option<usize>) -> Result<Vec<CommitInfo>> {
+        self.handle.format.history(limit).await
+    }
+
+    /// The data files of one version.
+    ///
+    /// # Errors
+    /// As [`Table::snapshot`].
+    pub async fn files(&self, at: &At) -> Result<Vec<DataFile>> {
+        let snapshot = self.snapshot(at).await?;
+        let everything = Arc::new(Prune::everything());
+        self.handle
+            .format
+            .files(&snapshot, everything)
+            .try_collect()
+            .await
+    }
+}
+
+impl Rows {
+    /// The rows of one version of another table.
+    ///
+    /// # Errors
+    /// As [`Table::snapshot`].
+    pub async fn table(table: &Table, at: &At) -> Result<Self> {
+        let _ = (table, at);
+        unimplemented!()
+    }
+}
