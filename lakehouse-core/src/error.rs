@@ -1,6 +1,8 @@
 //! The one error type: what went wrong, where, and what to do next.
 
+use std::error::Error as StdError;
 use std::fmt;
+use std::io::{self, ErrorKind};
 
 /// Every fallible function of this crate returns this.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -78,11 +80,11 @@ pub enum Error {
         what: String,
     },
     /// The object store failed.
-    #[error("storage: {action} {path}: {source}")]
+    #[error("storage: cannot {action} {path}: {}", Cause(source))]
     Store {
         /// What was being done: "read", "write", "list" ...
         action: &'static str,
-        /// The object, relative to the table.
+        /// The object: a file's path, or its URL.
         path: String,
         /// The store's own error.
         source: object_store::Error,
@@ -102,6 +104,50 @@ impl fmt::Display for At<'_> {
         } else {
             write!(f, " (in {})", self.0)
         }
+    }
+}
+
+/// Prints the operating system's own words where an error has them at its root.
+struct Cause<'a>(&'a object_store::Error);
+
+impl fmt::Display for Cause<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (io_error(self.0), self.0) {
+            (Some(error), _) => error.fmt(f),
+            (None, object_store::Error::Generic { source, .. }) => source.fmt(f),
+            (None, other) => other.fmt(f),
+        }
+    }
+}
+
+/// The operating system's error at the root of another, however deep it was wrapped.
+fn io_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a io::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        match error.downcast_ref::<io::Error>() {
+            Some(found) if found.kind() != ErrorKind::Other => return Some(found),
+            _ => next = error.source(),
+        }
+    }
+    None
+}
+
+/// What the operating system objected to, if it was the operating system.
+pub(crate) fn io_kind(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
+    io_error(error).map(io::Error::kind)
+}
+
+/// What to do about a failure of the operating system.
+fn io_hint(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+    match io_kind(error)? {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some(
+            "free some space there (or raise the quota) and run the command again: the table is as it was",
+        ),
+        ErrorKind::ReadOnlyFilesystem => {
+            Some("the file system is mounted read-only: remount it, or use a table elsewhere")
+        }
+        ErrorKind::PermissionDenied => Some("check who may read and write that folder"),
+        _ => None,
     }
 }
 
@@ -156,6 +202,8 @@ impl Error {
             Self::CommitUnknown { .. } => Some(
                 "look for the commit id in the table's history before running again; nothing was deleted",
             ),
+            Self::Store { source, .. } => io_hint(source),
+            Self::Engine(error) => io_hint(error.as_ref()),
             _ => None,
         }
     }

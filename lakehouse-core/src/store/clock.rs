@@ -1,5 +1,7 @@
 //! The clock and the ids. Nothing else in this crate asks the system for time or randomness.
 
+use std::time::Duration;
+
 use crate::model::CommitId;
 
 /// Now, in milliseconds since 1970 UTC.
@@ -16,4 +18,10 @@ pub fn new_commit_id() -> CommitId {
 pub fn new_snapshot_id() -> i64 {
     let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
     ((high ^ low) >> 1) as i64
+}
+
+/// Waits for a random time between half of `longest` and `longest`, so that writers that collided once
+/// do not collide again in step.
+pub async fn pause(longest: Duration) {
+    tokio::time::sleep(longest.mul_f64(rand::random_range(0.5..=1.0))).await;
 }

@@ -3,26 +3,39 @@
 
 pub mod clock;
 mod create;
+mod failure;
+mod local;
 mod location;
+mod memory;
 pub mod sim;
 
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use object_store::ObjectStore;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload};
 use url::Url;
 
 pub use create::Created;
 pub use location::Location;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use failure::{Retry, explain};
+use location::Root;
 
 /// Objects below one table root.
 #[derive(Debug, Clone)]
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
-    root: Url,
-    local: Option<std::path::PathBuf>,
+    root: Arc<Root>,
+    local: Option<PathBuf>,
+    retry: Retry,
 }
 
 /// One object of a listing.
@@ -37,19 +50,80 @@ pub struct Listed {
 }
 
 impl Store {
+    /// The store of a table at a path (`t`, `/data/t`), or at a `file://` or `memory://` URL. The folder
+    /// need not exist: it lists as empty, and the first object written makes it.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a scheme that is not known, [`Error::Invalid`] for a location that
+    /// cannot be a table.
+    pub fn open(location: &str) -> Result<Self> {
+        Self::at(&Location::parse(location)?)
+    }
+
+    /// The same, from a parsed location.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn at(location: &Location) -> Result<Self> {
+        let url = &location.0;
+        if url.scheme() == "memory" {
+            return Ok(Self::over(memory::named(url.as_str()), url.clone()));
+        }
+        let folder = location.local_path()?;
+        if folder.is_file() {
+            return Err(
+                Error::invalid("this is a file, not a table", folder.display().to_string())
+                    .with_hint("name the table's folder"),
+            );
+        }
+        let mut root = Root::new(url);
+        // Writers may have recorded the folder's real path where the user names a link to it.
+        if let Ok(real) = std::fs::canonicalize(&folder) {
+            root.also_known_as(&real);
+        }
+        Ok(Self {
+            inner: Arc::new(local::Local::new(&folder)?),
+            root: Arc::new(root),
+            local: Some(folder),
+            retry: Retry::NEAR,
+        })
+    }
+
     /// A store over any object store whose keys are relative to the table root (tests, faults).
     /// `root` is what metadata shall name as the table's location.
     pub fn over(inner: Arc<dyn ObjectStore>, root: Url) -> Self {
         Self {
             inner,
-            root,
+            root: Arc::new(Root::new(&root)),
             local: None,
+            retry: Retry::NEAR,
         }
     }
 
-    /// The table's location, without a trailing slash.
+    /// The same table through another object store, made from the one underneath: how tests put
+    /// failures below everything else.
+    #[must_use]
+    pub fn layered(&self, layer: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+        Self {
+            inner: layer(Arc::clone(&self.inner)),
+            ..self.clone()
+        }
+    }
+
+    /// The table's location, without a trailing slash, percent-encoded as URLs are.
     pub fn root(&self) -> &Url {
-        &self.root
+        self.root.url()
+    }
+
+    /// The table's location as Iceberg spells it: a URL whose path is *not* percent-encoded
+    /// (`file:///tmp/my table`), without a trailing slash.
+    pub fn location(&self) -> &str {
+        self.root.verbatim()
+    }
+
+    /// The table's folder, if it is on local disk.
+    pub fn local_path(&self) -> Option<&FsPath> {
+        self.local.as_deref()
     }
 
     /// The object store itself, for the engine's Parquet readers and writers.
@@ -57,52 +131,235 @@ impl Store {
         &self.inner
     }
 
+    /// The key of a path found in Iceberg metadata: an absolute URL or path below the root, spelled
+    /// verbatim (nothing is percent-decoded), or a path relative to the root.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] when it leads out of the table, [`Error::Invalid`] when it cannot be a key.
+    pub fn relative(&self, recorded: &str) -> Result<String> {
+        self.root.relative(recorded)
+    }
+
+    /// The key of a path found in a Delta log (protocol, "Add File": a percent-encoded URL, relative to
+    /// the root or absolute). It is decoded once.
+    ///
+    /// # Errors
+    /// As [`Store::relative`].
+    pub fn relative_encoded(&self, recorded: &str) -> Result<String> {
+        self.root.relative_encoded(recorded)
+    }
+
+    /// The key of a path found in the metadata of a table that may have been copied: what lies below
+    /// `recorded_root`, the location that the metadata names, is looked for below the actual root.
+    /// Both are spelled verbatim. Either may be a URL, an absolute path, or relative to a place that is
+    /// no longer known.
+    ///
+    /// # Errors
+    /// As [`Store::relative`].
+    pub fn relative_to(&self, recorded_root: &str, recorded: &str) -> Result<String> {
+        self.root.relative_to(recorded_root, recorded)
+    }
+
+    /// Whether `recorded_root`, the location that the metadata names, is this store's root. If not, the
+    /// table was copied.
+    pub fn is_root(&self, recorded_root: &str) -> bool {
+        self.root.is_root(recorded_root)
+    }
+
     /// Reads a whole object.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it is not there.
     pub async fn get(&self, path: &str) -> Result<Bytes> {
-        let _ = path;
-        unimplemented!()
+        self.get_opt(path)
+            .await?
+            .ok_or_else(|| Error::not_found(path, self.location()))
     }
 
     /// Reads a whole object, `None` if it is not there.
     pub async fn get_opt(&self, path: &str) -> Result<Option<Bytes>> {
-        let _ = path;
-        unimplemented!()
+        let key = self.key(path)?;
+        let read = || async { self.inner.get(&key).await?.bytes().await };
+        self.absent_is_none("read", path, self.retry.run(read).await)
     }
 
     /// Reads a range of bytes.
-    pub async fn get_range(&self, path: &str, range: std::ops::Range<u64>) -> Result<Bytes> {
-        let _ = (path, range);
-        unimplemented!()
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the object is not there, [`Error::Invalid`] when it ends before the range.
+    pub async fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes> {
+        if range.start >= range.end {
+            return Ok(Bytes::new());
+        }
+        let key = self.key(path)?;
+        // A bounded range that starts behind the end is an error of its own kind in every store.
+        let read = || async { self.inner.get_range(&key, range.clone()).await };
+        let bytes = self
+            .absent_is_none("read", path, self.retry.run(read).await)?
+            .ok_or_else(|| Error::not_found(path, self.location()))?;
+        let wanted = range.end - range.start;
+        if bytes.len() as u64 != wanted {
+            let what = format!(
+                "the object is cut short: {wanted} bytes from {} on were asked for, {} are there",
+                range.start,
+                bytes.len()
+            );
+            return Err(Error::invalid(what, self.place(path)));
+        }
+        Ok(bytes)
+    }
+
+    /// Size and time of an object, `None` if it is not there.
+    pub async fn head(&self, path: &str) -> Result<Option<Listed>> {
+        let key = self.key(path)?;
+        let options = GetOptions {
+            head: true,
+            ..GetOptions::default()
+        };
+        let read = || async { Ok(self.inner.get_opts(&key, options.clone()).await?.meta) };
+        let meta = self.absent_is_none("look up", path, self.retry.run(read).await)?;
+        Ok(meta.map(|meta| Listed {
+            path: path.to_owned(),
+            ..listed(meta)
+        }))
     }
 
     /// Writes an object under a name that nobody else uses (staged files, hints). On local disk the
-    /// file is synced before this returns.
+    /// file is synced before this returns, and its folder before the next [`Store::create`] publishes.
     pub async fn put(&self, path: &str, bytes: Bytes) -> Result<()> {
-        let _ = (path, bytes);
-        unimplemented!()
+        let key = self.key(path)?;
+        let write = || async { self.inner.put(&key, PutPayload::from(bytes.clone())).await };
+        let written = self.retry.run(write).await;
+        written.map_err(|error| explain("write", self.place(path), error))?;
+        Ok(())
     }
 
     /// Writes an object if none of that name exists, and is certain of the answer: see [`Created`].
+    ///
+    /// # Errors
+    /// When it is certain that nothing was written (no permission, disk full, a name that cannot be).
     pub async fn create(&self, path: &str, bytes: Bytes) -> Result<Created> {
-        let _ = (path, bytes);
-        unimplemented!()
+        let key = self.key(path)?;
+        create::until_certain(self.inner.as_ref(), &key, bytes, self.retry, &|| self.place(path)).await
     }
 
-    /// Objects whose key starts with `prefix` (a folder, ends with `/`, or empty), in key order.
+    /// Objects whose key starts with `prefix` (a folder that ends with `/`, the start of a name, or
+    /// empty for all), in key order.
     pub async fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
-        let _ = prefix;
-        unimplemented!()
+        self.list_from(prefix, None).await
     }
 
     /// The same, only keys greater than `after`.
     pub async fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<Listed>> {
-        let _ = (prefix, after);
-        unimplemented!()
+        self.list_from(prefix, Some(after)).await
     }
 
-    /// Deletes objects; those that are not there are no error.
+    async fn list_from(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>> {
+        let folder = match prefix.rfind('/') {
+            Some(slash) => Some(self.key(&prefix[..slash])?),
+            None => None,
+        };
+        let after = match after {
+            Some(after) if !after.is_empty() => Some(self.key(after.trim_end_matches('/'))?),
+            _ => None,
+        };
+        let list = || async {
+            let objects = match &after {
+                Some(after) => self.inner.list_with_offset(folder.as_ref(), after),
+                None => self.inner.list(folder.as_ref()),
+            };
+            objects.try_collect::<Vec<ObjectMeta>>().await
+        };
+        let found = match self.retry.run(list).await {
+            Err(object_store::Error::NotFound { .. }) => Vec::new(),
+            other => other.map_err(|error| explain("list", self.place(prefix), error))?,
+        };
+        let mut found: Vec<Listed> = found.into_iter().map(listed).collect();
+        found.retain(|object| object.path.starts_with(prefix));
+        found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        Ok(found)
+    }
+
+    /// Deletes objects; those that are not there are no error. All are tried; the first failure is
+    /// reported.
     pub async fn delete(&self, paths: &[String]) -> Result<()> {
-        let _ = paths;
-        unimplemented!()
+        let mut left = paths
+            .iter()
+            .map(|path| self.key(path))
+            .collect::<Result<Vec<_>>>()?;
+        let mut attempt = 0;
+        while !left.is_empty() {
+            let keys = futures::stream::iter(left.clone()).map(Ok).boxed();
+            // Answers come in the order of the keys.
+            let answers: Vec<_> = self.inner.delete_stream(keys).collect().await;
+            let mut failed = Vec::new();
+            let mut first = None;
+            let mut hopeless = false;
+            for (index, key) in left.into_iter().enumerate() {
+                match answers.get(index) {
+                    Some(Ok(_) | Err(object_store::Error::NotFound { .. })) => continue,
+                    Some(Err(error)) => hopeless |= !failure::is_transient(error),
+                    None => {}
+                }
+                first.get_or_insert(index);
+                failed.push(key);
+            }
+            attempt += 1;
+            if hopeless || (attempt >= self.retry.attempts && !failed.is_empty()) {
+                let index = first.unwrap_or_default();
+                let error = match answers.into_iter().nth(index) {
+                    Some(Err(error)) => error,
+                    _ => object_store::Error::Generic {
+                        store: "store",
+                        source: "no answer".into(),
+                    },
+                };
+                return Err(explain("delete", self.place(failed[0].as_ref()), error));
+            }
+            if !failed.is_empty() {
+                self.retry.pause(attempt).await;
+            }
+            left = failed;
+        }
+        Ok(())
+    }
+
+    /// Where an object is, for messages.
+    fn place(&self, path: &str) -> String {
+        match &self.local {
+            Some(folder) => folder.join(path).display().to_string(),
+            None => format!("{}/{path}", self.location()),
+        }
+    }
+
+    fn key(&self, path: &str) -> Result<Path> {
+        location::check_key(path).map_err(|why| {
+            Error::invalid(
+                format!("\"{path}\" cannot name an object: {why}"),
+                self.location(),
+            )
+        })?;
+        Path::parse(path).map_err(|error| explain("name", self.place(path), error.into()))
+    }
+
+    fn absent_is_none<T>(
+        &self,
+        action: &'static str,
+        path: &str,
+        result: object_store::Result<T>,
+    ) -> Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(explain(action, self.place(path), error)),
+        }
+    }
+}
+
+fn listed(meta: ObjectMeta) -> Listed {
+    Listed {
+        path: meta.location.into(),
+        bytes: meta.size,
+        modified_ms: meta.last_modified.timestamp_millis(),
     }
 }

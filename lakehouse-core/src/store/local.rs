@@ -1,0 +1,384 @@
+//! Local disk: `object_store`'s reading, our own writing, which is durable.
+//!
+//! A file is written under a temporary name in its own folder, synced, and then given its name: by a
+//! hard link where the name must be new, by a rename otherwise. Folders are synced before anything is
+//! published that may refer to their files: [`PutMode::Create`] does so first, for all that this process
+//! wrote. A file that a crash leaves behind is called `.lake-ID.tmp`; nothing reads it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::path::{Path as FsPath, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+};
+
+/// Folders with new names in them that are not synced yet, and how many names they got: of the whole
+/// process, because one handle may publish what another wrote.
+static UNSYNCED: Mutex<BTreeMap<PathBuf, u64>> = Mutex::new(BTreeMap::new());
+
+/// One folder as an object store. The folder need not exist.
+#[derive(Debug)]
+pub(super) struct Local {
+    files: LocalFileSystem,
+    prefix: Path,
+    folder: PathBuf,
+}
+
+impl Local {
+    pub(super) fn new(folder: &FsPath) -> crate::Result<Self> {
+        let prefix = Path::from_absolute_path(folder)
+            .map_err(|error| crate::Error::invalid(error.to_string(), folder.display().to_string()))?;
+        Ok(Self {
+            files: LocalFileSystem::new(),
+            prefix,
+            folder: folder.to_owned(),
+        })
+    }
+
+    fn full(&self, location: &Path) -> Path {
+        self.prefix.parts().chain(location.parts()).collect()
+    }
+
+    fn file(&self, location: &Path) -> Result<PathBuf> {
+        self.files.path_to_filesystem(&self.full(location))
+    }
+}
+
+impl fmt::Display for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "local disk ({})", self.folder.display())
+    }
+}
+
+/// The key of a path below `prefix`.
+fn strip_path(prefix: &Path, path: Path) -> Path {
+    let rest = path.prefix_match(prefix).map(Iterator::collect);
+    rest.unwrap_or(path)
+}
+
+fn strip(prefix: &Path, mut meta: ObjectMeta) -> ObjectMeta {
+    meta.location = strip_path(prefix, meta.location);
+    meta
+}
+
+#[async_trait]
+impl ObjectStore for Local {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        let create = match opts.mode {
+            PutMode::Create => true,
+            PutMode::Overwrite => false,
+            PutMode::Update(_) => {
+                return Err(Error::NotImplemented {
+                    operation: "replacing an object on condition".into(),
+                    implementer: self.to_string(),
+                });
+            }
+        };
+        let target = self.file(location)?;
+        let folder = self.folder.clone();
+        blocking(move || {
+            let mut temporary = Temporary::new(&target)?;
+            for part in payload {
+                temporary.write(&part)?;
+            }
+            if create {
+                sync_folders(&folder)?;
+                temporary.link()
+            } else {
+                temporary.rename()
+            }
+        })
+        .await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        _opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let target = self.file(location)?;
+        let temporary = blocking(move || Temporary::new(&target)).await?;
+        Ok(Box::new(Upload {
+            temporary: Arc::new(Mutex::new(Some(temporary))),
+            length: 0,
+        }))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let mut result = self.files.get_opts(&self.full(location), options).await?;
+        result.meta = strip(&self.prefix, result.meta);
+        Ok(result)
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.files.get_ranges(&self.full(location), ranges).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let prefix = self.prefix.clone();
+        let full = locations.map_ok(move |location| prefix.parts().chain(location.parts()).collect::<Path>());
+        let prefix = self.prefix.clone();
+        self.files
+            .delete_stream(full.boxed())
+            .map_ok(move |location| strip_path(&prefix, location))
+            .boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let full = prefix.map_or_else(|| self.prefix.clone(), |prefix| self.full(prefix));
+        let root = self.prefix.clone();
+        let objects = self.files.list(Some(&full));
+        objects.map_ok(move |meta| strip(&root, meta)).boxed()
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let full = prefix.map_or_else(|| self.prefix.clone(), |prefix| self.full(prefix));
+        let root = self.prefix.clone();
+        let objects = self.files.list_with_offset(Some(&full), &self.full(offset));
+        objects.map_ok(move |meta| strip(&root, meta)).boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let full = prefix.map_or_else(|| self.prefix.clone(), |prefix| self.full(prefix));
+        let found = self.files.list_with_delimiter(Some(&full)).await?;
+        let folders = found
+            .common_prefixes
+            .into_iter()
+            .map(|folder| strip_path(&self.prefix, folder));
+        Ok(ListResult {
+            common_prefixes: folders.collect(),
+            objects: found
+                .objects
+                .into_iter()
+                .map(|meta| strip(&self.prefix, meta))
+                .collect(),
+        })
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        let target = self.file(to)?;
+        self.files
+            .copy_opts(&self.full(from), &self.full(to), options)
+            .await?;
+        blocking(move || {
+            let synced = File::open(&target).and_then(|file| file.sync_all());
+            synced.map_err(|error| failed(&target, error))?;
+            unsynced(target.parent());
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// A file that has no name yet that anybody looks for; removed when dropped.
+#[derive(Debug)]
+struct Temporary {
+    file: File,
+    path: PathBuf,
+    target: PathBuf,
+}
+
+impl Temporary {
+    fn new(target: &FsPath) -> Result<Self> {
+        let folder = target.parent().unwrap_or(FsPath::new("/"));
+        let path = folder.join(format!(".lake-{}.tmp", uuid::Uuid::new_v4().simple()));
+        let open = || OpenOptions::new().write(true).create_new(true).open(&path);
+        let file = match open() {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                create_folder(folder)?;
+                open()
+            }
+            other => other,
+        };
+        Ok(Self {
+            file: file.map_err(|error| failed(target, error))?,
+            path,
+            target: target.to_owned(),
+        })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file
+            .write_all(bytes)
+            .map_err(|error| failed(&self.target, error))
+    }
+
+    /// Gives the file its name unless another has it. Both the file and the name are durable then.
+    fn link(self) -> Result<PutResult> {
+        let result = self.sync()?;
+        std::fs::hard_link(&self.path, &self.target).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => Error::AlreadyExists {
+                path: self.target.display().to_string(),
+                source: error.into(),
+            },
+            _ => failed(&self.target, error),
+        })?;
+        if let Some(folder) = self.target.parent() {
+            sync_folder(folder)?;
+        }
+        Ok(result)
+    }
+
+    /// Gives the file its name, whoever had it. The file is durable, its name with the next commit.
+    fn rename(self) -> Result<PutResult> {
+        let result = self.sync()?;
+        std::fs::rename(&self.path, &self.target).map_err(|error| failed(&self.target, error))?;
+        unsynced(self.target.parent());
+        Ok(result)
+    }
+
+    fn sync(&self) -> Result<PutResult> {
+        self.file
+            .sync_all()
+            .map_err(|error| failed(&self.target, error))?;
+        Ok(PutResult {
+            e_tag: None,
+            version: None,
+        })
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // After a rename it is gone already; otherwise there is nobody left to tell.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// A file written in parts, each at its own offset.
+#[derive(Debug)]
+struct Upload {
+    temporary: Arc<Mutex<Option<Temporary>>>,
+    length: u64,
+}
+
+#[async_trait]
+impl MultipartUpload for Upload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let offset = self.length;
+        self.length += data.content_length() as u64;
+        let temporary = Arc::clone(&self.temporary);
+        blocking(move || {
+            let mut temporary = temporary.lock().unwrap_or_else(PoisonError::into_inner);
+            let temporary = temporary.as_mut().ok_or_else(ended)?;
+            let sought = temporary.file.seek(SeekFrom::Start(offset));
+            sought.map_err(|error| failed(&temporary.target, error))?;
+            data.into_iter().try_for_each(|part| temporary.write(&part))
+        })
+        .boxed()
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let temporary = Arc::clone(&self.temporary);
+        blocking(move || {
+            let mut temporary = temporary.lock().unwrap_or_else(PoisonError::into_inner);
+            temporary.take().ok_or_else(ended)?.rename()
+        })
+        .await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        let mut temporary = self.temporary.lock().unwrap_or_else(PoisonError::into_inner);
+        temporary.take().map(drop).ok_or_else(ended)
+    }
+}
+
+fn ended() -> Error {
+    failed(
+        FsPath::new(""),
+        io::Error::new(ErrorKind::InvalidInput, "the upload has ended"),
+    )
+}
+
+/// Makes a folder and those above it, and remembers where new names appeared.
+fn create_folder(folder: &FsPath) -> Result<()> {
+    let missing = folder.ancestors().take_while(|ancestor| !ancestor.exists());
+    let parents: Vec<_> = missing.filter_map(FsPath::parent).map(FsPath::to_owned).collect();
+    std::fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
+    for parent in &parents {
+        unsynced(Some(parent));
+    }
+    Ok(())
+}
+
+fn unsynced(folder: Option<&FsPath>) {
+    if let Some(folder) = folder {
+        let mut folders = UNSYNCED.lock().unwrap_or_else(PoisonError::into_inner);
+        *folders.entry(folder.to_owned()).or_default() += 1;
+    }
+}
+
+/// Makes every name that this process put below `root` durable, and the names on the way to it.
+fn sync_folders(root: &FsPath) -> Result<()> {
+    let waiting: Vec<(PathBuf, u64)> = {
+        let folders = UNSYNCED.lock().unwrap_or_else(PoisonError::into_inner);
+        let ours = folders
+            .iter()
+            .filter(|(folder, _)| folder.starts_with(root) || root.starts_with(folder));
+        ours.map(|(folder, names)| (folder.clone(), *names)).collect()
+    };
+    for (folder, names) in waiting {
+        sync_folder(&folder)?;
+        // Forgotten only now, so that no other commit runs ahead of this sync, and only if no name was
+        // added meanwhile.
+        let mut folders = UNSYNCED.lock().unwrap_or_else(PoisonError::into_inner);
+        if folders.get(&folder) == Some(&names) {
+            folders.remove(&folder);
+        }
+    }
+    Ok(())
+}
+
+fn sync_folder(folder: &FsPath) -> Result<()> {
+    if cfg!(not(unix)) {
+        return Ok(());
+    }
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    match synced {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        // Some file systems cannot sync a folder and need not.
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        other => other.map_err(|error| failed(folder, error)),
+    }
+}
+
+fn failed(path: &FsPath, error: io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::PermissionDenied => Error::PermissionDenied {
+            path: path.display().to_string(),
+            source: error.into(),
+        },
+        _ => Error::Generic {
+            store: "local disk",
+            source: error.into(),
+        },
+    }
+}
+
+/// Runs work that waits for the disk where it holds up nobody.
+async fn blocking<T, F>(work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T> + Send + 'static,
+{
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => runtime.spawn_blocking(work).await?,
+        Err(_) => work(),
+    }
+}
