@@ -1,11 +1,119 @@
 //! The engine's session: one place for its settings.
 
-use datafusion::prelude::SessionContext;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::{SessionConfig, SessionContext};
+
+/// Memory assumed where the machine does not tell, in bytes.
+const UNKNOWN_MACHINE: usize = 4 << 30;
+
+/// Share of the machine's memory that joins, sorts and aggregates may use, in percent.
+const MEMORY_SHARE: usize = 60;
+
+/// IN lists up to this length prune row groups. Lists of many thousands overflow the stack of the
+/// pruning rewrite, so this stays small; longer key sets are pruned by [`Prune`](crate::model::Prune).
+const MAX_PRUNED_IN_LIST: usize = 200;
+
+/// How many memory consumers an out-of-memory error names.
+const NAMED_CONSUMERS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 
 /// A DataFusion session with this crate's settings: filters pushed into the Parquet scan, strings
-/// read as `Utf8`, time zone UTC, SQL identifiers as written, spilling joins and sorts within the
-/// memory limit (bytes; `None` for a share of the machine).
+/// read as `Utf8`, time zone UTC, SQL identifiers as written (`tailNum` is not lower-cased;
+/// function names and keywords stay case-insensitive), spilling joins and sorts within the memory
+/// limit (bytes; `None` for 60 % of the machine's or container's memory).
 pub fn session(memory_limit: Option<usize>) -> SessionContext {
-    let _ = memory_limit;
-    unimplemented!()
+    let limit = memory_limit.unwrap_or_else(|| machine_memory() / 100 * MEMORY_SHARE);
+    let pool: Arc<dyn MemoryPool> = Arc::new(TrackConsumersPool::new(
+        FairSpillPool::new(limit),
+        NAMED_CONSUMERS,
+    ));
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(pool)
+        .build_arc()
+        .unwrap_or_default();
+    SessionContext::new_with_config_rt(config(), runtime)
+}
+
+/// The settings of every session.
+pub(super) fn config() -> SessionConfig {
+    let mut config = SessionConfig::new().with_information_schema(true);
+    let options = config.options_mut();
+    options.execution.time_zone = Some("+00:00".to_owned());
+    options.execution.parquet.pushdown_filters = true;
+    options.execution.parquet.reorder_filters = true;
+    options.execution.parquet.schema_force_view_types = false;
+    options.execution.parquet.coerce_int96 = Some("us".to_owned());
+    options.execution.parquet.max_in_list_size = MAX_PRUNED_IN_LIST;
+    options.sql_parser.enable_ident_normalization = false;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    config
+}
+
+/// Memory of the machine, or of the container if that is less, in bytes.
+fn machine_memory() -> usize {
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+        let kilobytes: usize = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kilobytes << 10)
+    });
+    let container = std::fs::read_to_string("/sys/fs/cgroup/memory.max")
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    match (machine, container) {
+        (Some(machine), Some(container)) => machine.min(container),
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => UNKNOWN_MACHINE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn identifiers_are_taken_as_written_and_functions_in_any_case() {
+        let ctx = session(None);
+        let rows = ctx
+            .sql("SELECT COUNT(tailNum), Upper(MAX(tailNum)) FROM (VALUES ('n1'), ('n2')) AS t(tailNum)")
+            .await
+            .unwrap()
+            .collect()
+            .await
+            .unwrap();
+        let text = arrow::util::pretty::pretty_format_batches(&rows)
+            .unwrap()
+            .to_string();
+        assert!(text.contains("| 2 ") && text.contains("N2"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn zoned_timestamps_are_utc() {
+        let rows = session(None)
+            .sql("SELECT TIMESTAMP WITH TIME ZONE '2013-01-01T05:00:00' AS t")
+            .await
+            .unwrap()
+            .collect()
+            .await
+            .unwrap();
+        let text = arrow::util::pretty::pretty_format_batches(&rows)
+            .unwrap()
+            .to_string();
+        assert!(text.contains("2013-01-01T05:00:00Z"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_sort_larger_than_the_memory_limit_spills() {
+        let ctx = session(Some(24 << 20));
+        let rows = ctx
+            .sql("SELECT count(*) FROM (SELECT value FROM generate_series(1, 3000000) ORDER BY value % 1000, value LIMIT 2900000)")
+            .await
+            .unwrap()
+            .collect()
+            .await
+            .unwrap();
+        assert_eq!(rows[0].num_rows(), 1);
+    }
 }
