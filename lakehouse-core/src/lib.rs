@@ -7,6 +7,8 @@
 //! is the loop around it. [`Table`] is the face that users hold.
 
 pub mod commit;
+#[cfg(test)]
+mod conformance;
 pub mod delta;
 pub mod error;
 pub mod format;
