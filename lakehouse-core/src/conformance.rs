@@ -25,24 +25,28 @@ macro_rules! suite {
         mod $name {
             use super::*;
 
-            $crate::conformance::scenarios!($make, $version, [
-                created_table_opens_with_its_definition,
-                creating_twice_loses,
-                appended_files_are_listed_as_they_were_given,
-                second_publisher_on_one_base_loses_and_leaves_no_trace,
-                commit_is_found_by_its_id_and_token,
-                listing_skips_files_by_partition_and_by_statistics,
-                masks_are_read_back_and_replaced,
-                a_masked_file_can_be_removed,
-                old_versions_are_found_by_number_distance_and_time,
-                changes_tell_what_each_winner_did,
-                restore_brings_an_old_version_back,
-                history_is_newest_first,
-                everything_written_is_reachable_and_nothing_else,
-                racing_publishers_each_land_exactly_once,
-                many_commits_stay_readable,
-                values_of_every_partition_type_survive,
-            ]);
+            $crate::conformance::scenarios!(
+                $make,
+                $version,
+                [
+                    created_table_opens_with_its_definition,
+                    creating_twice_loses,
+                    appended_files_are_listed_as_they_were_given,
+                    second_publisher_on_one_base_loses_and_leaves_no_trace,
+                    commit_is_found_by_its_id_and_token,
+                    listing_skips_files_by_partition_and_by_statistics,
+                    masks_are_read_back_and_replaced,
+                    a_masked_file_can_be_removed,
+                    old_versions_are_found_by_number_distance_and_time,
+                    changes_tell_what_each_winner_did,
+                    restore_brings_an_old_version_back,
+                    history_is_newest_first,
+                    everything_written_is_reachable_and_nothing_else,
+                    racing_publishers_each_land_exactly_once,
+                    many_commits_stay_readable,
+                    values_of_every_partition_type_survive,
+                ]
+            );
         }
     };
 }
@@ -94,7 +98,10 @@ impl Bed {
 
     async fn created(&self) -> (Arc<dyn Format>, Arc<Snapshot>) {
         let format = self.open();
-        let outcome = format.create(&definition(self.version), &clock::new_commit_id()).await.unwrap();
+        let outcome = format
+            .create(&definition(self.version), &clock::new_commit_id())
+            .await
+            .unwrap();
         (format, committed(outcome))
     }
 }
@@ -114,7 +121,13 @@ fn definition(format_version: Option<u8>) -> Definition {
 }
 
 fn partition_field(source: &str, transform: Transform) -> PartitionField {
-    PartitionField { source: source.into(), transform, name: String::new(), field_id: 0, zone_slack_days: 0 }
+    PartitionField {
+        source: source.into(),
+        transform,
+        name: String::new(),
+        field_id: 0,
+        zone_slack_days: 0,
+    }
 }
 
 const DAY_US: i64 = 86_400_000_000;
@@ -142,7 +155,13 @@ fn file(name: &str, day: i32, first: i64, rows: u64) -> DataFile {
         spec_id: 0,
         partition: vec![ScalarValue::Date32(Some(day))],
         columns: BTreeMap::from([
-            ("id".into(), bounds(ScalarValue::from(first), ScalarValue::from(first + rows as i64 - 1))),
+            (
+                "id".into(),
+                bounds(
+                    ScalarValue::from(first),
+                    ScalarValue::from(first + rows as i64 - 1),
+                ),
+            ),
             ("ts".into(), bounds(ts(day), ts(day))),
         ]),
         masks: Vec::new(),
@@ -154,7 +173,10 @@ fn file(name: &str, day: i32, first: i64, rows: u64) -> DataFile {
 }
 
 fn change(operation: OperationKind, added: Vec<DataFile>) -> Change {
-    Change { added, ..Change::new(operation, clock::new_commit_id()) }
+    Change {
+        added,
+        ..Change::new(operation, clock::new_commit_id())
+    }
 }
 
 fn committed(outcome: Outcome) -> Arc<Snapshot> {
@@ -169,18 +191,28 @@ async fn publish(format: &Arc<dyn Format>, base: &Arc<Snapshot>, change: &Change
 }
 
 async fn list(format: &Arc<dyn Format>, snapshot: &Arc<Snapshot>) -> Vec<DataFile> {
-    let mut files: Vec<DataFile> =
-        format.files(snapshot, Arc::new(Prune::everything())).try_collect().await.unwrap();
+    let mut files: Vec<DataFile> = format
+        .files(snapshot, Arc::new(Prune::everything()))
+        .try_collect()
+        .await
+        .unwrap();
     files.sort_by(|a, b| a.path.cmp(&b.path));
     files
 }
 
 async fn names(format: &Arc<dyn Format>, snapshot: &Arc<Snapshot>) -> Vec<String> {
-    list(format, snapshot).await.into_iter().map(|f| name_of(&f)).collect()
+    list(format, snapshot)
+        .await
+        .into_iter()
+        .map(|f| name_of(&f))
+        .collect()
 }
 
 fn name_of(file: &DataFile) -> String {
-    file.path.trim_start_matches("data/").trim_end_matches(".parquet").to_owned()
+    file.path
+        .trim_start_matches("data/")
+        .trim_end_matches(".parquet")
+        .to_owned()
 }
 
 async fn mask(
@@ -192,7 +224,10 @@ async fn mask(
     let mut change = change(operation, Vec::new());
     let before: Vec<DataFile> = masks.iter().map(|(file, _)| file.clone()).collect();
     let (after, staged) = format.stage_masks(base, masks, &change.commit_id).await.unwrap();
-    assert!(!staged.is_empty(), "staged masks are named, so that they can be cleaned up");
+    assert!(
+        !staged.is_empty(),
+        "staged masks are named, so that they can be cleaned up"
+    );
     change.masked = before.into_iter().zip(after).collect();
     change.staged = staged;
     publish(format, base, &change).await
@@ -215,7 +250,10 @@ pub(crate) async fn created_table_opens_with_its_definition(bed: Bed) {
             .map(|f| (f.name().clone(), f.data_type().clone(), f.is_nullable()))
             .collect();
         assert_eq!(columns, expected);
-        assert_eq!(snapshot.properties.get("owner").map(String::as_str), Some("conformance"));
+        assert_eq!(
+            snapshot.properties.get("owner").map(String::as_str),
+            Some("conformance")
+        );
         assert_eq!(snapshot.partition_fields().len(), 1);
         assert_eq!(snapshot.partition_fields()[0].source, "ts");
         assert_eq!(snapshot.partition_fields()[0].transform, Transform::Day);
@@ -231,7 +269,11 @@ pub(crate) async fn creating_twice_loses(bed: Bed) {
     let missing = bed.open().snapshot(&At::Latest).await;
     assert!(matches!(missing, Err(Error::NotFound { .. })), "{missing:?}");
     bed.created().await;
-    let again = bed.open().create(&definition(bed.version), &clock::new_commit_id()).await.unwrap();
+    let again = bed
+        .open()
+        .create(&definition(bed.version), &clock::new_commit_id())
+        .await
+        .unwrap();
     assert!(matches!(again, Outcome::Lost), "{again:?}");
 }
 
@@ -255,12 +297,18 @@ pub(crate) async fn appended_files_are_listed_as_they_were_given(bed: Bed) {
                 let read = &listed.columns[column];
                 assert_eq!(read.nulls, stats.nulls, "{column}");
                 assert_eq!(read.min, stats.min, "{column}");
-                assert!(read.max >= stats.max, "{column}: a bound may be widened, never narrowed");
+                assert!(
+                    read.max >= stats.max,
+                    "{column}: a bound may be widened, never narrowed"
+                );
             }
         }
         if snapshot.capabilities.row_ids {
             let ids: BTreeSet<_> = listed.iter().map(|f| f.first_row_id.unwrap()).collect();
-            assert!(ids == BTreeSet::from([0, 10]) || ids == BTreeSet::from([0, 20]), "{ids:?}");
+            assert!(
+                ids == BTreeSet::from([0, 10]) || ids == BTreeSet::from([0, 20]),
+                "{ids:?}"
+            );
         }
     }
 }
@@ -269,11 +317,22 @@ pub(crate) async fn second_publisher_on_one_base_loses_and_leaves_no_trace(bed: 
     let (format, base) = bed.created().await;
     let other = bed.open();
     let base_of_other = other.snapshot(&At::Latest).await.unwrap();
-    let first = publish(&format, &base, &change(OperationKind::Append, vec![file("first", 1, 0, 1)])).await;
+    let first = publish(
+        &format,
+        &base,
+        &change(OperationKind::Append, vec![file("first", 1, 0, 1)]),
+    )
+    .await;
     let loser = change(OperationKind::Append, vec![file("second", 1, 1, 1)]);
     let outcome = other.publish(&base_of_other, &loser).await.unwrap();
     assert!(matches!(outcome, Outcome::Lost), "{outcome:?}");
-    assert!(other.find(&loser.commit_id, &base_of_other).await.unwrap().is_none());
+    assert!(
+        other
+            .find(&loser.commit_id, &base_of_other)
+            .await
+            .unwrap()
+            .is_none()
+    );
     let newest = other.snapshot(&At::Latest).await.unwrap();
     assert_eq!(newest.version, first.version);
     assert_eq!(names(&other, &newest).await, ["first"]);
@@ -283,17 +342,34 @@ pub(crate) async fn second_publisher_on_one_base_loses_and_leaves_no_trace(bed: 
 
 pub(crate) async fn commit_is_found_by_its_id_and_token(bed: Bed) {
     let (format, base) = bed.created().await;
-    let mine =
-        Change { token: Some("night/42".into()), ..change(OperationKind::Append, vec![file("a", 1, 0, 1)]) };
+    let mine = Change {
+        token: Some("night/42".into()),
+        ..change(OperationKind::Append, vec![file("a", 1, 0, 1)])
+    };
     let snapshot = publish(&format, &base, &mine).await;
-    let after = publish(&format, &snapshot, &change(OperationKind::Append, vec![file("b", 1, 1, 1)])).await;
+    let after = publish(
+        &format,
+        &snapshot,
+        &change(OperationKind::Append, vec![file("b", 1, 1, 1)]),
+    )
+    .await;
     let reader = bed.open();
-    let found = reader.find(&mine.commit_id, &base).await.unwrap().expect("it landed");
+    let found = reader
+        .find(&mine.commit_id, &base)
+        .await
+        .unwrap()
+        .expect("it landed");
     assert_eq!(found.version, snapshot.version);
-    assert!(reader.find(&mine.commit_id, &snapshot).await.unwrap().is_none(), "it landed before that base");
+    assert!(
+        reader.find(&mine.commit_id, &snapshot).await.unwrap().is_none(),
+        "it landed before that base"
+    );
     let newest = reader.snapshot(&At::Latest).await.unwrap();
     assert_eq!(newest.version, after.version);
-    assert_eq!(reader.find_token(&newest, "night/42").await.unwrap(), Some(snapshot.version));
+    assert_eq!(
+        reader.find_token(&newest, "night/42").await.unwrap(),
+        Some(snapshot.version)
+    );
     assert_eq!(reader.find_token(&newest, "night/43").await.unwrap(), None);
     assert_eq!(reader.find_token(&base, "night/42").await.unwrap(), None);
 }
@@ -301,7 +377,9 @@ pub(crate) async fn commit_is_found_by_its_id_and_token(bed: Bed) {
 pub(crate) async fn listing_skips_files_by_partition_and_by_statistics(bed: Bed) {
     let (format, mut snapshot) = bed.created().await;
     for day in 0..5 {
-        let files = (0..4).map(|i| file(&format!("d{day}-{i}"), 100 + day, i * 100, 100)).collect();
+        let files = (0..4)
+            .map(|i| file(&format!("d{day}-{i}"), 100 + day, i * 100, 100))
+            .collect();
         snapshot = publish(&format, &snapshot, &change(OperationKind::Append, files)).await;
     }
     let count = async |predicate: Expr| {
@@ -314,17 +392,30 @@ pub(crate) async fn listing_skips_files_by_partition_and_by_statistics(bed: Bed)
     assert_eq!(count(col("ts").eq(lit(ts(102)))).await, 4);
     assert_eq!(count(col("ts").lt(lit(ts(102)))).await, 8);
     assert_eq!(count(col("id").eq(lit(250i64))).await, 5);
-    assert_eq!(count(col("id").eq(lit(250i64)).and(col("ts").gt(lit(ts(103))))).await, 1);
+    assert_eq!(
+        count(col("id").eq(lit(250i64)).and(col("ts").gt(lit(ts(103))))).await,
+        1
+    );
     assert_eq!(count(col("id").gt(lit(4000i64))).await, 0);
-    assert_eq!(count(col("name").eq(lit("x"))).await, 20, "no statistics, nothing skipped");
+    assert_eq!(
+        count(col("name").eq(lit("x"))).await,
+        20,
+        "no statistics, nothing skipped"
+    );
 }
 
 pub(crate) async fn masks_are_read_back_and_replaced(bed: Bed) {
     let (format, base) = bed.created().await;
-    let files = vec![file("a", 1, 0, 100), file("b", 2, 100, 100), file("c", 2, 200, 100)];
+    let files = vec![
+        file("a", 1, 0, 100),
+        file("b", 2, 100, 100),
+        file("c", 2, 200, 100),
+    ];
     let snapshot = publish(&format, &base, &change(OperationKind::Append, files)).await;
     if !snapshot.capabilities.masks {
-        let refused = format.stage_masks(&snapshot, vec![], &clock::new_commit_id()).await;
+        let refused = format
+            .stage_masks(&snapshot, vec![], &clock::new_commit_id())
+            .await;
         assert!(matches!(refused, Err(Error::Unsupported { .. })));
         return;
     }
@@ -335,37 +426,71 @@ pub(crate) async fn masks_are_read_back_and_replaced(bed: Bed) {
         &format,
         &snapshot,
         OperationKind::Delete,
-        vec![(listed[0].clone(), first.clone()), (listed[1].clone(), second.clone())],
+        vec![
+            (listed[0].clone(), first.clone()),
+            (listed[1].clone(), second.clone()),
+        ],
     )
     .await;
     let reader = bed.open();
     let opened = reader.snapshot(&At::Latest).await.unwrap();
     assert_eq!(opened.version, masked.version);
     let listed = list(&reader, &opened).await;
-    assert_eq!(reader.masks(&opened, &listed).await.unwrap(), [first, second.clone(), RowMask::new()]);
+    assert_eq!(
+        reader.masks(&opened, &listed).await.unwrap(),
+        [first, second.clone(), RowMask::new()]
+    );
     assert_eq!(listed[2].masked_rows(), Some(0));
     // The complete mask replaces the one before it.
     let wider: RowMask = [0, 7, 8, 99].into_iter().collect();
-    let again =
-        mask(&reader, &opened, OperationKind::Delete, vec![(listed[0].clone(), wider.clone())]).await;
+    let again = mask(
+        &reader,
+        &opened,
+        OperationKind::Delete,
+        vec![(listed[0].clone(), wider.clone())],
+    )
+    .await;
     let listed = list(&bed.open(), &again).await;
     assert_eq!(listed.iter().map(name_of).collect::<Vec<_>>(), ["a", "b", "c"]);
-    assert_eq!(bed.open().masks(&again, &listed).await.unwrap(), [wider, second, RowMask::new()]);
+    assert_eq!(
+        bed.open().masks(&again, &listed).await.unwrap(),
+        [wider, second, RowMask::new()]
+    );
     // The older version keeps its own mask.
     let old = bed.open().snapshot(&At::Version(snapshot.version)).await.unwrap();
     let listed = list(&bed.open(), &old).await;
-    assert!(bed.open().masks(&old, &listed).await.unwrap().iter().all(RowMask::is_empty));
+    assert!(
+        bed.open()
+            .masks(&old, &listed)
+            .await
+            .unwrap()
+            .iter()
+            .all(RowMask::is_empty)
+    );
 }
 
 pub(crate) async fn a_masked_file_can_be_removed(bed: Bed) {
     let (format, base) = bed.created().await;
-    let snapshot =
-        publish(&format, &base, &change(OperationKind::Append, vec![file("a", 1, 0, 9), file("b", 1, 9, 9)])).await;
+    let snapshot = publish(
+        &format,
+        &base,
+        &change(
+            OperationKind::Append,
+            vec![file("a", 1, 0, 9), file("b", 1, 9, 9)],
+        ),
+    )
+    .await;
     let mut listed = list(&format, &snapshot).await;
     let mut snapshot = snapshot;
     if snapshot.capabilities.masks {
         let hidden: RowMask = [3].into_iter().collect();
-        snapshot = mask(&format, &snapshot, OperationKind::Delete, vec![(listed[0].clone(), hidden)]).await;
+        snapshot = mask(
+            &format,
+            &snapshot,
+            OperationKind::Delete,
+            vec![(listed[0].clone(), hidden)],
+        )
+        .await;
         listed = list(&format, &snapshot).await;
     }
     let mut compact = change(OperationKind::Compact, vec![file("ab", 1, 0, 17)]);
@@ -373,7 +498,11 @@ pub(crate) async fn a_masked_file_can_be_removed(bed: Bed) {
     let compacted = publish(&format, &snapshot, &compact).await;
     let listed = list(&bed.open(), &compacted).await;
     assert_eq!(listed.iter().map(name_of).collect::<Vec<_>>(), ["ab"]);
-    assert_eq!(listed[0].masked_rows(), Some(0), "the mask of a removed file does not reach its successor");
+    assert_eq!(
+        listed[0].masked_rows(),
+        Some(0),
+        "the mask of a removed file does not reach its successor"
+    );
 }
 
 pub(crate) async fn old_versions_are_found_by_number_distance_and_time(bed: Bed) {
@@ -382,8 +511,12 @@ pub(crate) async fn old_versions_are_found_by_number_distance_and_time(bed: Bed)
     for (n, name) in ["a", "b", "c"].iter().enumerate() {
         // Versions are told apart by time: no two in one millisecond.
         tokio::time::sleep(std::time::Duration::from_millis(15)).await;
-        snapshot =
-            publish(&format, &snapshot, &change(OperationKind::Append, vec![file(name, 1, n as i64, 1)])).await;
+        snapshot = publish(
+            &format,
+            &snapshot,
+            &change(OperationKind::Append, vec![file(name, 1, n as i64, 1)]),
+        )
+        .await;
         versions.push(Arc::clone(&snapshot));
     }
     let reader = bed.open();
@@ -411,18 +544,31 @@ pub(crate) async fn old_versions_are_found_by_number_distance_and_time(bed: Bed)
 
 pub(crate) async fn changes_tell_what_each_winner_did(bed: Bed) {
     let (format, base) = bed.created().await;
-    let append = change(OperationKind::Append, vec![file("a", 1, 0, 10), file("b", 2, 10, 10)]);
+    let append = change(
+        OperationKind::Append,
+        vec![file("a", 1, 0, 10), file("b", 2, 10, 10)],
+    );
     let appended = publish(&format, &base, &append).await;
     let mut last = Arc::clone(&appended);
     let mut expected = vec![(OperationKind::Append, vec!["a", "b"], vec![], vec![], true)];
     if last.capabilities.masks {
         let listed = list(&format, &last).await;
         let hidden: RowMask = [1].into_iter().collect();
-        last = mask(&format, &last, OperationKind::Delete, vec![(listed[1].clone(), hidden)]).await;
+        last = mask(
+            &format,
+            &last,
+            OperationKind::Delete,
+            vec![(listed[1].clone(), hidden)],
+        )
+        .await;
         expected.push((OperationKind::Delete, vec![], vec![], vec!["b"], true));
     }
     let mut compact = change(OperationKind::Compact, vec![file("a2", 1, 0, 10)]);
-    compact.removed = list(&format, &last).await.into_iter().filter(|f| name_of(f) == "a").collect();
+    compact.removed = list(&format, &last)
+        .await
+        .into_iter()
+        .filter(|f| name_of(f) == "a")
+        .collect();
     last = publish(&format, &last, &compact).await;
     expected.push((OperationKind::Compact, vec!["a2"], vec!["a"], vec![], false));
     let mut overwrite = change(OperationKind::Overwrite, vec![file("z", 3, 90, 5)]);
@@ -435,11 +581,23 @@ pub(crate) async fn changes_tell_what_each_winner_did(bed: Bed) {
     let sorted = |files: Vec<String>| files.into_iter().collect::<BTreeSet<_>>();
     for (told, (operation, added, removed, masked, data_change)) in told.iter().zip(&expected) {
         assert_eq!(told.operation, *operation);
-        assert_eq!(sorted(told.added.iter().map(name_of).collect()), sorted(added.iter().map(|s| (*s).into()).collect()));
-        assert_eq!(sorted(told.removed.iter().map(name_of).collect()), sorted(removed.iter().map(|s| (*s).into()).collect()));
-        assert_eq!(sorted(told.masked.iter().map(|(f, _)| name_of(f)).collect()), sorted(masked.iter().map(|s| (*s).into()).collect()));
+        assert_eq!(
+            sorted(told.added.iter().map(name_of).collect()),
+            sorted(added.iter().map(|s| (*s).into()).collect())
+        );
+        assert_eq!(
+            sorted(told.removed.iter().map(name_of).collect()),
+            sorted(removed.iter().map(|s| (*s).into()).collect())
+        );
+        assert_eq!(
+            sorted(told.masked.iter().map(|(f, _)| name_of(f)).collect()),
+            sorted(masked.iter().map(|s| (*s).into()).collect())
+        );
         assert_eq!(told.data_change, *data_change, "{operation:?}");
-        assert!(!told.metadata.schema && !told.metadata.partitioning, "{operation:?}");
+        assert!(
+            !told.metadata.schema && !told.metadata.partitioning,
+            "{operation:?}"
+        );
     }
     assert_eq!(told.len(), expected.len());
     assert!(reader.changes(&last, &last).await.unwrap().is_empty());
@@ -452,19 +610,32 @@ pub(crate) async fn changes_tell_what_each_winner_did(bed: Bed) {
 
 pub(crate) async fn restore_brings_an_old_version_back(bed: Bed) {
     let (format, base) = bed.created().await;
-    let first = publish(&format, &base, &change(OperationKind::Append, vec![file("a", 1, 0, 10)])).await;
+    let first = publish(
+        &format,
+        &base,
+        &change(OperationKind::Append, vec![file("a", 1, 0, 10)]),
+    )
+    .await;
     let mut old = Arc::clone(&first);
     let mut hidden = RowMask::new();
     if first.capabilities.masks {
         hidden.insert(4);
         let listed = list(&format, &first).await;
-        old = mask(&format, &first, OperationKind::Delete, vec![(listed[0].clone(), hidden.clone())]).await;
+        old = mask(
+            &format,
+            &first,
+            OperationKind::Delete,
+            vec![(listed[0].clone(), hidden.clone())],
+        )
+        .await;
     }
     let mut overwrite = change(OperationKind::Overwrite, vec![file("b", 2, 0, 3)]);
     overwrite.removed = list(&format, &old).await;
     let newest = publish(&format, &old, &overwrite).await;
-    let restore =
-        Change { restore: Some(old.version), ..change(OperationKind::Restore, Vec::new()) };
+    let restore = Change {
+        restore: Some(old.version),
+        ..change(OperationKind::Restore, Vec::new())
+    };
     let restored = publish(&format, &newest, &restore).await;
     assert_ne!(restored.version, old.version, "a restore is a commit of its own");
     let reader = bed.open();
@@ -474,40 +645,84 @@ pub(crate) async fn restore_brings_an_old_version_back(bed: Bed) {
     assert_eq!(listed.iter().map(name_of).collect::<Vec<_>>(), ["a"]);
     assert_eq!(reader.masks(&opened, &listed).await.unwrap(), [hidden]);
     let between = reader.snapshot(&At::Version(newest.version)).await.unwrap();
-    assert_eq!(names(&reader, &between).await, ["b"], "what was restored over stays in history");
-    let after =
-        publish(&reader, &opened, &change(OperationKind::Append, vec![file("c", 1, 50, 1)])).await;
+    assert_eq!(
+        names(&reader, &between).await,
+        ["b"],
+        "what was restored over stays in history"
+    );
+    let after = publish(
+        &reader,
+        &opened,
+        &change(OperationKind::Append, vec![file("c", 1, 50, 1)]),
+    )
+    .await;
     assert_eq!(names(&bed.open(), &after).await, ["a", "c"]);
 }
 
 pub(crate) async fn history_is_newest_first(bed: Bed) {
     let (format, base) = bed.created().await;
-    let first = publish(&format, &base, &change(OperationKind::Append, vec![file("a", 1, 0, 1)])).await;
-    let second = publish(&format, &first, &change(OperationKind::Append, vec![file("b", 1, 1, 1)])).await;
+    let first = publish(
+        &format,
+        &base,
+        &change(OperationKind::Append, vec![file("a", 1, 0, 1)]),
+    )
+    .await;
+    let second = publish(
+        &format,
+        &first,
+        &change(OperationKind::Append, vec![file("b", 1, 1, 1)]),
+    )
+    .await;
     let history = bed.open().history(None).await.unwrap();
     let versions: Vec<_> = history.iter().map(|commit| commit.version).collect();
     assert_eq!(versions[..2], [second.version, first.version]);
-    assert!(history.windows(2).all(|pair| pair[0].timestamp_ms >= pair[1].timestamp_ms));
+    assert!(
+        history
+            .windows(2)
+            .all(|pair| pair[0].timestamp_ms >= pair[1].timestamp_ms)
+    );
     assert_eq!(history[0].parent, Some(first.version));
     assert_eq!(bed.open().history(Some(1)).await.unwrap().len(), 1);
 }
 
 pub(crate) async fn everything_written_is_reachable_and_nothing_else(bed: Bed) {
     let (format, base) = bed.created().await;
-    let mut snapshot =
-        publish(&format, &base, &change(OperationKind::Append, vec![file("a", 1, 0, 9), file("b", 2, 9, 9)])).await;
+    let mut snapshot = publish(
+        &format,
+        &base,
+        &change(
+            OperationKind::Append,
+            vec![file("a", 1, 0, 9), file("b", 2, 9, 9)],
+        ),
+    )
+    .await;
     if snapshot.capabilities.masks {
         let listed = list(&format, &snapshot).await;
         let hidden: RowMask = [3].into_iter().collect();
-        snapshot = mask(&format, &snapshot, OperationKind::Delete, vec![(listed[0].clone(), hidden)]).await;
+        snapshot = mask(
+            &format,
+            &snapshot,
+            OperationKind::Delete,
+            vec![(listed[0].clone(), hidden)],
+        )
+        .await;
     }
     let mut overwrite = change(OperationKind::Overwrite, vec![file("c", 2, 0, 3)]);
     overwrite.removed = list(&format, &snapshot).await;
     publish(&format, &snapshot, &overwrite).await;
     let reachable = bed.open().reachable(None).await.unwrap();
-    let stored: BTreeSet<String> =
-        bed.store.list("").await.unwrap().into_iter().map(|object| object.path).collect();
-    let data: BTreeSet<String> = ["a", "b", "c"].iter().map(|n| format!("data/{n}.parquet")).collect();
+    let stored: BTreeSet<String> = bed
+        .store
+        .list("")
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|object| object.path)
+        .collect();
+    let data: BTreeSet<String> = ["a", "b", "c"]
+        .iter()
+        .map(|n| format!("data/{n}.parquet"))
+        .collect();
     assert_eq!(reachable, stored.union(&data).cloned().collect());
     let newest = bed.open().snapshot(&At::Latest).await.unwrap();
     let kept = bed.open().reachable(Some(&[newest.version])).await.unwrap();
@@ -540,7 +755,10 @@ pub(crate) async fn racing_publishers_each_land_exactly_once(bed: Bed) {
     }
     let reader = bed.open();
     let newest = reader.snapshot(&At::Latest).await.unwrap();
-    assert_eq!(names(&reader, &newest).await, ["w0", "w1", "w2", "w3", "w4", "w5"]);
+    assert_eq!(
+        names(&reader, &newest).await,
+        ["w0", "w1", "w2", "w3", "w4", "w5"]
+    );
 }
 
 pub(crate) async fn many_commits_stay_readable(bed: Bed) {
@@ -570,12 +788,19 @@ pub(crate) async fn values_of_every_partition_type_survive(bed: Bed) {
         Field::new("b", DataType::Boolean, true),
         Field::new("k", DataType::Int64, true),
     ]);
-    let bucket = Transform::Bucket { buckets: 8, hash: BucketHash::Iceberg };
+    let bucket = Transform::Bucket {
+        buckets: 8,
+        hash: BucketHash::Iceberg,
+    };
     let identity = |c| partition_field(c, Transform::Identity);
     let definition = Definition {
         schema: Arc::new(schema),
         partition_fields: vec![
-            identity("i"), identity("s"), identity("d"), identity("m"), identity("b"),
+            identity("i"),
+            identity("s"),
+            identity("d"),
+            identity("m"),
+            identity("b"),
             partition_field("k", bucket),
         ],
         properties: BTreeMap::new(),
@@ -614,6 +839,9 @@ pub(crate) async fn values_of_every_partition_type_survive(bed: Bed) {
     let reader = bed.open();
     let opened = reader.snapshot(&At::Latest).await.unwrap();
     let listed = list(&reader, &opened).await;
-    assert_eq!(listed.iter().map(|f| f.partition.clone()).collect::<Vec<_>>(), rows);
+    assert_eq!(
+        listed.iter().map(|f| f.partition.clone()).collect::<Vec<_>>(),
+        rows
+    );
     assert_eq!(listed[0].path, "data/p0 x=1%.parquet");
 }

@@ -1,0 +1,51 @@
+# `make demo` and `make test` are all that a fresh machine needs: Rust, a C compiler, make, Python 3.10+ with venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CARGO ?= cargo
+# Every build selects the whole workspace, so that dependencies are compiled once.
+LAKE := target/debug/lake
+
+.PHONY: demo test test-rust test-python lint fmt build bench clean
+
+build:
+	$(CARGO) build --workspace --lib --bins
+
+## The main job on real data: both formats, twelve monthly merges, compact, query, time travel, check.
+demo: build
+	$(LAKE) demo
+
+test: test-rust test-python
+
+test-rust: build
+	$(CARGO) test --workspace
+
+$(VENV)/.ready: tests/requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	touch $@
+
+## The Python module is the workspace's own build, put beside its typed stubs.
+test-python: build $(VENV)/.ready
+	cp target/debug/liblakehouse.so lakehouse-py/python/lakehouse/_lakehouse.abi3.so 2>/dev/null \
+		|| cp target/debug/liblakehouse.dylib lakehouse-py/python/lakehouse/_lakehouse.abi3.so
+	PYTHONPATH=lakehouse-py/python $(BIN)/python -m pytest -q tests lakehouse-py
+
+lint: $(VENV)/.ready
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+fmt: $(VENV)/.ready
+	$(CARGO) fmt --all
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+## The comparison against peers and floors (benches/README.md).
+bench: $(VENV)/.ready
+	$(CARGO) build --release --workspace --bins
+	$(BIN)/python benches/compare.py
+
+clean:
+	rm -rf target $(VENV)
