@@ -17,6 +17,6 @@ pub use change::{Change, CommitId, CommitInfo, MetadataChange, OperationKind};
 pub use definition::Definition;
 pub use file::{ColumnStats, DataFile, EqualityDelete, MaskRef};
 pub use mask::RowMask;
-pub use partition::{BucketHash, PartitionField, Transform};
+pub use partition::{BucketHash, PartitionField, Transform, parse_partitioning, partition_folder};
 pub use prune::{Prune, PruneCounts};
 pub use snapshot::{At, Capabilities, Snapshot, Version};

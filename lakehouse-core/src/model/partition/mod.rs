@@ -1,11 +1,24 @@
 //! Hidden partitioning: transforms from a column to a partition value.
 
+mod apply;
+mod bounds;
+mod bucket;
+mod calendar;
+mod parse;
+#[cfg(test)]
+mod tests;
+mod text;
+
 use std::fmt;
 use std::str::FromStr;
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 use datafusion::scalar::ScalarValue;
+
+pub(crate) use bounds::{next_bytes, next_string};
+pub use parse::parse_partitioning;
+pub use text::partition_folder;
 
 use crate::error::{Error, Result};
 
@@ -21,7 +34,8 @@ pub enum BucketHash {
 /// A function from a column's value to its partition value (Iceberg spec, "Partition Transforms").
 ///
 /// Values of `year`, `month` and `hour` are `Int32` counts since 1970, of `day` `Date32`, of `bucket`
-/// `Int32`; of `identity`, `truncate` and `void` the source's type. NULL stays NULL.
+/// `Int32`; of `identity`, `truncate` and `void` the source's type. NULL stays NULL, except in Spark's
+/// buckets, where NULL has a hash too (the seed, 42).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transform {
     /// The value itself.
@@ -71,17 +85,16 @@ impl Transform {
     /// # Errors
     /// [`Error::Invalid`] when the transform is not defined for the type.
     pub fn result_type(&self, source: &DataType) -> Result<DataType> {
-        let _ = source;
-        unimplemented!()
+        apply::result_type(self, source)
     }
 
     /// Applies the transform to every value of a column.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the transform is not defined for the array's type.
+    /// [`Error::Invalid`] when the transform is not defined for the array's type, or a value is too far
+    /// from 1970 for the result's type.
     pub fn apply(&self, column: &ArrayRef) -> Result<ArrayRef> {
-        let _ = column;
-        unimplemented!()
+        apply::apply(self, column)
     }
 
     /// Applies the transform to one value.
@@ -89,15 +102,35 @@ impl Transform {
     /// # Errors
     /// As [`Transform::apply`].
     pub fn apply_scalar(&self, value: &ScalarValue) -> Result<ScalarValue> {
-        let _ = value;
-        unimplemented!()
+        let result = self.apply(&value.to_array_of_size(1)?)?;
+        Ok(ScalarValue::try_from_array(&result, 0)?)
     }
 
     /// The smallest and largest source value (both inclusive, of type `source`) that a row in the
-    /// partition `value` can have; `None` where the partition says nothing about order (bucket, void).
+    /// partition `value` can have; `None` where the partition says nothing about order (bucket, void)
+    /// or one end is open.
     pub fn bounds(&self, value: &ScalarValue, source: &DataType) -> Option<(ScalarValue, ScalarValue)> {
-        let _ = (value, source);
-        unimplemented!()
+        let (min, max) = self.range(value, source);
+        Some((min?, max?))
+    }
+
+    /// As [`Transform::bounds`], each end on its own: a string prefix may have no upper end.
+    pub(crate) fn range(
+        &self,
+        value: &ScalarValue,
+        source: &DataType,
+    ) -> (Option<ScalarValue>, Option<ScalarValue>) {
+        bounds::range(self, value, source)
+    }
+
+    /// Whether larger source values never have smaller partition values.
+    pub(crate) fn keeps_order(&self) -> bool {
+        !matches!(self, Self::Bucket { .. } | Self::Void)
+    }
+
+    /// Whether a NULL partition value means that the source is NULL in every row.
+    pub(crate) fn null_means_null(&self) -> bool {
+        !matches!(self, Self::Void)
     }
 }
 
@@ -105,26 +138,8 @@ impl PartitionField {
     /// The partition value as text for folder names, before escaping (Iceberg's human strings:
     /// `2013-01-01`, `2013-01`, `2013-01-01-05`, `null`).
     pub fn text(&self, value: &ScalarValue) -> String {
-        let _ = value;
-        unimplemented!()
+        text::text(&self.transform, value)
     }
-}
-
-/// The folder of a partition, each name and value percent-encoded: `time_hour_day=2013-01-01/carrier_bucket=3`.
-/// Empty for an unpartitioned table.
-pub fn partition_folder(fields: &[PartitionField], values: &[ScalarValue]) -> String {
-    let _ = (fields, values);
-    unimplemented!()
-}
-
-/// Parses what users write: `day(ts), bucket(16, id), region, truncate(4, name)`; plural names
-/// (`days(ts)`) and `bucket(id, 16)` too. Bucket hashes are left as Iceberg's; the format sets its own.
-///
-/// # Errors
-/// [`Error::Invalid`] naming the term that is not understood and the terms that are.
-pub fn parse_partitioning(text: &str) -> Result<Vec<PartitionField>> {
-    let _ = text;
-    unimplemented!()
 }
 
 impl fmt::Display for Transform {
@@ -148,7 +163,33 @@ impl FromStr for Transform {
 
     /// Reads what [`fmt::Display`] writes.
     fn from_str(text: &str) -> Result<Self> {
-        let _ = text;
-        unimplemented!()
+        let parameter = |name: &str| -> Option<u32> {
+            let inside = text.strip_prefix(name)?.strip_prefix('[')?.strip_suffix(']')?;
+            inside.parse().ok().filter(|n| (1..=i32::MAX as u32).contains(n))
+        };
+        Ok(match text {
+            "identity" => Self::Identity,
+            "year" => Self::Year,
+            "month" => Self::Month,
+            "day" => Self::Day,
+            "hour" => Self::Hour,
+            "void" => Self::Void,
+            _ => {
+                if let Some(buckets) = parameter("bucket") {
+                    Self::Bucket {
+                        buckets,
+                        hash: BucketHash::Iceberg,
+                    }
+                } else if let Some(width) = parameter("truncate") {
+                    Self::Truncate(width)
+                } else {
+                    return Err(
+                        Error::invalid(format!("partition transform '{text}' is not known"), "").with_hint(
+                            "known are identity, year, month, day, hour, bucket[N], truncate[W], void",
+                        ),
+                    );
+                }
+            }
+        })
     }
 }
