@@ -88,7 +88,8 @@ impl Prune {
     }
 
     /// Which of these groups of files (Iceberg manifests) may hold a matching row, given for each the
-    /// smallest and largest partition value per field of `fields`; `None` where unknown.
+    /// smallest and largest partition value per field of `fields`; `None` where unknown. Counts nothing:
+    /// the caller knows how many files the groups hold.
     ///
     /// # Errors
     /// As [`Prune::keep_files`].
