@@ -9,6 +9,23 @@
 
 mod conflict;
 mod run;
+mod sound;
+
+#[cfg(test)]
+mod conflict_tests;
+#[cfg(test)]
+mod tests;
 
 pub use conflict::{Isolation, Verdict, check};
-pub use run::{CommitOptions, Committed, commit};
+pub use run::{CommitOptions, Committed, Plan, commit};
+
+use crate::model::DataFile;
+
+/// What makes a file the same file in two commits: its key, however the metadata spells it.
+fn identity(file: &DataFile) -> &str {
+    if file.path.is_empty() {
+        &file.recorded
+    } else {
+        &file.path
+    }
+}

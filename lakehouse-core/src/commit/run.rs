@@ -1,11 +1,25 @@
 //! The commit loop.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::Isolation;
-use crate::error::Result;
-use crate::format::Handle;
-use crate::model::{Change, CommitId, Snapshot};
+use async_trait::async_trait;
+
+use super::conflict::{self, Verdict};
+use super::sound::assert_sound;
+use super::{Isolation, check};
+use crate::error::{Error, Result};
+use crate::format::{Handle, Outcome};
+use crate::model::{At, Change, CommitId, Snapshot};
+use crate::store::clock;
+
+/// How old staged files may become before they are published. Clean-up removes what is older than twice
+/// this and belongs to no version.
+pub(super) const LEASE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longest pause after the first lost race; it doubles with every further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(4);
+/// Longest pause of all.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// How to commit.
 #[derive(Debug, Clone)]
@@ -41,17 +55,252 @@ pub struct Committed {
     pub attempts: u32,
 }
 
-/// Runs an operation: `plan` turns the newest snapshot into a change carrying the commit id that it
-/// is given (`None`: nothing to do), and is called again when a winner makes the plan wrong. Staged
-/// files of abandoned plans are deleted after certain failures only.
+/// What an operation does: it turns the newest snapshot into a change.
+#[async_trait]
+pub trait Plan: Send {
+    /// Plans on `base`: stages files and masks, and describes the change, which carries `id` as its
+    /// [`Change::commit_id`]. `None`: nothing to do. Called again, with another id, when a winner makes
+    /// the plan wrong.
+    ///
+    /// # Errors
+    /// Whatever stops the operation; what was staged until then is for the plan to remove.
+    async fn plan(&mut self, base: Arc<Snapshot>, id: CommitId) -> Result<Option<Change>>;
+}
+
+/// Runs an operation: plans on the newest snapshot and publishes, over every winner that the plan is
+/// compatible with, and on a new plan otherwise. Staged files of abandoned plans are deleted after
+/// certain failures only.
 ///
 /// # Errors
-/// [`Error::Conflict`](crate::Error::Conflict) after the allowed attempts, with nothing committed;
-/// [`Error::CommitUnknown`](crate::Error::CommitUnknown) with nothing deleted; whatever `plan` returns.
-pub async fn commit<P>(handle: &Handle, options: &CommitOptions, plan: P) -> Result<Committed>
-where
-    P: AsyncFnMut(Arc<Snapshot>, CommitId) -> Result<Option<Change>>,
-{
-    let _ = (handle, options, plan);
-    unimplemented!()
+/// [`Error::Conflict`] after the allowed attempts, with nothing committed;
+/// [`Error::CommitUnknown`] with nothing deleted; whatever the plan returns.
+pub async fn commit(handle: &Handle, options: &CommitOptions, plan: &mut dyn Plan) -> Result<Committed> {
+    commit_within(LEASE, handle, options, plan).await
+}
+
+/// The same with another lease.
+pub(super) async fn commit_within(
+    lease: Duration,
+    handle: &Handle,
+    options: &CommitOptions,
+    plan: &mut dyn Plan,
+) -> Result<Committed> {
+    let run = Run {
+        handle,
+        options,
+        lease,
+    };
+    let mut base = handle.format.snapshot(&At::Latest).await?;
+    let mut attempts = 0;
+    if let Some(done) = run.recorded(&base, attempts).await? {
+        return Ok(done);
+    }
+    loop {
+        let planned_ms = clock::now_ms();
+        let Some(mut change) = plan.plan(Arc::clone(&base), clock::new_commit_id()).await? else {
+            return Ok(nothing(base, attempts));
+        };
+        if change.is_empty() {
+            run.clean_up(&change).await;
+            return Ok(nothing(base, attempts));
+        }
+        change.token = change.token.or_else(|| options.token.clone());
+        let table = handle.store.location();
+        if let Err(unsound) = assert_sound(table, &base, &change) {
+            run.clean_up(&change).await;
+            return Err(unsound);
+        }
+        match run.publish(base, &change, planned_ms, &mut attempts).await? {
+            End::Committed(snapshot) => {
+                return Ok(Committed {
+                    snapshot,
+                    change: Some(Arc::new(change)),
+                    already: None,
+                    attempts,
+                });
+            }
+            End::Already(done) => return Ok(done),
+            End::Replan(newest) => base = newest,
+        }
+    }
+}
+
+fn nothing(snapshot: Arc<Snapshot>, attempts: u32) -> Committed {
+    Committed {
+        snapshot,
+        change: None,
+        already: None,
+        attempts,
+    }
+}
+
+/// How publishing one plan ended.
+enum End {
+    Committed(Arc<Snapshot>),
+    Already(Committed),
+    /// The plan was abandoned and cleaned up; plan again on this snapshot.
+    Replan(Arc<Snapshot>),
+}
+
+/// How one attempt ended, once it is certain.
+enum Attempt {
+    Landed(Arc<Snapshot>),
+    Lost,
+}
+
+struct Run<'a> {
+    handle: &'a Handle,
+    options: &'a CommitOptions,
+    lease: Duration,
+}
+
+impl Run<'_> {
+    /// Publishes one plan, over every winner that it is compatible with.
+    async fn publish(
+        &self,
+        mut base: Arc<Snapshot>,
+        change: &Change,
+        planned_ms: i64,
+        attempts: &mut u32,
+    ) -> Result<End> {
+        loop {
+            if clock::now_ms() - planned_ms > self.lease.as_millis() as i64 {
+                self.clean_up(change).await;
+                self.give_up_after(*attempts, "the files took longer to write than the lease allows")?;
+                *attempts += 1;
+                return Ok(End::Replan(self.handle.format.snapshot(&At::Latest).await?));
+            }
+            *attempts += 1;
+            if let Attempt::Landed(snapshot) = self.attempt(&base, change).await? {
+                return Ok(End::Committed(snapshot));
+            }
+            // Lost for certain: from here on, whatever fails, the staged files are nobody's.
+            match self.after_loss(&base, change, *attempts).await {
+                Ok(Next::Publish(newest)) => base = newest,
+                Ok(Next::End(end)) => {
+                    self.clean_up(change).await;
+                    return Ok(end);
+                }
+                Err(error) => {
+                    self.clean_up(change).await;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// One attempt, and the certainty how it ended.
+    async fn attempt(&self, base: &Arc<Snapshot>, change: &Change) -> Result<Attempt> {
+        let format = &self.handle.format;
+        let outcome = match format.publish(base, change).await {
+            Ok(Outcome::Committed(snapshot)) => return Ok(Attempt::Landed(snapshot)),
+            other => other,
+        };
+        // A lost reply can make our own commit look like somebody else's: look for it first.
+        match (outcome, format.find(&change.commit_id, base).await) {
+            (_, Ok(Some(snapshot))) => Ok(Attempt::Landed(snapshot)),
+            (Ok(Outcome::Unknown(source)), _) => Err(self.unknown(change, source)),
+            (Ok(_), Ok(None)) => Ok(Attempt::Lost),
+            (Err(error), Ok(None)) => {
+                self.clean_up(change).await;
+                Err(error)
+            }
+            (Ok(_), Err(source)) | (Err(source), Err(_)) => Err(self.unknown(change, source)),
+        }
+    }
+
+    /// What to do about the winners.
+    async fn after_loss(&self, base: &Snapshot, change: &Change, attempts: u32) -> Result<Next> {
+        let newest = self.handle.format.snapshot(&At::Latest).await?;
+        if let Some(done) = self.recorded(&newest, attempts).await? {
+            return Ok(Next::End(End::Already(done)));
+        }
+        let verdict = self.judge(base, &newest, change).await?;
+        tracing::debug!(attempts, ?verdict, commit_id = %change.commit_id, "lost a race");
+        match &verdict {
+            Verdict::Conflict(detail) => return Err(self.conflict(detail.clone())),
+            Verdict::Replan(detail) => self.give_up_after(attempts, detail)?,
+            Verdict::Compatible => self.give_up_after(attempts, "other writers were faster every time")?,
+        }
+        let pause = FIRST_PAUSE.saturating_mul(1 << attempts.saturating_sub(1).min(16));
+        clock::pause(pause.min(LONGEST_PAUSE)).await;
+        Ok(match verdict {
+            Verdict::Compatible => Next::Publish(newest),
+            _ => Next::End(End::Replan(newest)),
+        })
+    }
+
+    /// The change against every winner since `base`.
+    async fn judge(&self, base: &Snapshot, newest: &Snapshot, change: &Change) -> Result<Verdict> {
+        let winners = match self.handle.format.changes(base, newest).await {
+            Err(Error::Conflict { detail, .. }) => return Ok(conflict::base_gone(change, &detail)),
+            other => other?,
+        };
+        let mut worst = Verdict::Compatible;
+        for winner in &winners {
+            match check(base, change, winner, self.options.isolation)? {
+                Verdict::Compatible => {}
+                Verdict::Conflict(detail) => return Ok(Verdict::Conflict(detail)),
+                replan if worst == Verdict::Compatible => worst = replan,
+                Verdict::Replan(_) => {}
+            }
+        }
+        let reshaped = winners
+            .iter()
+            .any(|winner| winner.metadata.schema || winner.metadata.partitioning);
+        if worst == Verdict::Compatible && reshaped && !conflict::still_fits(base, newest, change) {
+            worst = Verdict::Replan("R4: the new files do not fit the table's new schema".to_owned());
+        }
+        Ok(worst)
+    }
+
+    /// The end of an operation whose idempotency key is recorded already (rule R6).
+    async fn recorded(&self, newest: &Arc<Snapshot>, attempts: u32) -> Result<Option<Committed>> {
+        let Some(token) = &self.options.token else {
+            return Ok(None);
+        };
+        let already = self.handle.format.find_token(newest, token).await?;
+        Ok(already.map(|version| Committed {
+            already: Some(version),
+            ..nothing(Arc::clone(newest), attempts)
+        }))
+    }
+
+    fn give_up_after(&self, attempts: u32, detail: &str) -> Result<()> {
+        if attempts < self.options.max_attempts {
+            return Ok(());
+        }
+        let times = if attempts == 1 { "attempt" } else { "attempts" };
+        Err(self.conflict(format!("given up after {attempts} {times}: {detail}")))
+    }
+
+    fn conflict(&self, detail: String) -> Error {
+        Error::Conflict {
+            table: self.handle.store.location().to_owned(),
+            detail,
+        }
+    }
+
+    fn unknown(&self, change: &Change, source: Error) -> Error {
+        Error::CommitUnknown {
+            table: self.handle.store.location().to_owned(),
+            commit_id: change.commit_id.to_string(),
+            source: Box::new(source),
+        }
+    }
+
+    /// Deletes what was staged for a change that certainly did not land. What cannot be deleted is left
+    /// for a later clean-up: the operation's own result matters more.
+    async fn clean_up(&self, change: &Change) {
+        if let Err(error) = self.handle.store.delete(&change.staged).await {
+            tracing::warn!(%error, commit_id = %change.commit_id, "staged files are left behind");
+        }
+    }
+}
+
+/// What follows a lost race.
+enum Next {
+    /// Publish the same change over this snapshot.
+    Publish(Arc<Snapshot>),
+    End(End),
 }

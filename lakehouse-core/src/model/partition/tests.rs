@@ -214,7 +214,10 @@ fn transforms_that_are_not_defined_for_a_type_are_refused() {
         (iceberg(4), DataType::Boolean),
         (iceberg(0), DataType::Int32),
         (iceberg(4), DataType::Float64),
-        (Transform::Identity, DataType::Struct(arrow::datatypes::Fields::empty())),
+        (
+            Transform::Identity,
+            DataType::Struct(arrow::datatypes::Fields::empty()),
+        ),
     ] {
         let error = transform.result_type(&source).unwrap_err();
         assert!(error.to_string().contains(&transform.to_string()), "{error}");
