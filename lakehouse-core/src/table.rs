@@ -12,7 +12,7 @@ use crate::format::{Format, Handle, Outcome};
 use crate::iceberg::Iceberg;
 use crate::model::{At, CommitInfo, DataFile, Definition, Prune, Snapshot};
 use crate::operations::{self, Compact, Merge, Options, Report, Rows};
-use crate::scan::SnapshotTable;
+use crate::scan::{self, SnapshotTable};
 use crate::store::{Store, clock};
 
 /// Which format a new table is written in.
@@ -59,8 +59,7 @@ impl Table {
     /// # Errors
     /// [`Error::NotFound`] when there is none; [`Error::Invalid`] when there are two.
     pub async fn open(location: &str) -> Result<Self> {
-        let _ = location;
-        unimplemented!()
+        Self::open_in(Store::open(location)?).await
     }
 
     /// Opens the table at the root of a store.
@@ -68,8 +67,16 @@ impl Table {
     /// # Errors
     /// As [`Table::open`].
     pub async fn open_in(store: Store) -> Result<Self> {
-        let _ = store;
-        unimplemented!()
+        match Found::look(&store).await? {
+            Found::Iceberg => Ok(Self::new(store, TableFormat::Iceberg)),
+            Found::Delta => Ok(Self::new(store, TableFormat::Delta)),
+            Found::Both => Err(
+                Error::invalid("there are two tables, one in each format", store.location())
+                    .with_hint("move either metadata/ (Iceberg) or _delta_log/ (Delta) elsewhere"),
+            ),
+            Found::Nothing => Err(Error::not_found("table", store.location())
+                .with_hint("looked for metadata/*.metadata.json (Iceberg) and _delta_log/*.json (Delta)")),
+        }
     }
 
     /// Makes a new, empty table at a path or URL.
@@ -77,8 +84,7 @@ impl Table {
     /// # Errors
     /// [`Error::AlreadyExists`] when a table is there; [`Error::Invalid`] when other files are.
     pub async fn create(location: &str, format: TableFormat, definition: &Definition) -> Result<Self> {
-        let _ = (location, format, definition);
-        unimplemented!()
+        Self::create_in(Store::open(location)?, format, definition).await
     }
 
     /// Makes a new, empty table at the root of a store.
@@ -86,11 +92,50 @@ impl Table {
     /// # Errors
     /// As [`Table::create`].
     pub async fn create_in(store: Store, format: TableFormat, definition: &Definition) -> Result<Self> {
-        let _ = (store, format, definition);
-        unimplemented!()
+        let exists = |store: &Store| Error::AlreadyExists {
+            what: format!("a table at {}", store.location()),
+        };
+        if Found::look(&store).await? != Found::Nothing {
+            return Err(exists(&store));
+        }
+        if let Some(other) = store
+            .list("")
+            .await?
+            .into_iter()
+            .find(|o| !o.path.starts_with('.'))
+        {
+            return Err(Error::invalid(
+                format!("the folder is no table and not empty: it holds {}", other.path),
+                store.location(),
+            )
+            .with_hint("choose an empty or new folder"));
+        }
+        let table = Self::new(store, format);
+        let commit_id = clock::new_commit_id();
+        match table.handle.format.create(definition, &commit_id).await? {
+            Outcome::Committed(_) => Ok(table),
+            Outcome::Lost => Err(exists(&table.handle.store)),
+            Outcome::Unknown(source) => Err(Error::CommitUnknown {
+                table: table.location.to_string(),
+                commit_id: commit_id.0,
+                source: Box::new(source),
+            }),
+        }
     }
 
-    /// Where it is, as metadata names it.
+    fn new(store: Store, format: TableFormat) -> Self {
+        let location = Arc::from(store.location());
+        let format: Arc<dyn Format> = {
+            let _ = (format, Iceberg::new(store.clone()), Delta::new(store.clone()));
+            unimplemented!()
+        };
+        Self {
+            handle: Handle { store, format },
+            location,
+        }
+    }
+
+    /// Where it is: a path for local tables, else a URL.
     pub fn location(&self) -> &str {
         &self.location
     }
@@ -206,13 +251,47 @@ impl Table {
     }
 }
 
+/// What a folder holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    Iceberg,
+    Delta,
+    Both,
+}
+
+impl Found {
+    async fn look(store: &Store) -> Result<Self> {
+        let metadata = store.list("metadata/").await?;
+        let iceberg = metadata.iter().any(|object| {
+            object.path.ends_with(".metadata.json") || object.path == "metadata/version-hint.text"
+        });
+        let log = store.list("_delta_log/").await?;
+        let delta = log.iter().any(|object| is_log_entry(&object.path));
+        Ok(match (iceberg, delta) {
+            (false, false) => Self::Nothing,
+            (true, false) => Self::Iceberg,
+            (false, true) => Self::Delta,
+            (true, true) => Self::Both,
+        })
+    }
+}
+
+/// A commit or a checkpoint: twenty digits, then `.json` or `.checkpoint..`.
+fn is_log_entry(path: &str) -> bool {
+    let name = path.strip_prefix("_delta_log/").unwrap_or(path);
+    let digits = name.bytes().take_while(u8::is_ascii_digit).count();
+    digits == 20 && (name[digits..] == *".json" || name[digits..].starts_with(".checkpoint"))
+}
+
 impl Rows {
     /// The rows of one version of another table.
     ///
     /// # Errors
     /// As [`Table::snapshot`].
     pub async fn table(table: &Table, at: &At) -> Result<Self> {
-        let _ = (table, at);
+        let provider = table.provider(at).await?;
+        let _ = (scan::session(None), provider);
         unimplemented!()
     }
 }

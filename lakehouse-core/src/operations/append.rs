@@ -1,11 +1,42 @@
 //! Adds rows, without reading the table.
 
+use async_trait::async_trait;
+use futures::TryStreamExt;
+
+use super::work::{Origin, Verb, Work, run};
 use super::{Options, Report, Rows};
 use crate::error::Result;
 use crate::format::Handle;
+use crate::model::OperationKind;
 
-/// Adds rows, without reading the table.
+/// Adds rows. Columns are matched by name; nullable columns that the input lacks are NULL. Without
+/// rows nothing is committed.
+///
+/// # Errors
+/// [`Error::Invalid`](crate::Error::Invalid) for rows that do not fit; those of [`crate::commit::commit`].
 pub async fn append(handle: &Handle, rows: Rows, options: &Options) -> Result<Report> {
-    let _ = (handle, rows, options);
-    unimplemented!()
+    run(handle, options, &mut Append { rows }).await
+}
+
+struct Append {
+    rows: Rows,
+}
+
+#[async_trait]
+impl Verb for Append {
+    fn kind(&self) -> OperationKind {
+        OperationKind::Append
+    }
+
+    async fn plan(&mut self, work: &mut Work) -> Result<()> {
+        work.begin("write");
+        let (_, mut batches) = self.rows.open(Some(&work.snapshot.schema)).await?;
+        while let Some(batch) = batches.try_next().await? {
+            let rows = batch.num_rows() as u64;
+            work.write(&batch, Origin::New).await?;
+            work.count("num_source_rows", rows);
+            work.count("num_target_rows_inserted", rows);
+        }
+        Ok(())
+    }
 }

@@ -1,8 +1,21 @@
 //! Rewrites small and masked files, rows unchanged.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use async_trait::async_trait;
+use datafusion::scalar::ScalarValue;
+use futures::TryStreamExt;
+
+use super::delete::understood;
+use super::rows::{frame, in_order, write_moved};
+use super::work::{Verb, Work, run};
 use super::{Options, Report};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::Handle;
+use crate::model::{DataFile, OperationKind, Prune};
+use crate::scan::{MetadataColumns, session};
 
 /// What to compact.
 #[derive(Debug, Clone, Default)]
@@ -13,8 +26,114 @@ pub struct Compact {
     pub predicate: Option<String>,
 }
 
-/// Rewrites small and masked files, rows unchanged.
+/// Rewrites, per partition, files that are small (below three quarters of the target size) where
+/// that makes fewer of them, and files with masked rows. Rows, their order within a file and their
+/// ids stay. What is already good is left alone: a second run does nothing.
+///
+/// # Errors
+/// [`Error::Invalid`] for a predicate that cannot be understood; those of [`crate::commit::commit`].
 pub async fn compact(handle: &Handle, compact: &Compact, options: &Options) -> Result<Report> {
-    let _ = (handle, compact, options);
-    unimplemented!()
+    run(handle, options, &mut CompactVerb { compact }).await
+}
+
+struct CompactVerb<'a> {
+    compact: &'a Compact,
+}
+
+#[async_trait]
+impl Verb for CompactVerb<'_> {
+    fn kind(&self) -> OperationKind {
+        OperationKind::Compact
+    }
+
+    async fn plan(&mut self, work: &mut Work) -> Result<()> {
+        work.set_target_file_bytes(self.compact.target_file_bytes);
+        work.keep_lineage();
+        let target = work.target_file_bytes()?;
+        let prune = match &self.compact.predicate {
+            Some(predicate) => {
+                Prune::matching(understood(work, predicate)?, Arc::clone(&work.snapshot.schema))?
+            }
+            None => Prune::everything(),
+        };
+        let files = work.list(&Arc::new(prune)).await?;
+        for group in groups(files, target) {
+            rewrite(work, group).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The files worth rewriting, those of one partition together, in the order of their listing.
+fn groups(files: Vec<DataFile>, target: u64) -> Vec<Vec<DataFile>> {
+    let mut index: HashMap<(i32, Vec<ScalarValue>), usize> = HashMap::new();
+    let mut groups: Vec<Vec<DataFile>> = Vec::new();
+    for file in files {
+        let masked = is_masked(&file);
+        if !masked && file.bytes >= target / 4 * 3 {
+            continue;
+        }
+        let key = (file.spec_id, file.partition.clone());
+        let at = *index.entry(key).or_insert_with(|| {
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        groups[at].push(file);
+    }
+    groups.retain(|group| {
+        let bytes: u64 = group.iter().map(|f| f.bytes).sum();
+        let fewer = bytes.div_ceil(target) < group.len() as u64;
+        fewer || group.iter().any(is_masked)
+    });
+    groups
+}
+
+fn is_masked(file: &DataFile) -> bool {
+    !file.masks.is_empty() || !file.equality_deletes.is_empty()
+}
+
+async fn rewrite(work: &mut Work, group: Vec<DataFile>) -> Result<()> {
+    work.begin("write");
+    let expected = visible_rows(work, &group).await?;
+    let columns = MetadataColumns {
+        file: false,
+        position: false,
+        lineage: work.lineage(),
+    };
+    let ctx = in_order(&session(work.options.memory_limit));
+    let (frame, report) = frame(work, &ctx, group.clone(), columns)?;
+    let mut stream = frame.execute_stream().await?;
+    let mut read = 0;
+    while let Some(batch) = stream.try_next().await? {
+        read += batch.num_rows() as u64;
+        write_moved(work, &batch).await?;
+    }
+    let written = work.finish_files().await?;
+    if written != read || expected.is_some_and(|expected| expected != read) {
+        let expected = expected.unwrap_or(read);
+        return Err(Error::invalid(
+            format!("compaction would change the number of rows: {expected} visible, {read} read, {written} written"),
+            group.first().map_or("", |f| f.path.as_str()),
+        )
+        .with_hint("nothing was committed; the metadata of these files does not agree with their content"));
+    }
+    work.count("num_target_rows_copied", read);
+    work.count("bytes_read", report.bytes_planned.load(Relaxed));
+    work.change.removed.extend(group);
+    Ok(())
+}
+
+/// Rows that these files show; `None` where only reading them can tell (equality deletes).
+async fn visible_rows(work: &Work, files: &[DataFile]) -> Result<Option<u64>> {
+    if files.iter().any(|f| !f.equality_deletes.is_empty()) {
+        return Ok(None);
+    }
+    let masked: Vec<DataFile> = files.iter().filter(|f| !f.masks.is_empty()).cloned().collect();
+    let rows: u64 = files.iter().map(|f| f.rows).sum();
+    if masked.is_empty() {
+        return Ok(Some(rows));
+    }
+    let masks = work.handle.format.masks(&work.snapshot, &masked).await?;
+    let hidden: u64 = masks.iter().map(|mask| mask.len()).sum();
+    Ok(Some(rows.saturating_sub(hidden)))
 }

@@ -1,11 +1,82 @@
-//! Deletes the rows for which the predicate is true.
+//! Deletes the rows for which a predicate is true.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use async_trait::async_trait;
+use datafusion::logical_expr::Expr;
+use datafusion::prelude::ident;
+use futures::TryStreamExt;
+
+use super::rows::{Places, Touched, frame};
+use super::work::{Verb, Work, run};
 use super::{Options, Report};
 use crate::error::Result;
 use crate::format::Handle;
+use crate::model::schema::{FILE_COLUMN, POSITION_COLUMN};
+use crate::model::{OperationKind, Prune};
+use crate::scan::{MetadataColumns, columns_of, parse_predicate, session};
 
-/// Deletes the rows for which the predicate is true.
+/// Deletes the rows for which `predicate` (over the table's columns) is true. Files that hold such
+/// rows are masked, rewritten, or removed if no row is left. Without such rows nothing is committed.
+///
+/// # Errors
+/// [`Error::Invalid`](crate::Error::Invalid) for a predicate that cannot be understood; those of [`crate::commit::commit`].
 pub async fn delete(handle: &Handle, predicate: &str, options: &Options) -> Result<Report> {
-    let _ = (handle, predicate, options);
-    unimplemented!()
+    run(handle, options, &mut Delete { predicate }).await
+}
+
+struct Delete<'a> {
+    predicate: &'a str,
+}
+
+#[async_trait]
+impl Verb for Delete<'_> {
+    fn kind(&self) -> OperationKind {
+        OperationKind::Delete
+    }
+
+    async fn plan(&mut self, work: &mut Work) -> Result<()> {
+        let touched = matching_rows(work, self.predicate).await?;
+        work.count("num_target_rows_deleted", touched.rows());
+        touched.apply(work).await
+    }
+}
+
+/// Finds the rows for which a predicate is true, and notes in the change that it was read.
+pub(super) async fn matching_rows(work: &mut Work, predicate: &str) -> Result<Touched> {
+    let predicate = understood(work, predicate)?;
+    work.keep_lineage();
+    let prune = Arc::new(Prune::matching(
+        predicate.clone(),
+        Arc::clone(&work.snapshot.schema),
+    )?);
+    work.change.read = Some(Arc::clone(&prune));
+    let mut touched = Touched::new(work.list(&prune).await?);
+    if touched.files().is_empty() {
+        return Ok(touched);
+    }
+    work.begin("scan");
+    let columns = MetadataColumns {
+        file: true,
+        position: true,
+        lineage: false,
+    };
+    let ctx = session(work.options.memory_limit);
+    let (frame, report) = frame(work, &ctx, touched.files().to_vec(), columns)?;
+    let mut stream = frame
+        .filter(predicate)?
+        .select([ident(FILE_COLUMN), ident(POSITION_COLUMN)])?
+        .execute_stream()
+        .await?;
+    while let Some(batch) = stream.try_next().await? {
+        touched.touch(&Places::of(&batch)?)?;
+    }
+    work.count("bytes_read", report.bytes_planned.load(Relaxed));
+    Ok(touched)
+}
+
+/// A predicate over the table's columns.
+pub(super) fn understood(work: &Work, predicate: &str) -> Result<Expr> {
+    parse_predicate(predicate, &columns_of(&work.snapshot.schema, None)?)
 }

@@ -1,14 +1,22 @@
 //! The verbs. An operation turns a snapshot into a change and never names a format.
+//!
+//! [`append`] and the others all run in one frame (`work.rs`): plan, commit, clean up, report.
+//! Delete, update, merge and overwrite share one machine (`rows.rs`): rows are touched where they are
+//! and, if they live on, written anew; `decide.rs` chooses what becomes of each file.
 
 mod append;
 mod compact;
+mod decide;
 mod delete;
+mod evaluate;
 mod input;
 mod merge;
 mod options;
 mod overwrite;
 mod restore;
+mod rows;
 mod update;
+mod work;
 
 pub use append::append;
 pub use compact::{Compact, compact};

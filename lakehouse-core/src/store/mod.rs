@@ -10,8 +10,6 @@ mod memory;
 pub mod sim;
 
 #[cfg(test)]
-mod location_tests;
-#[cfg(test)]
 mod tests;
 
 use std::ops::Range;
@@ -72,7 +70,7 @@ impl Store {
             return Ok(Self::over(memory::named(url.as_str()), url.clone()));
         }
         let folder = location.local_path()?;
-        if folder.exists() && !folder.is_dir() {
+        if folder.is_file() {
             return Err(
                 Error::invalid("this is a file, not a table", folder.display().to_string())
                     .with_hint("name the table's folder"),

@@ -2,15 +2,21 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::SendableRecordBatchStream;
-use tokio::sync::Mutex;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 
 use crate::error::{Error, Result};
+
+mod files;
+
+/// Batches on their way in.
+pub(super) type Batches = BoxStream<'static, Result<RecordBatch>>;
 
 /// A kind of file that rows are read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,11 +48,11 @@ impl FromStr for InputFormat {
 
 /// Rows on their way into a table.
 pub struct Rows {
-    pub(super) source: Source,
+    source: Source,
 }
 
 /// Where rows come from.
-pub(super) enum Source {
+enum Source {
     /// In memory.
     Batches(SchemaRef, Vec<RecordBatch>),
     /// Read once.
@@ -123,7 +129,44 @@ impl Rows {
         match &self.source {
             Source::Batches(schema, _) | Source::Stream(schema, _) => Ok(Arc::clone(schema)),
             Source::Frame(frame) => Ok(Arc::new(frame.schema().as_arrow().clone())),
-            Source::File(..) => unimplemented!(),
+            Source::File(path, format) => Ok(files::open(path, *format, None).await?.0),
         }
+    }
+
+    /// Starts reading, again each time it is called, except for a stream. `table` gives the types of
+    /// columns that the input stores as text.
+    pub(super) async fn open(&self, table: Option<&Schema>) -> Result<(SchemaRef, Batches)> {
+        match &self.source {
+            Source::Batches(schema, batches) => {
+                let batches = futures::stream::iter(batches.clone().into_iter().map(Ok));
+                Ok((Arc::clone(schema), batches.boxed()))
+            }
+            Source::Stream(schema, stream) => {
+                let taken = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let stream = taken.ok_or_else(|| Error::Conflict {
+                    table: "the table".to_owned(),
+                    detail: "another commit changed it while rows were being written, and the input is a \
+                             stream that cannot be read a second time"
+                        .to_owned(),
+                })?;
+                Ok((Arc::clone(schema), stream.map_err(Error::from).boxed()))
+            }
+            Source::Frame(frame) => {
+                let stream = frame.as_ref().clone().execute_stream().await?;
+                Ok((stream.schema(), stream.map_err(Error::from).boxed()))
+            }
+            Source::File(path, format) => files::open(path, *format, table).await,
+        }
+    }
+}
+
+impl std::fmt::Debug for Rows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match &self.source {
+            Source::Batches(..) => "Rows::batches",
+            Source::Stream(..) => "Rows::stream",
+            Source::Frame(_) => "Rows::frame",
+            Source::File(..) => "Rows::file",
+        })
     }
 }

@@ -1,0 +1,261 @@
+//! Reading Parquet, CSV, NDJSON and Arrow files from this machine.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::csv::reader::Format as CsvFormat;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use futures::StreamExt;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::{Batches, InputFormat};
+use crate::error::{Error, Result};
+
+/// Rows per batch.
+const BATCH_ROWS: usize = 8192;
+
+/// Batches that may wait between the reading thread and the operation.
+const BATCHES_AHEAD: usize = 2;
+
+/// First bytes that tell what a file is.
+const MAGIC: [(&[u8], InputFormat); 2] = [(b"PAR1", InputFormat::Parquet), (b"ARROW1", InputFormat::Arrow)];
+
+type Reader = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
+
+/// Opens a file and reads it on a thread of its own. Columns that `table` has are read with its
+/// types where the file has none.
+///
+/// # Errors
+/// [`Error::Invalid`] naming a file that is not what it says.
+pub(super) async fn open(
+    path: &Path,
+    format: InputFormat,
+    table: Option<&Schema>,
+) -> Result<(SchemaRef, Batches)> {
+    let path = path.to_path_buf();
+    let table = table.cloned();
+    let place = path.display().to_string();
+    let opening = tokio::task::spawn_blocking(move || open_here(&path, format, table.as_ref()));
+    let (schema, reader) = opening.await.map_err(|e| thread_died(&e, &place))??;
+    let (sender, receiver) = tokio::sync::mpsc::channel(BATCHES_AHEAD);
+    let reading = tokio::task::spawn_blocking({
+        let place = place.clone();
+        move || {
+            for batch in reader {
+                let batch = batch.map_err(|error| broken(format, &error, &place));
+                let failed = batch.is_err();
+                if sender.blocking_send(batch).is_err() || failed {
+                    break;
+                }
+            }
+        }
+    });
+    let batches = futures::stream::unfold((receiver, Some(reading)), move |(mut receiver, mut reading)| {
+        let place = place.clone();
+        async move {
+            if let Some(batch) = receiver.recv().await {
+                return Some((batch, (receiver, reading)));
+            }
+            // The channel also ends when the thread dies: that must not look like the end of the file.
+            match reading.take()?.await {
+                Ok(()) => None,
+                Err(error) => Some((Err(thread_died(&error, &place)), (receiver, None))),
+            }
+        }
+    });
+    Ok((schema, batches.boxed()))
+}
+
+fn open_here(path: &Path, format: InputFormat, table: Option<&Schema>) -> Result<(SchemaRef, Reader)> {
+    let place = path.display().to_string();
+    let mut file = File::open(path).map_err(|error| cannot_read(&error, &place))?;
+    let mut head = Vec::new();
+    let head_read = file.by_ref().take(8).read_to_end(&mut head);
+    head_read.map_err(|error| cannot_read(&error, &place))?;
+    rewind(&mut file, &place)?;
+    check_magic(&head, format, &place)?;
+    let reader = match format {
+        InputFormat::Parquet => parquet(file),
+        InputFormat::Csv => csv(file, table, &place)?,
+        InputFormat::Ndjson => ndjson(file, table, &place)?,
+        InputFormat::Arrow => arrow_ipc(file, &head),
+    };
+    reader.map_err(|error| broken(format, &error, &place))
+}
+
+fn parquet(file: File) -> Result<(SchemaRef, Reader), ArrowError> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS);
+    let reader = builder.build()?;
+    let schema = arrow::array::RecordBatchReader::schema(&reader);
+    Ok((schema, Box::new(reader)))
+}
+
+fn arrow_ipc(file: File, head: &[u8]) -> Result<(SchemaRef, Reader), ArrowError> {
+    if head.starts_with(b"ARROW1") {
+        let reader = arrow::ipc::reader::FileReader::try_new_buffered(file, None)?;
+        Ok((reader.schema(), Box::new(reader)))
+    } else {
+        let reader = arrow::ipc::reader::StreamReader::try_new_buffered(file, None)?;
+        Ok((reader.schema(), Box::new(reader)))
+    }
+}
+
+type Opened = Result<(SchemaRef, Reader), ArrowError>;
+
+fn csv(mut file: File, table: Option<&Schema>, place: &str) -> Result<Opened> {
+    let format = CsvFormat::default().with_header(true);
+    let header = match format.infer_schema(BufReader::new(&file), Some(0)) {
+        Ok((header, _)) => header,
+        Err(error) => return Ok(Err(error)),
+    };
+    if header.fields().is_empty() {
+        return Err(Error::invalid(
+            "a CSV file needs a header line, this one is empty",
+            place,
+        ));
+    }
+    no_duplicates(&header, place)?;
+    let known = |name: &str| table.is_some_and(|t| t.field_with_name(name).is_ok());
+    let inferred = if header.fields().iter().all(|f| known(f.name())) {
+        header
+    } else {
+        rewind(&mut file, place)?;
+        match format.infer_schema(BufReader::new(&file), None) {
+            Ok((inferred, _)) => inferred,
+            Err(error) => return Ok(Err(error)),
+        }
+    };
+    let schema = Arc::new(typed(&inferred, table, readable_in_csv));
+    rewind(&mut file, place)?;
+    let builder = arrow::csv::ReaderBuilder::new(Arc::clone(&schema))
+        .with_format(format)
+        .with_batch_size(BATCH_ROWS);
+    Ok(builder
+        .build(file)
+        .map(|reader| (schema, Box::new(reader) as Reader)))
+}
+
+fn ndjson(mut file: File, table: Option<&Schema>, place: &str) -> Result<Opened> {
+    let inferred = match arrow::json::reader::infer_json_schema(BufReader::new(&file), None) {
+        Ok((inferred, _)) => inferred,
+        Err(error) => return Ok(Err(error)),
+    };
+    let schema = Arc::new(typed(&inferred, table, |_| true));
+    rewind(&mut file, place)?;
+    let builder = arrow::json::ReaderBuilder::new(Arc::clone(&schema)).with_batch_size(BATCH_ROWS);
+    Ok(builder
+        .build(BufReader::new(file))
+        .map(|reader| (schema, Box::new(reader) as Reader)))
+}
+
+/// The table's types for the columns that it has, as far as the reader knows them; all may be NULL,
+/// so that a missing value is found where all are, with its column.
+fn typed(inferred: &Schema, table: Option<&Schema>, readable: impl Fn(&DataType) -> bool) -> Schema {
+    let field = |field: &FieldRef| -> Field {
+        let known = table.and_then(|t| t.field_with_name(field.name()).ok());
+        let data_type = match known {
+            Some(known) if readable(known.data_type()) => known.data_type().clone(),
+            Some(_) => DataType::Utf8,
+            // Nothing was ever seen in this column.
+            None if field.data_type() == &DataType::Null => DataType::Utf8,
+            None => field.data_type().clone(),
+        };
+        Field::new(field.name(), data_type, true)
+    };
+    Schema::new(inferred.fields().iter().map(field).collect::<Vec<_>>())
+}
+
+fn readable_in_csv(data_type: &DataType) -> bool {
+    !(data_type.is_nested()
+        || data_type.is_binary()
+        || matches!(data_type, DataType::Null | DataType::Interval(_)))
+}
+
+fn no_duplicates(schema: &Schema, place: &str) -> Result<()> {
+    let mut seen = std::collections::HashSet::new();
+    for field in schema.fields() {
+        if !seen.insert(field.name()) {
+            return Err(Error::invalid(
+                format!("the header names column {} twice", field.name()),
+                place,
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_magic(head: &[u8], format: InputFormat, place: &str) -> Result<()> {
+    for (magic, really) in MAGIC {
+        if head.starts_with(magic) && really != format {
+            return Err(Error::invalid(
+                format!("this is {}, not {}", spelled(really), spelled(format)),
+                place,
+            )
+            .with_hint(format!("say so: the input format is {}", name(really))));
+        }
+    }
+    if format == InputFormat::Parquet && !head.starts_with(b"PAR1") {
+        return Err(
+            Error::invalid("this is not a Parquet file: it does not begin with PAR1", place)
+                .with_hint("if it is CSV, NDJSON or Arrow, say so with the input format"),
+        );
+    }
+    Ok(())
+}
+
+fn rewind(file: &mut File, place: &str) -> Result<()> {
+    match file.seek(SeekFrom::Start(0)) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(cannot_read(&error, place)),
+    }
+}
+
+fn cannot_read(error: &std::io::Error, place: &str) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => Error::not_found("input file", place),
+        std::io::ErrorKind::PermissionDenied => Error::Denied {
+            what: format!("reading {place}"),
+        },
+        _ => Error::invalid(format!("cannot be read: {error}"), place),
+    }
+}
+
+fn broken(format: InputFormat, error: &ArrowError, place: &str) -> Error {
+    let why = match error {
+        ArrowError::CsvError(why)
+        | ArrowError::JsonError(why)
+        | ArrowError::ParseError(why)
+        | ArrowError::ParquetError(why)
+        | ArrowError::IpcError(why)
+        | ArrowError::SchemaError(why) => why.clone(),
+        other => other.to_string(),
+    };
+    let why = why.strip_prefix("Parquet error: ").unwrap_or(&why);
+    Error::invalid(format!("cannot be read as {}: {why}", spelled(format)), place)
+}
+
+fn thread_died(error: &tokio::task::JoinError, place: &str) -> Error {
+    Error::invalid(format!("reading stopped: {error}"), place)
+}
+
+fn name(format: InputFormat) -> &'static str {
+    match format {
+        InputFormat::Parquet => "parquet",
+        InputFormat::Csv => "csv",
+        InputFormat::Ndjson => "ndjson",
+        InputFormat::Arrow => "arrow",
+    }
+}
+
+fn spelled(format: InputFormat) -> &'static str {
+    match format {
+        InputFormat::Parquet => "Parquet",
+        InputFormat::Csv => "CSV",
+        InputFormat::Ndjson => "NDJSON",
+        InputFormat::Arrow => "Arrow IPC",
+    }
+}

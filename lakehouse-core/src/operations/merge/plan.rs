@@ -1,0 +1,392 @@
+//! What a merge means for the columns of one table and one source.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DFSchema, ExprSchema};
+use datafusion::logical_expr::utils::{conjunction, disjunction, split_conjunction};
+use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
+use datafusion::scalar::ScalarValue;
+
+use super::super::update::column;
+use super::source::Source;
+use super::spec::{Action, Clause, Merge, When};
+use crate::error::{Error, Result};
+use crate::model::Prune;
+use crate::scan::{columns_of_both, parse_assignments, parse_names, parse_predicate, unknown_column};
+
+/// Qualifier of the table's columns.
+pub(super) const TARGET: &str = "target";
+/// Qualifier of the source's columns.
+pub(super) const SOURCE: &str = "source";
+
+/// A merge with every name resolved.
+pub(super) struct Plan {
+    /// When rows match.
+    pub(super) on: Expr,
+    /// Equalities in it: a column of the table and one of the source.
+    pub(super) keys: Vec<Key>,
+    /// It consists of nothing else, so that equal keys mean that rows match the same.
+    pub(super) only_keys: bool,
+    /// Clauses for rows that match.
+    pub(super) matched: Vec<Step>,
+    /// Clauses for source rows that match nothing.
+    pub(super) inserts: Vec<Step>,
+    /// Clauses for target rows that match nothing.
+    pub(super) by_source: Vec<Step>,
+}
+
+/// `target.x = source.y`.
+pub(super) struct Key {
+    pub(super) target: String,
+    pub(super) source: String,
+}
+
+/// A clause.
+pub(super) struct Step {
+    pub(super) condition: Option<Expr>,
+    pub(super) effect: Effect,
+}
+
+/// What a clause does to a row.
+pub(super) enum Effect {
+    /// It goes.
+    Delete,
+    /// A row with these values takes its place, or is added.
+    Write(Vec<(String, Expr)>),
+}
+
+impl Plan {
+    pub(super) fn new(merge: &Merge, table: &SchemaRef, source: &Schema) -> Result<Self> {
+        let both = columns_of_both(table, source)?;
+        let (on, keys, only_keys) = match parse_names(&merge.on) {
+            Some(names) => by_names(names, table, source)?,
+            None => by_condition(&merge.on, &both)?,
+        };
+        let mut plan = Self {
+            on,
+            keys,
+            only_keys,
+            matched: Vec::new(),
+            inserts: Vec::new(),
+            by_source: Vec::new(),
+        };
+        let mut named = BTreeSet::new();
+        note_source_columns(&plan.on, &mut named);
+        let never_insert = never_insert(merge, &both, &mut named)?;
+        for clause in &merge.clauses {
+            let step = step(clause, table, source, &both, &mut named)?;
+            match clause.when {
+                When::Matched => plan.matched.push(step),
+                When::NotMatched => plan.inserts.push(Step {
+                    condition: conjunction(step.condition.into_iter().chain(never_insert.clone())),
+                    effect: step.effect,
+                }),
+                When::NotMatchedBySource => plan.by_source.push(step),
+            }
+        }
+        if merge.clauses.is_empty() {
+            return Err(Error::invalid("a merge without clauses does nothing", "")
+                .with_hint("say what happens to rows that match, and to those that do not"));
+        }
+        if takes_all(merge) {
+            refuse_extra_columns(table, source, &named)?;
+        }
+        Ok(plan)
+    }
+
+    /// Which rows of the table can match: by the source's keys and what the condition says about the
+    /// table's columns alone.
+    pub(super) fn prune(&self, table: &SchemaRef, source: &Source) -> Result<Prune> {
+        let alone: Vec<Expr> = split_conjunction(&self.on)
+            .into_iter()
+            .filter(|part| is_only(part, TARGET) && !part.is_volatile())
+            .map(unqualified)
+            .collect::<Result<_>>()?;
+        let prune = match conjunction(alone) {
+            Some(predicate) => Prune::matching(predicate, Arc::clone(table))?,
+            None => Prune::everything(),
+        };
+        let mut keys: Vec<(String, ArrayRef)> = Vec::new();
+        for key in &self.keys {
+            let wanted = table.field_with_name(&key.target)?.data_type();
+            if let Some(values) = as_type(&source.column(&key.source)?, wanted)?
+                && !keys.iter().any(|(name, _)| *name == key.target)
+            {
+                keys.push((key.target.clone(), values));
+            }
+        }
+        if keys.is_empty() {
+            Ok(prune)
+        } else {
+            prune.with_keys(keys)
+        }
+    }
+
+    /// Which rows of the table the clauses for rows without a match are about; `None` for all.
+    pub(super) fn by_source_predicate(&self) -> Result<Option<Expr>> {
+        let conditions: Option<Vec<Expr>> = self.by_source.iter().map(|s| s.condition.clone()).collect();
+        match conditions.and_then(disjunction) {
+            Some(any) => unqualified(&any).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Names of the source's key columns.
+    pub(super) fn source_keys(&self) -> Vec<String> {
+        self.keys.iter().map(|key| key.source.clone()).collect()
+    }
+}
+
+/// `k1, k2`: equality of the columns of these names.
+fn by_names(names: Vec<String>, table: &Schema, source: &Schema) -> Result<(Expr, Vec<Key>, bool)> {
+    for (schema, place) in [(table, "the table"), (source, "the source")] {
+        for name in &names {
+            if schema.field_with_name(name).is_err() {
+                let known = schema.fields().iter().map(|f| f.name().clone());
+                return Err(unknown_column(name, known, &format!("{place}, key of the merge")));
+            }
+        }
+    }
+    let equalities = names
+        .iter()
+        .map(|name| column(Some(TARGET), name).eq(column(Some(SOURCE), name)));
+    let on = conjunction(equalities)
+        .ok_or_else(|| Error::invalid("a merge needs at least one key column", "key of the merge"))?;
+    let keys = names
+        .into_iter()
+        .map(|name| Key {
+            target: name.clone(),
+            source: name,
+        })
+        .collect();
+    Ok((on, keys, true))
+}
+
+fn by_condition(text: &str, both: &DFSchema) -> Result<(Expr, Vec<Key>, bool)> {
+    let on = parse_predicate(text, both)?;
+    let parts = split_conjunction(&on);
+    let keys: Vec<Key> = parts.iter().filter_map(|part| equality(part)).collect();
+    let only_keys = keys.len() == parts.len();
+    Ok((on, keys, only_keys))
+}
+
+fn equality(part: &Expr) -> Option<Key> {
+    let Expr::BinaryExpr(BinaryExpr {
+        left,
+        op: Operator::Eq,
+        right,
+    }) = part
+    else {
+        return None;
+    };
+    let (left, right) = (bare(left)?, bare(right)?);
+    match (side(left)?, side(right)?) {
+        (TARGET, SOURCE) => Some(Key {
+            target: left.name.clone(),
+            source: right.name.clone(),
+        }),
+        (SOURCE, TARGET) => Some(Key {
+            target: right.name.clone(),
+            source: left.name.clone(),
+        }),
+        _ => None,
+    }
+}
+
+/// A column, perhaps in the casts that make two types comparable.
+fn bare(expr: &Expr) -> Option<&Column> {
+    match expr {
+        Expr::Column(column) => Some(column),
+        Expr::Cast(cast) => bare(&cast.expr),
+        _ => None,
+    }
+}
+
+fn side(column: &Column) -> Option<&str> {
+    column.relation.as_ref().map(|relation| relation.table())
+}
+
+fn is_only(expr: &Expr, qualifier: &str) -> bool {
+    let columns = expr.column_refs();
+    !columns.is_empty() && columns.iter().all(|c| side(c) == Some(qualifier))
+}
+
+/// The same expression over the columns of one table.
+fn unqualified(expr: &Expr) -> Result<Expr> {
+    let transformed = expr.clone().transform(|node| match node {
+        Expr::Column(column) => Ok(Transformed::yes(Expr::Column(Column::new_unqualified(
+            column.name,
+        )))),
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(transformed.data)
+}
+
+/// Values as the type of the column they are compared with, if both say the same after it. A value
+/// that the type does not have becomes NULL, which matches nothing.
+fn as_type(values: &ArrayRef, wanted: &DataType) -> Result<Option<ArrayRef>> {
+    if values.data_type() == wanted {
+        return Ok(Some(Arc::clone(values)));
+    }
+    let comparable = values.data_type().is_integer() && wanted.is_integer()
+        || values.data_type().is_string() && wanted.is_string();
+    if !comparable {
+        return Ok(None);
+    }
+    let options = CastOptions {
+        safe: true,
+        ..CastOptions::default()
+    };
+    Ok(Some(cast_with_options(values, wanted, &options)?))
+}
+
+/// Conditions that source rows must not meet to be inserted. There is no target row: its columns are NULL.
+fn never_insert(merge: &Merge, both: &DFSchema, named: &mut BTreeSet<String>) -> Result<Vec<Expr>> {
+    let mut conditions = Vec::new();
+    for text in &merge.never_insert {
+        let condition = parse_predicate(text, both)?;
+        note_source_columns(&condition, named);
+        let condition = condition.transform(|node| match node {
+            Expr::Column(column) if side(&column) == Some(TARGET) => {
+                let field = both.field_from_column(&column)?;
+                let null = ScalarValue::try_from(field.data_type())?;
+                Ok(Transformed::yes(Expr::Literal(null, None)))
+            }
+            other => Ok(Transformed::no(other)),
+        })?;
+        conditions.push(Expr::IsNotTrue(Box::new(condition.data)));
+    }
+    Ok(conditions)
+}
+
+fn step(
+    clause: &Clause,
+    table: &Schema,
+    source: &Schema,
+    both: &DFSchema,
+    named: &mut BTreeSet<String>,
+) -> Result<Step> {
+    let condition = match &clause.condition {
+        Some(text) => Some(parse_predicate(text, both)?),
+        None => None,
+    };
+    let effect = match (&clause.action, clause.when) {
+        (Action::UpdateAll, When::Matched) | (Action::InsertAll, When::NotMatched) => {
+            Effect::Write(same_names(table, source))
+        }
+        (Action::UpdateSet(text), When::Matched | When::NotMatchedBySource)
+        | (Action::InsertSet(text), When::NotMatched) => Effect::Write(parse_assignments(text, table, both)?),
+        (Action::Delete, When::Matched | When::NotMatchedBySource) => Effect::Delete,
+        (action, when) => {
+            return Err(Error::invalid(
+                format!(
+                    "{} cannot be done to rows that are {}",
+                    action_name(action),
+                    when_name(when)
+                ),
+                "",
+            ));
+        }
+    };
+    let values = match &effect {
+        Effect::Write(values) => values.as_slice(),
+        Effect::Delete => &[],
+    };
+    for expr in condition.iter().chain(values.iter().map(|(_, value)| value)) {
+        one_side_only(expr, clause.when)?;
+        if !matches!(clause.action, Action::UpdateAll | Action::InsertAll) {
+            note_source_columns(expr, named);
+        }
+    }
+    if let Some(condition) = &condition {
+        note_source_columns(condition, named);
+    }
+    Ok(Step { condition, effect })
+}
+
+/// Rows without a match have only one side.
+fn one_side_only(expr: &Expr, when: When) -> Result<()> {
+    let (absent, rows) = match when {
+        When::Matched => return Ok(()),
+        When::NotMatched => (TARGET, "source rows without a match have no target row"),
+        When::NotMatchedBySource => (SOURCE, "target rows without a match have no source row"),
+    };
+    match expr.column_refs().into_iter().find(|c| side(c) == Some(absent)) {
+        Some(column) => Err(Error::invalid(
+            format!("{} cannot be used here: {rows}", column.flat_name()),
+            expr.to_string(),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Every column of the table that the source has, from there.
+fn same_names(table: &Schema, source: &Schema) -> Vec<(String, Expr)> {
+    table
+        .fields()
+        .iter()
+        .filter(|field| source.field_with_name(field.name()).is_ok())
+        .map(|field| (field.name().clone(), column(Some(SOURCE), field.name())))
+        .collect()
+}
+
+fn takes_all(merge: &Merge) -> bool {
+    merge
+        .clauses
+        .iter()
+        .any(|clause| matches!(clause.action, Action::UpdateAll | Action::InsertAll))
+}
+
+/// A source column that would be lost without a word.
+fn refuse_extra_columns(table: &Schema, source: &Schema, named: &BTreeSet<String>) -> Result<()> {
+    let extra: Vec<&str> = source
+        .fields()
+        .iter()
+        .map(|f| f.name().as_str())
+        .filter(|name| table.field_with_name(name).is_err() && !named.contains(*name))
+        .collect();
+    if extra.is_empty() {
+        return Ok(());
+    }
+    let known: Vec<&str> = table.fields().iter().map(|f| f.name().as_str()).collect();
+    Err(Error::invalid(
+        format!(
+            "the table has no column {}, and no expression uses it",
+            extra.join(", ")
+        ),
+        "source",
+    )
+    .with_hint(format!(
+        "leave it out of the source or name the columns to set; columns of the table: {}",
+        known.join(", ")
+    )))
+}
+
+fn note_source_columns(expr: &Expr, named: &mut BTreeSet<String>) {
+    for column in expr.column_refs() {
+        if side(column) == Some(SOURCE) {
+            named.insert(column.name.clone());
+        }
+    }
+}
+
+fn action_name(action: &Action) -> &'static str {
+    match action {
+        Action::UpdateAll | Action::UpdateSet(_) => "an update",
+        Action::Delete => "a delete",
+        Action::InsertAll | Action::InsertSet(_) => "an insert",
+    }
+}
+
+fn when_name(when: When) -> &'static str {
+    match when {
+        When::Matched => "matched",
+        When::NotMatched => "not matched",
+        When::NotMatchedBySource => "not matched by the source",
+    }
+}

@@ -1,0 +1,269 @@
+//! The machine under delete, update, merge and overwrite: rows that are touched go, by mask or by
+//! rewriting their file.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, Int64Type, Schema};
+use datafusion::dataframe::DataFrame;
+use datafusion::prelude::SessionContext;
+use futures::TryStreamExt;
+
+use super::decide::{Fate, decide};
+use super::work::{Origin, Work};
+use crate::error::{Error, Result};
+use crate::model::schema::{FILE_COLUMN, LAST_UPDATED_COLUMN, POSITION_COLUMN, ROW_ID_COLUMN};
+use crate::model::{DataFile, RowMask, Snapshot};
+use crate::scan::{MetadataColumns, ScanReport, SnapshotTable, session};
+
+/// The files that an operation reads, and of each the rows that it touched.
+pub(super) struct Touched {
+    files: Vec<DataFile>,
+    index: HashMap<String, usize>,
+    masks: Vec<RowMask>,
+}
+
+/// `_file` and `_pos` of the rows of a batch.
+pub(super) struct Places {
+    files: StringArray,
+    positions: Int64Array,
+}
+
+impl Places {
+    /// Finds the two columns in a batch.
+    pub(super) fn of(batch: &RecordBatch) -> Result<Self> {
+        let files = cast(&named(batch, FILE_COLUMN)?, &DataType::Utf8)?;
+        let positions = named(batch, POSITION_COLUMN)?;
+        Ok(Self {
+            files: files.as_string::<i32>().clone(),
+            positions: positions.as_primitive::<Int64Type>().clone(),
+        })
+    }
+}
+
+impl Touched {
+    /// No row is touched yet. `files` are those that the rows can be in.
+    pub(super) fn new(files: Vec<DataFile>) -> Self {
+        let index = files
+            .iter()
+            .enumerate()
+            .map(|(i, f)| (f.path.clone(), i))
+            .collect();
+        Self {
+            masks: vec![RowMask::new(); files.len()],
+            files,
+            index,
+        }
+    }
+
+    /// The files.
+    pub(super) fn files(&self) -> &[DataFile] {
+        &self.files
+    }
+
+    /// Adds files that are not there yet.
+    pub(super) fn extend(&mut self, files: Vec<DataFile>) {
+        for file in files {
+            if !self.index.contains_key(&file.path) {
+                self.index.insert(file.path.clone(), self.files.len());
+                self.files.push(file);
+                self.masks.push(RowMask::new());
+            }
+        }
+    }
+
+    /// Touches rows; tells for each whether it was untouched before.
+    pub(super) fn touch(&mut self, places: &Places) -> Result<Vec<bool>> {
+        let mut fresh = Vec::with_capacity(places.positions.len());
+        self.each(places, |mask, position| fresh.push(mask.insert(position)))?;
+        Ok(fresh)
+    }
+
+    /// Tells for each row whether it is touched.
+    pub(super) fn contains(&mut self, places: &Places) -> Result<Vec<bool>> {
+        let mut found = Vec::with_capacity(places.positions.len());
+        self.each(places, |mask, position| found.push(mask.contains(position)))?;
+        Ok(found)
+    }
+
+    /// Number of touched rows.
+    pub(super) fn rows(&self) -> u64 {
+        self.masks.iter().map(RowMask::len).sum()
+    }
+
+    fn each(&mut self, places: &Places, mut visit: impl FnMut(&mut RowMask, u64)) -> Result<()> {
+        let mut last: Option<(&str, usize)> = None;
+        for (path, position) in places.files.iter().zip(&places.positions) {
+            let (Some(path), Some(position)) = (path, position) else {
+                return Err(Error::invalid("the scan returned a row without its place", ""));
+            };
+            // Rows come in runs of one file.
+            let at = match last {
+                Some((name, at)) if name == path => at,
+                _ => *self
+                    .index
+                    .get(path)
+                    .ok_or_else(|| Error::invalid("the scan returned a row of a file not asked for", path))?,
+            };
+            last = Some((path, at));
+            visit(&mut self.masks[at], position as u64);
+        }
+        Ok(())
+    }
+
+    /// Makes the touched rows disappear: masks are staged, files removed or rewritten.
+    pub(super) async fn apply(self, work: &mut Work) -> Result<()> {
+        let (files, touched): (Vec<DataFile>, Vec<RowMask>) = self
+            .files
+            .into_iter()
+            .zip(self.masks)
+            .filter(|(_, mask)| !mask.is_empty())
+            .unzip();
+        if files.is_empty() {
+            return Ok(());
+        }
+        let complete = complete_masks(work, &files, &touched).await?;
+        let mut to_mask = Vec::new();
+        let mut to_rewrite = Vec::new();
+        for ((file, touched), complete) in files.into_iter().zip(touched).zip(complete) {
+            let snapshot = &work.snapshot;
+            let kind = work.change.operation;
+            match decide(
+                &snapshot.capabilities,
+                &snapshot.properties,
+                kind,
+                &file,
+                &complete,
+            ) {
+                Fate::Remove => work.change.removed.push(file),
+                Fate::Mask => to_mask.push((file, complete)),
+                Fate::Rewrite => to_rewrite.push((file, touched)),
+            }
+        }
+        rewrite(work, to_rewrite).await?;
+        stage_masks(work, to_mask).await
+    }
+}
+
+/// Of each file, the rows masked so far and those touched now.
+async fn complete_masks(work: &Work, files: &[DataFile], touched: &[RowMask]) -> Result<Vec<RowMask>> {
+    let masked: Vec<DataFile> = files.iter().filter(|f| !f.masks.is_empty()).cloned().collect();
+    let mut complete = touched.to_vec();
+    if !masked.is_empty() {
+        let before = work.handle.format.masks(&work.snapshot, &masked).await?;
+        let at = (0..files.len()).filter(|i| !files[*i].masks.is_empty());
+        for (i, before) in at.zip(&before) {
+            complete[i].union(before);
+        }
+    }
+    Ok(complete)
+}
+
+async fn stage_masks(work: &mut Work, masks: Vec<(DataFile, RowMask)>) -> Result<()> {
+    if masks.is_empty() {
+        return Ok(());
+    }
+    work.begin("write");
+    let before: Vec<DataFile> = masks.iter().map(|(file, _)| file.clone()).collect();
+    if work.options.dry_run {
+        let unchanged = before.clone();
+        work.change.masked.extend(before.into_iter().zip(unchanged));
+        return Ok(());
+    }
+    let format = Arc::clone(&work.handle.format);
+    let (after, staged) = format
+        .stage_masks(&work.snapshot, masks, &work.change.commit_id)
+        .await?;
+    work.change.masked.extend(before.into_iter().zip(after));
+    work.change.staged.extend(staged);
+    Ok(())
+}
+
+/// Writes the untouched rows of these files to new ones and removes the old.
+async fn rewrite(work: &mut Work, files: Vec<(DataFile, RowMask)>) -> Result<()> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    work.begin("write");
+    let mut touched = Touched::new(files.iter().map(|(file, _)| file.clone()).collect());
+    touched.masks = files.iter().map(|(_, mask)| mask.clone()).collect();
+    let columns = MetadataColumns {
+        file: true,
+        position: true,
+        lineage: work.lineage(),
+    };
+    let ctx = in_order(&session(work.options.memory_limit));
+    let (frame, report) = frame(work, &ctx, touched.files().to_vec(), columns)?;
+    let mut stream = frame.execute_stream().await?;
+    while let Some(batch) = stream.try_next().await? {
+        let gone = touched.contains(&Places::of(&batch)?)?;
+        let keep: BooleanArray = gone.into_iter().map(|gone| Some(!gone)).collect();
+        let kept = filter_record_batch(&batch, &keep)?;
+        write_moved(work, &kept).await?;
+        work.count("num_target_rows_copied", kept.num_rows() as u64);
+    }
+    work.count("bytes_read", report.bytes_planned.load(Relaxed));
+    work.change
+        .removed
+        .extend(files.into_iter().map(|(file, _)| file));
+    Ok(())
+}
+
+/// Writes rows of a scan to another file, with their lineage.
+pub(super) async fn write_moved(work: &mut Work, scanned: &RecordBatch) -> Result<()> {
+    let columns = table_columns(scanned, &work.snapshot.schema)?;
+    if work.lineage() {
+        let ids = named(scanned, ROW_ID_COLUMN)?;
+        let updated = named(scanned, LAST_UPDATED_COLUMN)?;
+        work.write(&columns, Origin::Moved(Some((&ids, &updated)))).await
+    } else {
+        work.write(&columns, Origin::Moved(None)).await
+    }
+}
+
+/// Exactly these files of the work's snapshot as a query, and what reading them costs.
+pub(super) fn frame(
+    work: &Work,
+    ctx: &SessionContext,
+    files: Vec<DataFile>,
+    columns: MetadataColumns,
+) -> Result<(DataFrame, Arc<ScanReport>)> {
+    let table = scan(work, &work.snapshot, files, columns);
+    let report = table.report();
+    let _ = (ctx, table, report);
+    unimplemented!()
+}
+
+fn scan(
+    work: &Work,
+    snapshot: &Arc<Snapshot>,
+    files: Vec<DataFile>,
+    columns: MetadataColumns,
+) -> SnapshotTable {
+    SnapshotTable::new(work.handle.clone(), Arc::clone(snapshot))
+        .with_metadata_columns(columns)
+        .with_files(files)
+}
+
+/// A session that reads files one after the other, so that rows keep their order.
+pub(super) fn in_order(ctx: &SessionContext) -> SessionContext {
+    let config = ctx.copied_config().with_target_partitions(1);
+    SessionContext::new_with_config_rt(config, ctx.runtime_env())
+}
+
+/// A column of a batch by name.
+pub(super) fn named(batch: &RecordBatch, name: &str) -> Result<ArrayRef> {
+    batch
+        .column_by_name(name)
+        .cloned()
+        .ok_or_else(|| Error::invalid(format!("the scan returned no column {name}"), ""))
+}
+
+/// The table's columns of a batch that has more.
+fn table_columns(batch: &RecordBatch, schema: &Schema) -> Result<RecordBatch> {
+    let count = schema.fields().len();
+    Ok(batch.project(&(0..count).collect::<Vec<_>>())?)
+}

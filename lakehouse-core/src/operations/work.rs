@@ -1,0 +1,442 @@
+//! The frame around every verb: plan, commit, clean up, report.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use futures::TryStreamExt;
+use futures::future::BoxFuture;
+
+use super::{Options, Report};
+use crate::commit::{CommitOptions, Plan, commit};
+use crate::error::{Error, Result};
+use crate::format::Handle;
+use crate::model::schema::{LAST_UPDATED_COLUMN, ROW_ID_COLUMN};
+use crate::model::{At, Change, CommitId, DataFile, OperationKind, Prune, Snapshot};
+use crate::store::clock;
+use crate::write::{TableWriter, WriteOptions, conform};
+
+/// Table properties that say how large data files shall be, the first that is set counts.
+const FILE_SIZE_PROPERTIES: [&str; 2] = ["write.target-file-size-bytes", "delta.targetFileSize"];
+
+/// An operation: how it turns the snapshot of `work` into a change. Called again when another
+/// commit makes the plan wrong, so it must keep what it needs.
+#[async_trait]
+pub(super) trait Verb: Send {
+    /// What kind of operation this is.
+    fn kind(&self) -> OperationKind;
+
+    /// Fills `work.change`; an empty change means that there is nothing to do.
+    async fn plan(&mut self, work: &mut Work) -> Result<()>;
+}
+
+/// One plan in the making: the snapshot it is for, the change it has become so far, what was staged.
+pub(super) struct Work {
+    pub(super) handle: Handle,
+    pub(super) options: Options,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) change: Change,
+    /// Writers opened so far: their files have names of their own.
+    writers: u32,
+    writer: Option<TableWriter>,
+    /// New files carry the lineage columns.
+    lineage: bool,
+    target_file_bytes: Option<u64>,
+    summary: Summary,
+}
+
+/// Figures and times of the last plan.
+#[derive(Default)]
+struct Summary {
+    metrics: BTreeMap<&'static str, u64>,
+    phases: Vec<(&'static str, Duration)>,
+    running: Option<(&'static str, Instant)>,
+}
+
+/// Where rows that are written come from, as far as their identity goes.
+pub(super) enum Origin<'a> {
+    /// They are new.
+    New,
+    /// They are new versions of rows with these ids.
+    Updated(Option<&'a ArrayRef>),
+    /// They are the same rows in another file: ids and sequence numbers of their last change.
+    Moved(Option<(&'a ArrayRef, &'a ArrayRef)>),
+}
+
+/// Runs a verb to its report.
+pub(super) fn run<'a>(
+    handle: &'a Handle,
+    options: &'a Options,
+    verb: &'a mut dyn Verb,
+) -> BoxFuture<'a, Result<Report>> {
+    Box::pin(async move {
+        if options.dry_run {
+            dry_run(handle, options, verb).await
+        } else {
+            real_run(handle, options, verb).await
+        }
+    })
+}
+
+async fn real_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Result<Report> {
+    let kind = verb.kind();
+    let commit_options = CommitOptions {
+        isolation: options.isolation,
+        max_attempts: options.max_attempts,
+        token: options.token.clone(),
+    };
+    let mut planner = Planner {
+        handle,
+        options,
+        verb,
+        summary: Summary::default(),
+    };
+    let committed = commit(handle, &commit_options, &mut planner).await?;
+    let mut summary = planner.summary;
+    summary.end();
+    if committed.change.is_none() && committed.already.is_some() {
+        summary.metrics.clear();
+    }
+    Ok(Report {
+        operation: kind.name(),
+        version: committed.snapshot.version,
+        committed: committed.change.is_some(),
+        already: committed.already,
+        dry_run: false,
+        attempts: committed.attempts,
+        metrics: summary.metrics,
+        phases: summary.phases,
+    })
+}
+
+/// A verb as the commit loop sees it.
+struct Planner<'a> {
+    handle: &'a Handle,
+    options: &'a Options,
+    verb: &'a mut dyn Verb,
+    /// Of the last plan.
+    summary: Summary,
+}
+
+#[async_trait]
+impl Plan for Planner<'_> {
+    async fn plan(&mut self, base: Arc<Snapshot>, id: CommitId) -> Result<Option<Change>> {
+        let mut work = Work::new(self.handle, self.options, self.verb.kind(), base, id);
+        work.plan(self.verb).await?;
+        self.summary = work.summary;
+        self.summary.begin("commit");
+        Ok((!work.change.is_empty()).then_some(work.change))
+    }
+}
+
+/// Plans on the newest snapshot, then removes what was staged.
+async fn dry_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Result<Report> {
+    let kind = verb.kind();
+    let snapshot = handle.format.snapshot(&At::Latest).await?;
+    let mut report = Report {
+        operation: kind.name(),
+        version: snapshot.version,
+        committed: false,
+        already: None,
+        dry_run: true,
+        attempts: 0,
+        metrics: BTreeMap::new(),
+        phases: Vec::new(),
+    };
+    if let Some(token) = &options.token {
+        report.already = handle.format.find_token(&snapshot, token).await?;
+        if report.already.is_some() {
+            return Ok(report);
+        }
+    }
+    let mut work = Work::new(handle, options, kind, snapshot, clock::new_commit_id());
+    work.plan(verb).await?;
+    work.discard().await;
+    work.summary.end();
+    report.metrics = work.summary.metrics;
+    report.phases = work.summary.phases;
+    Ok(report)
+}
+
+impl Work {
+    fn new(
+        handle: &Handle,
+        options: &Options,
+        kind: OperationKind,
+        snapshot: Arc<Snapshot>,
+        id: CommitId,
+    ) -> Self {
+        let mut change = Change::new(kind, id);
+        change.token.clone_from(&options.token);
+        Self {
+            handle: handle.clone(),
+            options: options.clone(),
+            snapshot,
+            change,
+            writers: 0,
+            writer: None,
+            lineage: false,
+            target_file_bytes: options.target_file_bytes,
+            summary: Summary::default(),
+        }
+    }
+
+    /// Plans, closes the open writer, and removes what was staged if that fails.
+    async fn plan(&mut self, verb: &mut dyn Verb) -> Result<()> {
+        if !self.snapshot.capabilities.writable {
+            return Err(Error::unsupported(
+                format!("the table at {} can only be read", self.handle.store.root()),
+                "write to it with the engine that owns it, or copy its rows into a new table",
+            ));
+        }
+        self.begin("plan");
+        let mut planned = verb.plan(self).await;
+        if planned.is_ok() {
+            planned = self.finish_writer().await;
+        }
+        match planned {
+            Ok(()) => {
+                self.summarise();
+                Ok(())
+            }
+            Err(error) => {
+                self.discard().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Deletes everything staged. Nothing was published, so nothing can need it.
+    async fn discard(&mut self) {
+        let mut staged = std::mem::take(&mut self.change.staged);
+        if let Some(writer) = self.writer.take() {
+            staged.extend(writer.staged());
+        }
+        if !staged.is_empty() {
+            // What cannot be deleted now is unreferenced, and the next clean-up finds it.
+            if let Err(error) = self.handle.store.delete(&staged).await {
+                tracing::warn!(%error, "staged files could not be removed");
+            }
+        }
+    }
+
+    fn summarise(&mut self) {
+        let change = &self.change;
+        let metrics = &mut self.summary.metrics;
+        for (name, count) in [
+            ("num_target_files_added", change.added.len()),
+            ("num_target_files_removed", change.removed.len()),
+            ("num_target_files_masked", change.masked.len()),
+        ] {
+            *metrics.entry(name).or_default() += count as u64;
+        }
+        let written: u64 = change.added.iter().map(|f| f.bytes).sum();
+        *metrics.entry("bytes_written").or_default() += written;
+        self.change.metrics = metrics
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), *value))
+            .collect();
+    }
+
+    /// Adds to a figure of the report.
+    pub(super) fn count(&mut self, name: &'static str, by: u64) {
+        *self.summary.metrics.entry(name).or_default() += by;
+    }
+
+    /// Starts the next phase of the report.
+    pub(super) fn begin(&mut self, phase: &'static str) {
+        self.summary.begin(phase);
+    }
+
+    /// Files written from now on store row ids, where the table has them.
+    pub(super) fn keep_lineage(&mut self) {
+        self.lineage = self.snapshot.capabilities.row_ids;
+    }
+
+    /// Whether row ids are stored in new files.
+    pub(super) fn lineage(&self) -> bool {
+        self.lineage
+    }
+
+    /// Another size for new files than the options say.
+    pub(super) fn set_target_file_bytes(&mut self, bytes: Option<u64>) {
+        if bytes.is_some() {
+            self.target_file_bytes = bytes;
+        }
+    }
+
+    /// Size at which data files are closed: what was asked for, the table's property, or 512 MiB.
+    ///
+    /// # Errors
+    /// When the property is not a size.
+    pub(super) fn target_file_bytes(&self) -> Result<u64> {
+        if let Some(bytes) = self.target_file_bytes {
+            return Ok(bytes.max(1));
+        }
+        for name in FILE_SIZE_PROPERTIES {
+            if let Some(text) = self.snapshot.properties.get(name) {
+                return parse_size(text).ok_or_else(|| {
+                    Error::invalid(format!("{text:?} is not a file size"), format!("property {name}"))
+                });
+            }
+        }
+        Ok(WriteOptions::default().target_file_bytes)
+    }
+
+    /// The data files that may hold rows asked for. Counts what was skipped.
+    pub(super) async fn list(&mut self, prune: &Arc<Prune>) -> Result<Vec<DataFile>> {
+        use std::sync::atomic::Ordering::Relaxed;
+        let listing = self.handle.format.files(&self.snapshot, Arc::clone(prune));
+        let files: Vec<DataFile> = listing.try_collect().await?;
+        let counts = prune.counts();
+        let skipped = counts.skipped_by_partition.load(Relaxed)
+            + counts.skipped_by_statistics.load(Relaxed)
+            + counts.files_in_skipped_manifests.load(Relaxed);
+        // The last listing of an operation is the widest.
+        let metrics = &mut self.summary.metrics;
+        metrics.insert("num_target_files_scanned", files.len() as u64);
+        metrics.insert("num_target_files_skipped_during_scan", skipped);
+        Ok(files)
+    }
+
+    /// Makes rows fit the table's columns and writes them to new data files.
+    ///
+    /// # Errors
+    /// Those of [`conform`], and those of writing.
+    pub(super) async fn write(&mut self, rows: &RecordBatch, origin: Origin<'_>) -> Result<()> {
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let mut rows = conform(rows, &self.snapshot.schema)?;
+        if self.lineage {
+            rows = with_lineage(&rows, origin)?;
+        }
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => {
+                let options = WriteOptions {
+                    target_file_bytes: self.target_file_bytes()?,
+                    lineage: self.lineage,
+                };
+                let id = &self.change.commit_id;
+                let naming = match self.writers {
+                    0 => id.clone(),
+                    n => CommitId(format!("{id}-{n}")),
+                };
+                self.writers += 1;
+                let store = self.handle.store.clone();
+                let snapshot = Arc::clone(&self.snapshot);
+                self.writer
+                    .insert(TableWriter::new(store, snapshot, naming, options)?)
+            }
+        };
+        writer.write(&rows).await?;
+        self.count("num_output_rows", rows.num_rows() as u64);
+        Ok(())
+    }
+
+    /// Closes the files written so far and adds them to the change. Returns the rows in them.
+    pub(super) async fn finish_files(&mut self) -> Result<u64> {
+        let Some(writer) = self.writer.take() else {
+            return Ok(0);
+        };
+        let staged = writer.staged();
+        let written = match writer.finish().await {
+            Ok(written) => written,
+            Err(error) => {
+                self.change.staged.extend(staged);
+                return Err(error);
+            }
+        };
+        let files = written.files.iter().map(|f| f.path.clone());
+        self.change.staged.extend(files);
+        for path in staged {
+            if !self.change.staged.contains(&path) {
+                self.change.staged.push(path);
+            }
+        }
+        self.change.added.extend(written.files);
+        Ok(written.rows)
+    }
+
+    async fn finish_writer(&mut self) -> Result<()> {
+        if self.writer.is_some() {
+            self.begin("write");
+            self.finish_files().await?;
+        }
+        Ok(())
+    }
+}
+
+impl Summary {
+    fn begin(&mut self, phase: &'static str) {
+        self.end();
+        self.running = Some((phase, Instant::now()));
+    }
+
+    fn end(&mut self) {
+        let Some((phase, started)) = self.running.take() else {
+            return;
+        };
+        let took = started.elapsed();
+        match self.phases.iter_mut().find(|(name, _)| *name == phase) {
+            Some((_, sum)) => *sum += took,
+            None => self.phases.push((phase, took)),
+        }
+    }
+}
+
+/// The table's columns, then row ids and sequence numbers of the last change.
+fn with_lineage(rows: &RecordBatch, origin: Origin<'_>) -> Result<RecordBatch> {
+    let unknown = || Arc::new(Int64Array::new_null(rows.num_rows())) as ArrayRef;
+    let (ids, updated) = match origin {
+        Origin::New | Origin::Updated(None) | Origin::Moved(None) => (unknown(), unknown()),
+        Origin::Updated(Some(ids)) => (Arc::clone(ids), unknown()),
+        Origin::Moved(Some((ids, updated))) => (Arc::clone(ids), Arc::clone(updated)),
+    };
+    let mut columns = rows.columns().to_vec();
+    columns.push(ids);
+    columns.push(updated);
+    Ok(RecordBatch::try_new(lineage_schema(rows.schema_ref()), columns)?)
+}
+
+fn lineage_schema(schema: &Schema) -> SchemaRef {
+    let mut fields = schema.fields().to_vec();
+    for name in [ROW_ID_COLUMN, LAST_UPDATED_COLUMN] {
+        fields.push(Arc::new(Field::new(name, DataType::Int64, true)));
+    }
+    Arc::new(Schema::new(fields))
+}
+
+/// `134217728`, `128mb`, `1 GB`: units are powers of 1024, as in Delta's property.
+fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim().to_ascii_lowercase();
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match text[digits.len()..].trim() {
+        "" | "b" => 0,
+        "k" | "kb" => 10,
+        "m" | "mb" => 20,
+        "g" | "gb" => 30,
+        _ => return None,
+    };
+    let count: u64 = digits.parse().ok()?;
+    count.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_and_without_units() {
+        assert_eq!(parse_size("134217728"), Some(128 << 20));
+        assert_eq!(parse_size("128mb"), Some(128 << 20));
+        assert_eq!(parse_size("2 GB"), Some(2 << 30));
+        for wrong in ["", "mb", "1.5gb", "-1", "0", "99999999999gb"] {
+            assert_eq!(parse_size(wrong), None, "{wrong}");
+        }
+    }
+}
