@@ -210,21 +210,78 @@ impl Error {
 }
 
 impl From<datafusion::error::DataFusionError> for Error {
-    /// Unwraps an error of ours that travelled through the engine, so that it keeps its variant.
+    /// Finds an error of ours that travelled through the engine, so that it keeps its variant, and what
+    /// the store said about a missing or forbidden file.
     fn from(error: datafusion::error::DataFusionError) -> Self {
         use datafusion::error::DataFusionError as E;
         match error {
             E::External(inner) => match inner.downcast::<Self>() {
                 Ok(ours) => *ours,
-                Err(other) => Self::Engine(Box::new(E::External(other))),
+                Err(other) => Self::recognise(E::External(other)),
             },
             E::Context(_, inner) if matches!(*inner, E::External(_)) => Self::from(*inner),
             E::Shared(shared) => match std::sync::Arc::try_unwrap(shared) {
                 Ok(inner) => Self::from(inner),
-                Err(shared) => Self::Engine(Box::new(E::Shared(shared))),
+                Err(shared) => Self::recognise(E::Shared(shared)),
             },
-            other => Self::Engine(Box::new(other)),
+            other => Self::recognise(other),
         }
+    }
+}
+
+impl Error {
+    /// An error of the engine, or what lies at its root, however deep it was wrapped.
+    fn recognise(error: datafusion::error::DataFusionError) -> Self {
+        let mut next: Option<&(dyn StdError + 'static)> = Some(&error);
+        while let Some(inner) = next {
+            if let Some(ours) = inner.downcast_ref::<Self>().and_then(Self::duplicate) {
+                return ours;
+            }
+            match inner.downcast_ref() {
+                Some(object_store::Error::NotFound { path, .. }) => {
+                    return Self::not_found(path, "")
+                        .with_hint("the file is gone although the table or the query names it");
+                }
+                Some(object_store::Error::PermissionDenied { path, source }) => {
+                    return Self::Denied {
+                        what: format!("cannot read or write {path}: {source}"),
+                    };
+                }
+                _ => next = inner.source(),
+            }
+        }
+        Self::Engine(Box::new(error))
+    }
+
+    /// The same error again, where it consists of text only.
+    fn duplicate(&self) -> Option<Self> {
+        Some(match self {
+            Self::Conflict { table, detail } => Self::Conflict {
+                table: table.clone(),
+                detail: detail.clone(),
+            },
+            Self::Invalid { what, place, hint } => Self::Invalid {
+                what: what.clone(),
+                place: place.clone(),
+                hint: hint.clone(),
+            },
+            Self::Unsupported { what, hint } => Self::Unsupported {
+                what: what.clone(),
+                hint: hint.clone(),
+            },
+            Self::Limit { what, place } => Self::Limit {
+                what: what.clone(),
+                place: place.clone(),
+            },
+            Self::Denied { what } => Self::Denied { what: what.clone() },
+            Self::NotFound { what, place, hint } => Self::NotFound {
+                what: what.clone(),
+                place: place.clone(),
+                hint: hint.clone(),
+            },
+            Self::AlreadyExists { what } => Self::AlreadyExists { what: what.clone() },
+            Self::CommitUnknown { .. } | Self::Store { .. } | Self::Engine(_) => return None,
+        })
     }
 }
 
@@ -246,5 +303,82 @@ impl From<arrow::error::ArrowError> for Error {
 impl From<parquet::errors::ParquetError> for Error {
     fn from(error: parquet::errors::ParquetError) -> Self {
         Self::from(datafusion::error::DataFusionError::from(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::error::ArrowError;
+    use datafusion::error::DataFusionError as E;
+    use parquet::errors::ParquetError;
+
+    use super::*;
+
+    fn ours() -> Error {
+        Error::invalid("row 7 has no key", "feed.csv").with_hint("add the key")
+    }
+
+    #[test]
+    fn our_errors_keep_their_variant_however_the_engine_wraps_them() {
+        let external = || E::External(Box::new(ours()));
+        let shared = Arc::new(external());
+        let wrapped = [
+            external(),
+            external().context("while joining"),
+            E::ArrowError(Box::new(ArrowError::ExternalError(Box::new(external()))), None),
+            E::ArrowError(Box::new(ArrowError::ExternalError(Box::new(ours()))), None),
+            E::ParquetError(Box::new(ParquetError::External(Box::new(ours())))),
+            E::Shared(Arc::clone(&shared)),
+        ];
+        for wrapped in wrapped {
+            let text = format!("{wrapped:?}");
+            let found = Error::from(wrapped);
+            assert!(
+                matches!(&found, Error::Invalid { place, .. } if place == "feed.csv"),
+                "{text}: {found:?}"
+            );
+            assert_eq!(found.hint(), Some("add the key"));
+        }
+        drop(shared);
+    }
+
+    #[test]
+    fn a_missing_or_forbidden_file_is_told_as_such_when_the_engine_meets_it() {
+        let gone = || object_store::Error::NotFound {
+            path: "data/x.parquet".into(),
+            source: "no such file".into(),
+        };
+        for wrapped in [
+            E::ObjectStore(Box::new(gone())),
+            E::ParquetError(Box::new(ParquetError::External(Box::new(gone())))),
+        ] {
+            let found = Error::from(wrapped);
+            assert!(
+                matches!(&found, Error::NotFound { what, .. } if what == "data/x.parquet"),
+                "{found:?}"
+            );
+        }
+        let denied = object_store::Error::PermissionDenied {
+            path: "data/x.parquet".into(),
+            source: "not yours".into(),
+        };
+        let found = Error::from(E::ObjectStore(Box::new(denied)));
+        assert!(matches!(found, Error::Denied { .. }));
+    }
+
+    #[test]
+    fn a_full_disk_that_the_engine_meets_says_what_to_do() {
+        let full = io::Error::from(ErrorKind::StorageFull);
+        let full = object_store::Error::Generic {
+            store: "local disk",
+            source: full.into(),
+        };
+        let found = Error::from(E::ParquetError(Box::new(ParquetError::External(Box::new(full)))));
+        assert!(
+            found.hint().is_some_and(|hint| hint.contains("free some space")),
+            "{found:?}"
+        );
     }
 }

@@ -382,3 +382,38 @@ where
         Err(_) => work(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use object_store::ObjectStoreExt;
+
+    use super::*;
+
+    fn waiting(root: &FsPath) -> Vec<PathBuf> {
+        let folders = UNSYNCED.lock().unwrap_or_else(PoisonError::into_inner);
+        let ours = folders.keys().filter(|folder| folder.starts_with(root));
+        ours.cloned().collect()
+    }
+
+    #[tokio::test]
+    async fn a_commit_syncs_every_folder_that_got_a_name_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("t");
+        let store = Local::new(&root).unwrap();
+        store.put(&Path::from("data/a/x"), "1".into()).await.unwrap();
+        let mut upload = store.put_multipart(&Path::from("data/b/y")).await.unwrap();
+        upload.complete().await.unwrap();
+        let names = ["", "data", "data/a", "data/b"].map(|name| root.join(name).components().collect());
+        assert_eq!(waiting(&root), names.to_vec() as Vec<PathBuf>);
+        assert!(
+            waiting(folder.path()).contains(&folder.path().to_owned()),
+            "the table's folder is new too"
+        );
+        // Whoever publishes: here another handle on the same table.
+        let publisher = Local::new(&root).unwrap();
+        let options = PutOptions::from(PutMode::Create);
+        let log = Path::from("log/1");
+        publisher.put_opts(&log, "1".into(), options).await.unwrap();
+        assert_eq!(waiting(folder.path()), Vec::<PathBuf>::new());
+    }
+}
