@@ -39,12 +39,9 @@ pub(super) async fn until_certain(
     let mut in_flight = false;
     loop {
         let options = PutOptions::from(PutMode::Create);
-        let error = match store
-            .put_opts(key, PutPayload::from(bytes.clone()), options)
-            .await
-        {
-            Ok(_) => return Ok(Created::Yes),
-            Err(error) => error,
+        let payload = PutPayload::from(bytes.clone());
+        let Err(error) = store.put_opts(key, payload, options).await else {
+            return Ok(Created::Yes);
         };
         if is_certain(&error) && !in_flight {
             return Err(explain("create", place(), error));

@@ -133,6 +133,6 @@ fn denied(action: &str, place: &str, error: &(dyn StdError + 'static)) -> Error 
         innermost = source;
     }
     Error::Denied {
-        what: format!("cannot {action} {place}: {innermost}"),
+        what: format!("cannot {action} {place}: {innermost}; check who may read and write there"),
     }
 }

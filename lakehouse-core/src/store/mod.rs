@@ -10,6 +10,8 @@ mod memory;
 pub mod sim;
 
 #[cfg(test)]
+mod location_tests;
+#[cfg(test)]
 mod tests;
 
 use std::ops::Range;
@@ -70,7 +72,7 @@ impl Store {
             return Ok(Self::over(memory::named(url.as_str()), url.clone()));
         }
         let folder = location.local_path()?;
-        if folder.is_file() {
+        if folder.exists() && !folder.is_dir() {
             return Err(
                 Error::invalid("this is a file, not a table", folder.display().to_string())
                     .with_hint("name the table's folder"),
