@@ -1,0 +1,146 @@
+//! Looking back: commits by id, the list of commits, and every file that a version still needs.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use super::create::table_uuid;
+use super::files::CONCURRENT;
+use super::load::{FOLDER, HINT, is_metadata, newest};
+use super::manifests::{read_list_of, read_manifest};
+use super::metadata::{State, TOKEN_PROPERTY};
+use super::summary::COMMIT_ID;
+use super::view::{View, open, open_snapshot};
+use crate::error::{Error, Result};
+use crate::model::{At, CommitId, CommitInfo, Snapshot, Version};
+use crate::store::Store;
+
+/// The version that a commit made; for the commit that created the table, the newest.
+///
+/// # Errors
+/// When the table cannot be read.
+pub(super) async fn find(store: &Store, commit_id: &CommitId) -> Result<Option<Arc<Snapshot>>> {
+    let state = Arc::new(newest(store).await?);
+    if state.metadata.uuid() == table_uuid(commit_id) {
+        return open(&state, &At::Latest).map(Some);
+    }
+    let made = state
+        .metadata
+        .snapshots()
+        .find(|snapshot| snapshot.summary().additional_properties.get(COMMIT_ID) == Some(&commit_id.0));
+    match made {
+        Some(snapshot) => open_snapshot(&state, Some(Arc::clone(snapshot))).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The version that a commit with this idempotency key made.
+///
+/// # Errors
+/// [`Error::Invalid`] when the record of the key is damaged.
+pub(super) fn find_token(snapshot: &Snapshot, token: &str) -> Result<Option<Version>> {
+    let view = View::of(snapshot)?;
+    let key = format!("{TOKEN_PROPERTY}{token}");
+    view.metadata()
+        .properties()
+        .get(&key)
+        .map(|id| {
+            id.parse().map_err(|_| {
+                Error::invalid(
+                    format!("the table property {key} does not hold a version: {id}"),
+                    "",
+                )
+            })
+        })
+        .transpose()
+}
+
+/// Commits of the main branch, newest first.
+///
+/// # Errors
+/// When the table cannot be read.
+pub(super) async fn history(store: &Store, limit: Option<usize>) -> Result<Vec<CommitInfo>> {
+    let state = newest(store).await?;
+    let limit = limit.unwrap_or(usize::MAX).min(state.metadata.snapshots().len());
+    let mut commits = Vec::new();
+    let mut at = state.metadata.current_snapshot();
+    while let Some(snapshot) = at.filter(|_| commits.len() < limit) {
+        let parent = snapshot.parent_snapshot_id();
+        let summary: BTreeMap<_, _> = snapshot
+            .summary()
+            .additional_properties
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        commits.push(CommitInfo {
+            version: snapshot.snapshot_id(),
+            parent,
+            timestamp_ms: snapshot.timestamp_ms(),
+            operation: snapshot.summary().operation.as_str().to_owned(),
+            summary,
+        });
+        at = parent.and_then(|id| state.metadata.snapshot_by_id(id));
+    }
+    Ok(commits)
+}
+
+/// Every key that these versions (all, if `None`) still need, and all metadata files: their names are
+/// used once only. Files that lie outside the table are not ours to keep or delete.
+///
+/// # Errors
+/// [`Error::NotFound`] for an unknown version; when a manifest cannot be read.
+pub(super) async fn reachable(store: &Store, keep: Option<&[Version]>) -> Result<BTreeSet<String>> {
+    let state = newest(store).await?;
+    let snapshots: Vec<_> = match keep {
+        None => state.metadata.snapshots().cloned().collect(),
+        Some(versions) => versions
+            .iter()
+            .filter(|version| **version != 0)
+            .map(|version| {
+                let found = state.metadata.snapshot_by_id(*version).cloned();
+                found.ok_or_else(|| Error::not_found(format!("version {version}"), state.paths.location()))
+            })
+            .collect::<Result<_>>()?,
+    };
+    let mut keys: BTreeSet<String> = store
+        .list(FOLDER)
+        .await?
+        .into_iter()
+        .map(|object| object.path)
+        .filter(|path| is_metadata(path))
+        .collect();
+    keys.extend([HINT.to_owned(), state.file.clone()]);
+    let statistics = state.metadata.statistics_iter().map(|file| &file.statistics_path);
+    let by_partition = state
+        .metadata
+        .partition_statistics_iter()
+        .map(|file| &file.statistics_path);
+    keys.extend(
+        statistics
+            .chain(by_partition)
+            .filter_map(|path| inside(&state, path)),
+    );
+    let mut manifests = HashSet::new();
+    for snapshot in &snapshots {
+        keys.extend(inside(&state, snapshot.manifest_list()));
+        manifests.extend(read_list_of(store, &state, snapshot).await?);
+    }
+    keys.extend(
+        manifests
+            .iter()
+            .filter_map(|manifest| inside(&state, &manifest.manifest_path)),
+    );
+    let mut read = stream::iter(manifests)
+        .map(|manifest| read_manifest(store, &state, manifest))
+        .buffer_unordered(CONCURRENT);
+    while let Some(manifest) = read.try_next().await? {
+        let live = manifest.entries.iter().filter(|entry| entry.is_live());
+        keys.extend(live.filter_map(|entry| inside(&state, entry.file.file_path())));
+    }
+    Ok(keys)
+}
+
+fn inside(state: &State, recorded: &str) -> Option<String> {
+    state.paths.relative(recorded).ok()
+}

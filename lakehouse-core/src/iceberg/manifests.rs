@@ -1,0 +1,257 @@
+//! Manifest lists and manifests: read with everything inherited, written in memory.
+//!
+//! Iceberg spec, "Manifests", "Manifest Lists", "Sequence Number Inheritance", "First Row ID Inheritance".
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use iceberg::io::FileIO;
+use iceberg::spec::{
+    DataFile as IcebergFile, FormatVersion, Manifest as Decoded, ManifestContentType, ManifestFile,
+    ManifestList, ManifestStatus, ManifestWriterBuilder, PartitionSpec, PrimitiveType, SchemaRef,
+    SnapshotRef,
+};
+
+use super::metadata::{State, broken, broken_by};
+use super::view::View;
+use crate::error::{Error, Result};
+use crate::store::Store;
+
+/// One entry of a manifest, nothing left to inherit.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) status: ManifestStatus,
+    pub(super) snapshot_id: i64,
+    pub(super) sequence: i64,
+    pub(super) file_sequence: i64,
+    pub(super) first_row_id: Option<i64>,
+    pub(super) file: IcebergFile,
+}
+
+impl Entry {
+    /// Whether the file is part of the snapshot, not merely remembered as deleted.
+    pub(super) fn is_live(&self) -> bool {
+        self.status != ManifestStatus::Deleted
+    }
+}
+
+/// A manifest, read.
+#[derive(Debug)]
+pub(super) struct Manifest {
+    /// What the manifest list says about it.
+    pub(super) list: ManifestFile,
+    pub(super) schema: SchemaRef,
+    pub(super) spec: PartitionSpec,
+    /// Types of the partition values.
+    pub(super) types: Vec<PrimitiveType>,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// The manifests of a version, in the order of its list. None before the first snapshot.
+///
+/// # Errors
+/// [`Error::Invalid`] naming the manifest list when it is missing or broken.
+pub(super) async fn read_list(store: &Store, view: &View) -> Result<Vec<ManifestFile>> {
+    match &view.snapshot {
+        Some(snapshot) => read_list_of(store, &view.state, snapshot).await,
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The same, for any snapshot of the metadata.
+///
+/// # Errors
+/// As [`read_list`].
+pub(super) async fn read_list_of(
+    store: &Store,
+    state: &State,
+    snapshot: &SnapshotRef,
+) -> Result<Vec<ManifestFile>> {
+    if snapshot.encryption_key_id().is_some() {
+        return Err(encrypted(snapshot.manifest_list()));
+    }
+    let key = state.paths.relative(snapshot.manifest_list())?;
+    let bytes = fetch(store, &key).await?;
+    let version = state.metadata.format_version();
+    let list = decode(&key, move || {
+        // A list that an older format version wrote stays as it is when the table is upgraded.
+        ManifestList::parse_with_version(&bytes, version)
+            .or_else(|error| ManifestList::parse_with_version(&bytes, FormatVersion::V1).map_err(|_| error))
+    })
+    .await?;
+    Ok(list.consume_entries().into_iter().collect())
+}
+
+/// Reads one manifest.
+///
+/// # Errors
+/// [`Error::Invalid`] naming the manifest when it is missing or broken.
+pub(super) async fn read_manifest(store: &Store, state: &State, list: ManifestFile) -> Result<Manifest> {
+    if list.key_metadata.is_some() {
+        return Err(encrypted(&list.manifest_path));
+    }
+    let key = state.paths.relative(&list.manifest_path)?;
+    let bytes = fetch(store, &key).await?;
+    let decoded = decode(&key, move || {
+        let decoded = Decoded::parse_avro(&bytes)?;
+        let types = decoded
+            .metadata()
+            .partition_spec()
+            .partition_type(decoded.metadata().schema())?;
+        Ok((decoded, types))
+    })
+    .await?;
+    let ((entries, metadata), types) = (decoded.0.into_parts(), decoded.1);
+    let types = types
+        .fields()
+        .iter()
+        .map(|field| field.field_type.as_primitive_type().cloned())
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(|| broken(&key, "a partition value is not of a primitive type".into()))?;
+    let mut next_row_id = match list.content {
+        ManifestContentType::Data => list.first_row_id.and_then(|id| i64::try_from(id).ok()),
+        ManifestContentType::Deletes => None,
+    };
+    let entries = entries
+        .into_iter()
+        .map(|entry| {
+            let entry = Arc::unwrap_or_clone(entry);
+            if entry.data_file.partition().fields().len() != types.len() {
+                return Err(broken(
+                    &key,
+                    "an entry has another number of partition values than its spec".into(),
+                ));
+            }
+            if entry.data_file.key_metadata().is_some_and(|key| !key.is_empty()) {
+                return Err(encrypted(entry.data_file.file_path()));
+            }
+            let sequence = entry.sequence_number.unwrap_or(list.sequence_number);
+            let mut first_row_id = entry.data_file.first_row_id();
+            if first_row_id.is_none() && entry.status != ManifestStatus::Deleted {
+                first_row_id = next_row_id;
+                let rows = i64::try_from(entry.data_file.record_count()).ok();
+                next_row_id = next_row_id.zip(rows).and_then(|(id, rows)| id.checked_add(rows));
+            }
+            Ok(Entry {
+                status: entry.status,
+                snapshot_id: entry.snapshot_id.unwrap_or(list.added_snapshot_id),
+                sequence,
+                file_sequence: entry.file_sequence_number.unwrap_or(list.sequence_number),
+                first_row_id,
+                file: entry.data_file,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Manifest {
+        schema: Arc::clone(metadata.schema()),
+        spec: metadata
+            .partition_spec()
+            .clone()
+            .with_spec_id(list.partition_spec_id),
+        list,
+        types,
+        entries,
+    })
+}
+
+/// What goes into a new manifest.
+#[derive(Debug)]
+pub(super) enum NewEntry {
+    /// A file that this commit adds.
+    Added(IcebergFile),
+    /// A file that stays; its `first_row_id` is spelled out.
+    Existing(Entry),
+    /// A file that this commit removes.
+    Deleted(Entry),
+}
+
+/// How and where a manifest is written.
+#[derive(Debug, Clone)]
+pub(super) struct NewManifest {
+    pub(super) version: FormatVersion,
+    pub(super) content: ManifestContentType,
+    pub(super) schema: SchemaRef,
+    pub(super) spec: PartitionSpec,
+    pub(super) snapshot_id: i64,
+    /// The path as it is recorded.
+    pub(super) recorded: String,
+}
+
+/// Encodes a manifest; returns its line for the manifest list and its bytes.
+///
+/// # Errors
+/// When an entry does not fit the spec.
+pub(super) async fn encode_manifest(
+    new: NewManifest,
+    entries: Vec<NewEntry>,
+) -> Result<(ManifestFile, Bytes)> {
+    let failed = |e: iceberg::Error| {
+        Error::invalid(
+            format!("cannot write a manifest: {}", e.message()),
+            new.recorded.clone(),
+        )
+    };
+    // The crate writes through its own file abstraction: memory, then our store.
+    let io = FileIO::new_with_memory();
+    let output = io.new_output(&new.recorded).map_err(failed)?;
+    let builder = ManifestWriterBuilder::new(
+        output,
+        Some(new.snapshot_id),
+        Arc::clone(&new.schema),
+        new.spec.clone(),
+    );
+    let mut writer = match (new.version, new.content) {
+        (FormatVersion::V1, _) => builder.build_v1(),
+        (FormatVersion::V2, ManifestContentType::Data) => builder.build_v2_data(),
+        (FormatVersion::V2, ManifestContentType::Deletes) => builder.build_v2_deletes(),
+        (FormatVersion::V3, ManifestContentType::Data) => builder.build_v3_data(),
+        (FormatVersion::V3, ManifestContentType::Deletes) => builder.build_v3_deletes(),
+    };
+    for entry in entries {
+        match entry {
+            // A negative number: inherited from the list.
+            NewEntry::Added(file) => writer.add_file(file, -1),
+            NewEntry::Existing(entry) => writer.add_existing_file(
+                entry.file,
+                entry.snapshot_id,
+                entry.sequence,
+                Some(entry.file_sequence),
+            ),
+            NewEntry::Deleted(entry) => {
+                writer.add_delete_file(entry.file, entry.sequence, Some(entry.file_sequence))
+            }
+        }
+        .map_err(failed)?;
+    }
+    let file = writer.write_manifest_file().await.map_err(failed)?;
+    let input = io.new_input(&new.recorded).map_err(failed)?;
+    let bytes = input.read().await.map_err(failed)?;
+    Ok((file, bytes))
+}
+
+async fn fetch(store: &Store, key: &str) -> Result<Bytes> {
+    store
+        .get_opt(key)
+        .await?
+        .ok_or_else(|| broken(key, "the file is missing".into()))
+}
+
+/// Decodes off the async threads; a decoder that panics on hostile bytes is an error like any other.
+async fn decode<T, F>(key: &str, work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, iceberg::Error> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(decoded)) => Ok(decoded),
+        Ok(Err(error)) => Err(broken_by(key, &error)),
+        Err(_) => Err(broken(key, "the Avro decoder gave up on it".into())),
+    }
+}
+
+fn encrypted(file: &str) -> Error {
+    Error::unsupported(
+        format!("{file} is encrypted"),
+        "read the table with an engine that has its keys",
+    )
+}

@@ -1,0 +1,209 @@
+//! `metadata.json`: bytes to table metadata and back.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+use iceberg::spec::{FormatVersion, MAIN_BRANCH, TableMetadata};
+use serde_json::Value;
+
+use super::paths::Paths;
+use crate::error::{Error, Result};
+use crate::model::Version;
+use crate::store::Store;
+
+/// Largest metadata file that is read, after decompression.
+const LIMIT: u64 = 64 << 20;
+/// Property that records that an idempotency key was used: the value is the snapshot id.
+pub(super) const TOKEN_PROPERTY: &str = "lakehouse.idempotency.";
+
+/// One metadata file, read.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) metadata: Arc<TableMetadata>,
+    /// Tags and branches, which the crate keeps to itself.
+    pub(super) refs: BTreeMap<String, Version>,
+    /// N of `vN.metadata.json`.
+    pub(super) number: u64,
+    /// Key of the metadata file.
+    pub(super) file: String,
+    pub(super) paths: Paths,
+    /// Why the table can only be read, and what to do about it.
+    pub(super) read_only: Option<(String, String)>,
+}
+
+impl State {
+    /// Reads a metadata file that was found under the key `file`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the file when it cannot be understood; [`Error::Limit`] when it is too large.
+    pub(super) fn parse(store: &Store, file: &str, number: u64, bytes: &Bytes) -> Result<Self> {
+        let json = plain(bytes, file)?;
+        let value: Value =
+            serde_json::from_slice(&json).map_err(|e| broken(file, format!("it is not JSON: {e}")))?;
+        check_version(&value, file)?;
+        let refs = refs(&value);
+        let metadata: TableMetadata =
+            serde_json::from_value(value).map_err(|e| broken(file, e.to_string()))?;
+        let paths = Paths::new(store, metadata.location());
+        let read_only = paths.moved().then(|| {
+            (
+                format!(
+                    "the table was copied: its metadata names {}, it was opened at {}",
+                    paths.location(),
+                    store.location()
+                ),
+                "write to the table at its own place, or load this copy's rows into a new table".to_owned(),
+            )
+        });
+        Ok(Self {
+            metadata: Arc::new(metadata),
+            refs,
+            number,
+            file: file.to_owned(),
+            paths,
+            read_only,
+        })
+    }
+
+    /// Refuses to write where that would break the table.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] saying why and what to do.
+    pub(super) fn check_writable(&self) -> Result<()> {
+        match &self.read_only {
+            Some((what, hint)) => Err(Error::unsupported(
+                format!("this Iceberg table is read-only: {what}"),
+                hint.clone(),
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Metadata as a file. `updated_ms` replaces the time that the crate's builder took from the system.
+///
+/// # Errors
+/// When the metadata cannot be serialised.
+pub(super) fn encode(metadata: &TableMetadata, updated_ms: i64) -> Result<Vec<u8>> {
+    let failed = |e: serde_json::Error| Error::invalid(format!("cannot write table metadata: {e}"), "");
+    let mut value = serde_json::to_value(metadata).map_err(failed)?;
+    if let Value::Object(fields) = &mut value {
+        fields.insert("last-updated-ms".into(), updated_ms.into());
+        // Older readers take these lists for granted.
+        for list in ["snapshots", "snapshot-log", "metadata-log"] {
+            fields.entry(list).or_insert_with(|| Value::Array(Vec::new()));
+        }
+        for (list, key) in [
+            ("snapshots", "timestamp-ms"),
+            ("schemas", "schema-id"),
+            ("partition-specs", "spec-id"),
+            ("sort-orders", "order-id"),
+        ] {
+            if let Some(Value::Array(items)) = fields.get_mut(list) {
+                items.sort_by_key(|item| item.get(key).and_then(Value::as_i64));
+            }
+        }
+    }
+    serde_json::to_vec(&value).map_err(failed)
+}
+
+fn plain(bytes: &Bytes, file: &str) -> Result<Bytes> {
+    let too_large = || Error::Limit {
+        what: format!("table metadata of more than {} MB", LIMIT >> 20),
+        place: file.to_owned(),
+    };
+    if !bytes.starts_with(&[0x1F, 0x8B]) {
+        return if bytes.len() as u64 > LIMIT {
+            Err(too_large())
+        } else {
+            Ok(bytes.clone())
+        };
+    }
+    let mut out = Vec::new();
+    MultiGzDecoder::new(bytes.as_ref())
+        .take(LIMIT + 1)
+        .read_to_end(&mut out)
+        .map_err(|e| broken(file, format!("it cannot be decompressed: {e}")))?;
+    if out.len() as u64 > LIMIT {
+        return Err(too_large());
+    }
+    Ok(out.into())
+}
+
+fn check_version(value: &Value, file: &str) -> Result<()> {
+    let Some(fields) = value.as_object() else {
+        return Err(broken(file, "it is not a JSON object".into()));
+    };
+    let Some(version) = fields.get("format-version").and_then(Value::as_u64) else {
+        return Err(broken(file, "it has no format-version".into()));
+    };
+    let required: &[&str] = match version {
+        1 => &["location", "last-updated-ms", "last-column-id"],
+        2 | 3 => &[
+            "table-uuid",
+            "location",
+            "last-sequence-number",
+            "last-updated-ms",
+            "last-column-id",
+            "schemas",
+            "current-schema-id",
+            "partition-specs",
+            "default-spec-id",
+            "last-partition-id",
+            "sort-orders",
+            "default-sort-order-id",
+        ],
+        _ => {
+            return Err(Error::Unsupported {
+                what: format!("{file} has Iceberg format version {version}; 1, 2 and 3 can be read"),
+                hint: "a newer release may be able to read it".into(),
+            });
+        }
+    };
+    match required.iter().find(|key| !fields.contains_key(**key)) {
+        Some(key) => Err(broken(file, format!("it lacks {key}"))),
+        None => Ok(()),
+    }
+}
+
+fn refs(value: &Value) -> BTreeMap<String, Version> {
+    let mut refs: BTreeMap<String, Version> = value
+        .get("refs")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, target)| Some((name.clone(), target.get("snapshot-id")?.as_i64()?)))
+        .collect();
+    if let Some(current) = value
+        .get("current-snapshot-id")
+        .and_then(Value::as_i64)
+        .filter(|id| *id > 0)
+    {
+        refs.entry(MAIN_BRANCH.to_owned()).or_insert(current);
+    }
+    refs
+}
+
+/// A metadata file (of any kind) that cannot be understood.
+pub(super) fn broken(file: &str, what: String) -> Error {
+    Error::invalid(format!("broken Iceberg metadata: {what}"), file).with_hint(
+        "the file is damaged or incomplete: restore it from a backup, or read an older version of the table",
+    )
+}
+
+/// What the crate says about a file.
+pub(super) fn broken_by(file: &str, error: &iceberg::Error) -> Error {
+    broken(file, error.message().to_owned())
+}
+
+/// The format version as a number.
+pub(super) fn version_number(version: FormatVersion) -> u8 {
+    match version {
+        FormatVersion::V1 => 1,
+        FormatVersion::V2 => 2,
+        FormatVersion::V3 => 3,
+    }
+}

@@ -1,0 +1,388 @@
+//! One attempt to commit: manifests, manifest list, metadata file.
+//!
+//! Iceberg spec, "Commit Conflict Resolution" for path tables: version N+1 of the metadata is created
+//! under a name that must not exist. Everything else is written before, under names of its own.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use iceberg::io::FileIO;
+use iceberg::spec::{
+    DataFile as IcebergFile, FormatVersion, MAIN_BRANCH, ManifestContentType, ManifestFile,
+    ManifestListWriter, PartitionSpec, PrimitiveType, Snapshot as IcebergSnapshot, Summary,
+};
+
+use super::convert::added_file;
+use super::create::write_hint;
+use super::files::{CONCURRENT, split};
+use super::load::{FOLDER, metadata_key, taken_elsewise};
+use super::manifests::{NewEntry, NewManifest, encode_manifest, read_list, read_list_of};
+use super::metadata::{State, TOKEN_PROPERTY, encode};
+use super::rewrite::{Planned, first_row_id, fold, has_live, plan};
+use super::staged::{Staged, staged};
+use super::summary::{Tally, restored};
+use super::types::leaves;
+use super::view::{View, open, partition_types};
+use crate::error::{Error, Result};
+use crate::format::Outcome;
+use crate::model::{At, Change, Snapshot};
+use crate::store::{Created, Store, clock};
+
+/// Entries per new manifest.
+const ENTRIES: usize = 10_000;
+
+/// One attempt to make `change` the successor of `base`.
+///
+/// # Errors
+/// [`Error::Conflict`] when the base is not the newest version of its metadata, or a file that is to be
+/// removed is not part of it; [`Error::Unsupported`] when the table is read-only. Nothing is committed then.
+pub(super) async fn publish(store: &Store, base: &Arc<Snapshot>, change: &Change) -> Result<Outcome> {
+    let view = View::of(base)?;
+    let metadata = view.metadata();
+    view.state.check_writable()?;
+    if view.version() != metadata.current_snapshot_id().unwrap_or(0) {
+        let detail = format!(
+            "version {} is not the newest; load the table again",
+            view.version()
+        );
+        return Err(conflict(&view, detail));
+    }
+    let number = view.state.number + 1;
+    let file = metadata_key(number);
+    if store.head(&file).await?.is_some() || taken_elsewise(store, number).await? {
+        return Ok(Outcome::Lost);
+    }
+    let mut attempt = Attempt {
+        store,
+        view: &view,
+        change,
+        snapshot_id: fresh_id(&view),
+        written: Vec::new(),
+    };
+    let prepared = attempt.prepare().await;
+    let written = attempt.written;
+    let (bytes, summary) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            discard(store, &written).await;
+            return Err(error);
+        }
+    };
+    match store.create(&file, bytes.clone().into()).await {
+        Ok(Created::Yes) => {
+            write_hint(store, number).await;
+            tracing::debug!(number, ?summary, "committed");
+            let state = Arc::new(State::parse(store, &file, number, &bytes.into())?);
+            Ok(Outcome::Committed(open(&state, &At::Latest)?))
+        }
+        Ok(Created::Exists) => {
+            discard(store, &written).await;
+            Ok(Outcome::Lost)
+        }
+        Ok(Created::Unknown(error)) => Ok(Outcome::Unknown(error)),
+        Err(error) => {
+            discard(store, &written).await;
+            Err(error)
+        }
+    }
+}
+
+fn conflict(view: &View, detail: String) -> Error {
+    Error::Conflict {
+        table: view.state.paths.location().to_owned(),
+        detail,
+    }
+}
+
+fn fresh_id(view: &View) -> i64 {
+    loop {
+        let id = clock::new_snapshot_id();
+        if id > 0 && view.metadata().snapshot_by_id(id).is_none() {
+            return id;
+        }
+    }
+}
+
+/// Deletes what a certainly failed attempt wrote. Nothing refers to it, so a failure only costs space.
+async fn discard(store: &Store, written: &[String]) {
+    if let Err(error) = store.delete(written).await {
+        tracing::warn!(%error, "could not delete the manifests of a lost attempt");
+    }
+}
+
+struct Attempt<'a> {
+    store: &'a Store,
+    view: &'a View,
+    change: &'a Change,
+    snapshot_id: i64,
+    /// Keys of manifests and manifest lists written.
+    written: Vec<String>,
+}
+
+impl Attempt<'_> {
+    /// Writes manifests and their list; returns the new metadata file.
+    async fn prepare(&mut self) -> Result<(Vec<u8>, Summary)> {
+        let (manifests, summary) = match self.change.restore {
+            Some(version) => self.restore(version).await?,
+            None => self.change_files().await?,
+        };
+        let metadata = self.view.metadata();
+        let sequence = metadata.next_sequence_number();
+        let (list, rows) = self.write_list(manifests, sequence).await?;
+        let timestamp = clock::now_ms().max(metadata.last_updated_ms() + 1);
+        let snapshot = IcebergSnapshot::builder()
+            .with_snapshot_id(self.snapshot_id)
+            .with_parent_snapshot_id(metadata.current_snapshot_id())
+            .with_sequence_number(sequence)
+            .with_timestamp_ms(timestamp)
+            .with_manifest_list(list)
+            .with_summary(summary.clone())
+            .with_schema_id(metadata.current_schema_id());
+        let snapshot = match rows {
+            Some((first, added)) => snapshot.with_row_range(first, added).build(),
+            None => snapshot.build(),
+        };
+        let properties: HashMap<_, _> = self
+            .change
+            .token
+            .iter()
+            .map(|token| (format!("{TOKEN_PROPERTY}{token}"), self.snapshot_id.to_string()))
+            .collect();
+        let previous = self.view.state.paths.absolute(&self.view.state.file);
+        let built = metadata
+            .clone()
+            .into_builder(Some(previous))
+            .set_properties(properties)
+            .and_then(|builder| builder.set_branch_snapshot(snapshot, MAIN_BRANCH)?.build())
+            .map_err(|e| {
+                Error::invalid(
+                    format!("cannot commit: {}", e.message()),
+                    self.view.state.file.clone(),
+                )
+            })?;
+        Ok((encode(&built.metadata, timestamp)?, summary))
+    }
+
+    /// The manifests of an older version, as they are.
+    async fn restore(&mut self, version: i64) -> Result<(Vec<ManifestFile>, Summary)> {
+        let target = match version {
+            0 => None,
+            id => Some(self.view.metadata().snapshot_by_id(id).cloned().ok_or_else(|| {
+                Error::not_found(format!("version {id}"), self.view.state.paths.location())
+            })?),
+        };
+        let mut manifests = match &target {
+            Some(target) => read_list_of(self.store, &self.view.state, target).await?,
+            None => Vec::new(),
+        };
+        manifests.retain(has_live);
+        Ok((manifests, restored(self.change, target.as_deref())))
+    }
+
+    async fn change_files(&mut self) -> Result<(Vec<ManifestFile>, Summary)> {
+        let Staged {
+            removed,
+            removed_masks,
+            added_masks,
+        } = staged(self.store, self.view, self.change).await?;
+        let (data, deletes) = split(read_list(self.store, self.view).await?);
+        let (data, found) = plan(self.store, self.view, data, &removed).await?;
+        if let Some(target) = removed.iter().find(|target| !found.contains(&target.key)) {
+            let detail = format!("R1: {} is not part of the table any more", target.key.0);
+            return Err(conflict(self.view, detail));
+        }
+        let (deletes, found) = plan(self.store, self.view, deletes, &removed_masks).await?;
+        if let Some(target) = removed_masks.iter().find(|target| !found.contains(&target.key)) {
+            let detail = format!(
+                "R2: the row mask in {} is not part of the table any more",
+                target.key.0
+            );
+            return Err(conflict(self.view, detail));
+        }
+        let added = self.added_files()?;
+        let mut manifests = self.write_new(ManifestContentType::Data, added).await?;
+        let data = fold(self.store, self.view, data).await?;
+        manifests.extend(self.write_planned(data).await?);
+        manifests.extend(self.write_new(ManifestContentType::Deletes, added_masks).await?);
+        let deletes = fold(self.store, self.view, deletes).await?;
+        manifests.extend(self.write_planned(deletes).await?);
+        let parent = self.view.snapshot.as_deref();
+        Ok((manifests, self.tally().summary(self.change, parent)))
+    }
+
+    fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        for file in &self.change.added {
+            tally.added(file);
+            file.masks.iter().for_each(|mask| tally.mask_added(file, mask));
+        }
+        for file in &self.change.removed {
+            tally.removed(file);
+            let own = file.masks.iter().filter(|mask| !mask.shared);
+            own.for_each(|mask| tally.mask_removed(file, mask));
+        }
+        for (before, after) in &self.change.masked {
+            let gone = before
+                .masks
+                .iter()
+                .filter(|mask| !mask.shared && !after.masks.contains(mask));
+            gone.for_each(|mask| tally.mask_removed(before, mask));
+            let new = after.masks.iter().filter(|mask| !before.masks.contains(mask));
+            new.for_each(|mask| tally.mask_added(after, mask));
+        }
+        tally
+    }
+
+    /// The added data files, by partition spec.
+    fn added_files(&self) -> Result<BTreeMap<i32, Vec<IcebergFile>>> {
+        let columns = leaves(self.view.metadata().current_schema())?;
+        let (mut added, mut seen) = (BTreeMap::<i32, Vec<_>>::new(), HashSet::new());
+        let mut specs = HashMap::new();
+        for file in &self.change.added {
+            if !seen.insert(&file.path) {
+                return Err(Error::invalid("a data file is added twice", file.path.clone()));
+            }
+            let (spec, types) = match specs.entry(file.spec_id) {
+                std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
+                std::collections::hash_map::Entry::Vacant(new) => new.insert(self.spec(file.spec_id)?),
+            };
+            let recorded = self.view.state.paths.absolute(&file.recorded);
+            let entry = added_file(file, recorded, spec, types, &columns)?;
+            added.entry(file.spec_id).or_default().push(entry);
+        }
+        Ok(added)
+    }
+
+    fn spec(&self, id: i32) -> Result<(Arc<PartitionSpec>, Vec<PrimitiveType>)> {
+        let metadata = self.view.metadata();
+        let spec = metadata.partition_spec_by_id(id).ok_or_else(|| {
+            Error::invalid(
+                format!("partition spec {id} is not one of the table's"),
+                metadata.location(),
+            )
+        })?;
+        Ok((
+            Arc::clone(spec),
+            partition_types(spec, metadata.current_schema(), metadata)?,
+        ))
+    }
+
+    async fn write_new(
+        &mut self,
+        content: ManifestContentType,
+        files: BTreeMap<i32, Vec<IcebergFile>>,
+    ) -> Result<Vec<ManifestFile>> {
+        let mut jobs = Vec::new();
+        for (spec_id, mut files) in files {
+            let (spec, _) = self.spec(spec_id)?;
+            while !files.is_empty() {
+                let rest = files.split_off(files.len().min(ENTRIES));
+                let entries = files.into_iter().map(NewEntry::Added).collect();
+                let schema = self.view.metadata().current_schema();
+                jobs.push((
+                    self.new_manifest(content, Arc::clone(schema), (*spec).clone()),
+                    entries,
+                    None,
+                ));
+                files = rest;
+            }
+        }
+        self.write(jobs).await
+    }
+
+    async fn write_planned(&mut self, planned: Vec<Planned>) -> Result<Vec<ManifestFile>> {
+        let (mut carried, mut jobs) = (Vec::new(), Vec::new());
+        for one in planned {
+            match one {
+                Planned::Carried(manifest) => carried.push(manifest),
+                Planned::Rewritten(manifest, entries) => {
+                    let first = match manifest.list.content {
+                        ManifestContentType::Data => first_row_id(&entries),
+                        ManifestContentType::Deletes => None,
+                    };
+                    let new = self.new_manifest(manifest.list.content, manifest.schema, manifest.spec);
+                    jobs.push((new, entries, first));
+                }
+            }
+        }
+        let mut manifests = self.write(jobs).await?;
+        manifests.extend(carried);
+        Ok(manifests)
+    }
+
+    fn new_manifest(
+        &mut self,
+        content: ManifestContentType,
+        schema: iceberg::spec::SchemaRef,
+        spec: PartitionSpec,
+    ) -> NewManifest {
+        let count = self.written.len();
+        let key = format!(
+            "{FOLDER}{}-{:x}-m{count}.avro",
+            self.change.commit_id, self.snapshot_id
+        );
+        let recorded = self.view.state.paths.absolute(&key);
+        self.written.push(key);
+        NewManifest {
+            version: self.view.metadata().format_version(),
+            content,
+            schema,
+            spec,
+            snapshot_id: self.snapshot_id,
+            recorded,
+        }
+    }
+
+    async fn write(&self, jobs: Vec<(NewManifest, Vec<NewEntry>, Option<u64>)>) -> Result<Vec<ManifestFile>> {
+        stream::iter(jobs)
+            .map(|(new, entries, first)| async move {
+                let key = self.view.state.paths.relative(&new.recorded)?;
+                let (mut manifest, bytes) = encode_manifest(new, entries).await?;
+                manifest.first_row_id = first;
+                self.store.put(&key, bytes).await?;
+                Ok(manifest)
+            })
+            .buffered(CONCURRENT)
+            .try_collect()
+            .await
+    }
+
+    /// Writes the manifest list; returns its recorded path and, in v3, the first row id and the number
+    /// of rows that got one.
+    async fn write_list(
+        &mut self,
+        manifests: Vec<ManifestFile>,
+        sequence: i64,
+    ) -> Result<(String, Option<(u64, u64)>)> {
+        let metadata = self.view.metadata();
+        let key = format!(
+            "{FOLDER}snap-{}-1-{}.avro",
+            self.snapshot_id, self.change.commit_id
+        );
+        let recorded = self.view.state.paths.absolute(&key);
+        let place = key.clone();
+        let failed = |e: iceberg::Error| {
+            Error::invalid(format!("cannot write a manifest list: {}", e.message()), &place)
+        };
+        let io = FileIO::new_with_memory();
+        let output = io.new_output(&recorded).map_err(failed)?;
+        let parent = metadata.current_snapshot_id();
+        let target = output.writer().await.map_err(failed)?;
+        let first = metadata.next_row_id();
+        let mut writer = match metadata.format_version() {
+            FormatVersion::V1 => ManifestListWriter::v1(target, self.snapshot_id, parent),
+            FormatVersion::V2 => ManifestListWriter::v2(target, self.snapshot_id, parent, sequence),
+            FormatVersion::V3 => {
+                ManifestListWriter::v3(target, self.snapshot_id, parent, sequence, Some(first))
+            }
+        };
+        writer.add_manifests(manifests.into_iter()).map_err(failed)?;
+        let rows = writer.next_row_id().map(|next| (first, next - first));
+        writer.close().await.map_err(failed)?;
+        let bytes = output.to_input_file().read().await.map_err(failed)?;
+        self.written.push(key.clone());
+        self.store.put(&key, bytes).await?;
+        Ok((recorded, rows))
+    }
+}
