@@ -19,7 +19,7 @@ pub(super) const LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest pause after the first lost race; it doubles with every further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(4);
 /// Longest pause of all.
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_millis(300);
 
 /// How to commit.
 #[derive(Debug, Clone)]
@@ -211,6 +211,11 @@ impl Run<'_> {
 
     /// What to do about the winners.
     async fn after_loss(&self, base: &Snapshot, change: &Change, attempts: u32) -> Result<Next> {
+        if attempts < self.options.max_attempts {
+            // Before looking at what is newest: the next attempt should follow that look at once.
+            let pause = FIRST_PAUSE.saturating_mul(1 << attempts.saturating_sub(1).min(16));
+            clock::pause(pause.min(LONGEST_PAUSE)).await;
+        }
         let newest = self.handle.format.snapshot(&At::Latest).await?;
         if let Some(done) = self.recorded(&newest, attempts).await? {
             return Ok(Next::End(End::Already(done)));
@@ -222,8 +227,6 @@ impl Run<'_> {
             Verdict::Replan(detail) => self.give_up_after(attempts, detail)?,
             Verdict::Compatible => self.give_up_after(attempts, "other writers were faster every time")?,
         }
-        let pause = FIRST_PAUSE.saturating_mul(1 << attempts.saturating_sub(1).min(16));
-        clock::pause(pause.min(LONGEST_PAUSE)).await;
         Ok(match verdict {
             Verdict::Compatible => Next::Publish(newest),
             _ => Next::End(End::Replan(newest)),
