@@ -1,0 +1,250 @@
+"""Independent readers, so that no test has to believe `lake` about what `lake` wrote.
+
+`read_<reader>(path, version=None, key=None)` reads the table in directory `path` and returns its rows, normalised and
+sorted by `key` or else by all columns. `version` is a snapshot id (Iceberg) or a version number (Delta).
+"""
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+# ---- Iceberg
+
+
+def newest_metadata(path: Path | str) -> Path:
+    """The newest metadata file of an Iceberg table, be it named `v3.metadata.json` or `00003-<uuid>.metadata.json`."""
+    numbered = [
+        (int(match[1]), file)
+        for file in (Path(path) / "metadata").iterdir()
+        if (match := re.fullmatch(r"v?(\d+)(?:-.*)?\.metadata\.json", file.name))
+    ]
+    if not numbered:
+        raise FileNotFoundError(f"no metadata file in {path}")
+    return max(numbered)[1]
+
+
+def read_pyiceberg(path: Path | str, version: int | None = None, key: list[str] | None = None) -> pa.Table:
+    """PyIceberg, in Python."""
+    from pyiceberg.table import StaticTable
+
+    table = StaticTable.from_metadata(newest_metadata(path).absolute().as_uri())
+    return _sorted(table.scan(snapshot_id=version).to_arrow(), key)
+
+
+def read_duckdb_iceberg(path: Path | str, version: int | None = None, key: list[str] | None = None) -> pa.Table:
+    """DuckDB's iceberg extension, in C++."""
+    at = "" if version is None else f", snapshot_from_id = {version}"
+    # Without `allow_moved_paths`, so that a wrong path in the metadata shows.
+    return _duckdb(f"FROM iceberg_scan('{newest_metadata(path)}'{at})", key)
+
+
+def read_chdb_iceberg(path: Path | str, version: int | None = None, key: list[str] | None = None) -> pa.Table:
+    """ClickHouse, in C++. It finds the files of a moved table, and so does not notice wrong paths in the metadata."""
+    settings = "" if version is None else f" SETTINGS iceberg_snapshot_id = {version}"
+    return _sorted(_chdb(f"SELECT * FROM icebergLocal('{Path(path).absolute()}/', Parquet){settings}"), key)
+
+
+# ---- Delta
+
+
+def read_deltalake(path: Path | str, version: int | None = None, key: list[str] | None = None) -> pa.Table:
+    """delta-rs by its query engine: its pyarrow path refuses deletion vectors and column mapping."""
+    import deltalake
+
+    table = deltalake.DeltaTable(path, version=version)
+    batches = deltalake.QueryBuilder().register("t", table).execute("SELECT * FROM t").read_all()
+    return _sorted(pa.table(batches), key)
+
+
+def read_duckdb_delta(path: Path | str, version: int | None = None, key: list[str] | None = None) -> pa.Table:
+    """DuckDB's delta extension: the log is read by delta-kernel, the data by DuckDB."""
+    if version is None:
+        return _duckdb(f"FROM delta_scan('{path}')", key)
+    return _duckdb("FROM t", key, f"ATTACH '{path}' AS t (TYPE delta, VERSION {version})")
+
+
+def read_chdb_delta(path: Path | str, version: int | None = None, key: list[str] | None = None) -> pa.Table:
+    """ClickHouse: the log is read by delta-kernel, the data by ClickHouse."""
+    settings = "allow_experimental_delta_kernel_rs = 1"
+    if version is not None:
+        settings += f", delta_lake_snapshot_version = {version}"
+    return _sorted(_chdb(f"SELECT * FROM deltaLakeLocal('{Path(path).absolute()}/') SETTINGS {settings}"), key)
+
+
+# ---- engines
+
+
+def duckdb_connection(*more: str):
+    """DuckDB with extensions out of their PyPI packages; nothing is downloaded."""
+    import duckdb
+
+    connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
+    # iceberg needs avro, and would fetch it.
+    for name in (*more, "avro", "iceberg", "delta"):
+        (package,) = find_spec(f"duckdb_extension_{name}").submodule_search_locations
+        connection.execute(f"LOAD '{package}/extensions/v{duckdb.__version__}/{name}.duckdb_extension'")
+    connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+    return connection
+
+
+def _duckdb(query: str, key: list[str] | None, *setup: str) -> pa.Table:
+    with duckdb_connection() as connection:
+        for statement in setup:
+            connection.execute(statement)
+        return _sorted(connection.execute(query).to_arrow_table(), key)
+
+
+_CHDB = """
+import os, sys, chdb
+sys.stdout.buffer.write(chdb.query(sys.argv[1], "ArrowStream").bytes())
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def _chdb(query: str) -> pa.Table:
+    """ClickHouse in its own process: it opens only files below its current directory."""
+    done = subprocess.run([sys.executable, "-c", _CHDB, query], cwd="/", capture_output=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr.decode().strip()[-2000:])
+    return pa.ipc.open_stream(done.stdout).read_all()
+
+
+# ---- all of them
+
+READERS = {
+    "iceberg": {
+        "pyiceberg": read_pyiceberg,
+        "duckdb_iceberg": read_duckdb_iceberg,
+        "chdb_iceberg": read_chdb_iceberg,
+    },
+    "delta": {
+        "deltalake": read_deltalake,
+        "duckdb_delta": read_duckdb_delta,
+        "chdb_delta": read_chdb_delta,
+    },
+}
+
+# What a reader is known not to read, and why. `check` still runs it, and fails once the rows are right.
+CANNOT = {
+    ("pyiceberg", "equality-deletes"): "not supported (apache/iceberg-python, error names apache/iceberg#6568)",
+    ("duckdb_iceberg", "equality-deletes-null"): "drops rows with a null in a delete column: NOT (null) is null",
+    ("chdb_iceberg", "deletion-vectors"): "reads position deletes from Parquet only, not from Puffin",
+    ("chdb_iceberg", "null-nested"): "has no null lists, maps and structs: gives empty ones, and structs of nulls",
+    ("chdb_delta", "null-nested"): "has no null lists, maps and structs: gives empty ones, and structs of nulls",
+    ("chdb_iceberg", "time-of-day"): "gives whole seconds, as a plain integer",
+}
+
+
+def check(
+    kind: str,
+    path: Path | str,
+    expected: pa.Table,
+    version: int | None = None,
+    key: list[str] | None = None,
+    features: Iterable[str] = (),
+) -> None:
+    """Fails unless every reader of `kind` reads `expected`, but for those that cannot because of a feature."""
+    for name, read in READERS[kind].items():
+        cannot = [CANNOT[name, feature] for feature in features if (name, feature) in CANNOT]
+        try:
+            got = read(path, version, key)
+            # ClickHouse knows neither bytes nor timestamps without a zone.
+            assert_same(expected, normalise(got, expected.schema) if name.startswith("chdb") else got, key)
+        except Exception as error:
+            if not cannot:
+                raise AssertionError(f"{name} on {path}: {error}") from error
+        else:
+            assert not cannot, f"{name} has learned to read {path}: take it out of CANNOT ({'; '.join(cannot)})"
+
+
+# ---- comparison
+
+
+def normalise(table: pa.Table, schema: pa.Schema | None = None) -> pa.Table:
+    """The same values in one Arrow type each, so that different readers can be compared; with `schema`, in its types.
+
+    Timestamps become UTC microseconds (those in nanoseconds stay), UUIDs and all kinds of strings plain strings, all
+    kinds of bytes plain binary, decimals 128 bits wide, and everything nullable. Integer widths are left alone, for
+    they belong to the table's schema.
+    """
+    if schema is not None:
+        if set(schema.names) != set(table.column_names):
+            raise AssertionError(f"columns {table.column_names}, expected {schema.names}")
+        table = table.select(schema.names)
+    fields = [pa.field(f.name, _canonical(f.type)) for f in (table.schema if schema is None else schema)]
+    columns = [_convert(column, field.type) for column, field in zip(table.columns, fields, strict=True)]
+    return pa.table(columns, schema=pa.schema(fields))
+
+
+def assert_same(a: pa.Table, b: pa.Table, key: list[str] | None = None) -> None:
+    """Fails, showing the first differing rows, unless `b` holds the columns, types and rows of `a`, in any order."""
+    a, b = _sorted(a, key), _sorted(b, key)
+    if a.schema != b.schema:
+        raise AssertionError(f"schemas differ\nexpected: {_brief(a.schema)}\n     got: {_brief(b.schema)}")
+    if a.equals(b):
+        return
+    # By their text, because NaN is not equal to itself.
+    left, right = (Counter(map(repr, table.to_pylist())) for table in (a, b))
+    missing, extra = list((left - right).elements()), list((right - left).elements())
+    if missing or extra:
+        lines = [f"rows differ: {len(missing)} missing, {len(extra)} unexpected, {a.num_rows} expected"]
+        lines += [f"- {row}" for row in missing[:SHOWN]] + [f"+ {row}" for row in extra[:SHOWN]]
+        raise AssertionError("\n".join(lines))
+
+
+SHOWN = 5
+
+
+def _sorted(table: pa.Table, key: list[str] | None) -> pa.Table:
+    table = normalise(table)
+    by = table.select(key or table.column_names)
+    for i, field in enumerate(by.schema):
+        if pa.types.is_nested(field.type):  # which Arrow does not sort by
+            by = by.set_column(i, field.name, pa.array(map(repr, by[i].to_pylist()), pa.string()))
+    # Numbered, because the names may hold anything, and may differ from reader to reader only by mistake.
+    by = by.rename_columns([str(i) for i in range(by.num_columns)])
+    return table.take(pc.sort_indices(by, [(name, "ascending") for name in by.column_names]))
+
+
+def _canonical(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return _canonical(kind.value_type)
+    if isinstance(kind, pa.UuidType) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if isinstance(kind, pa.BaseExtensionType):
+        return _canonical(kind.storage_type)
+    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind) or pa.types.is_fixed_size_binary(kind):
+        return pa.binary()
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("ns" if kind.unit == "ns" else "us", kind.tz and "UTC")
+    if pa.types.is_time(kind):
+        return pa.time64("us")
+    if pa.types.is_decimal(kind):
+        return pa.decimal128(kind.precision, kind.scale)
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(f.name, _canonical(f.type)) for f in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_canonical(kind.key_type), _canonical(kind.item_type))
+    if pa.types.is_nested(kind):
+        return pa.list_(pa.field("element", _canonical(kind.value_type)))
+    return kind
+
+
+def _convert(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if isinstance(column.type, pa.UuidType) and kind == pa.string():
+        return pa.chunked_array([[value and str(value) for value in column.to_pylist()]], kind)
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
+    return column if column.type == kind else column.cast(kind)
+
+
+def _brief(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} {field.type}" for field in schema)
