@@ -14,6 +14,7 @@ use futures::{StreamExt, TryStreamExt};
 use crate::error::{Error, Result};
 
 mod files;
+mod several;
 
 /// Batches on their way in.
 pub(super) type Batches = BoxStream<'static, Result<RecordBatch>>;
@@ -61,6 +62,8 @@ enum Source {
     Frame(Box<DataFrame>),
     /// A file on this machine.
     File(PathBuf, InputFormat),
+    /// One after the other.
+    Several(Arc<Vec<Rows>>),
 }
 
 impl Rows {
@@ -121,15 +124,29 @@ impl Rows {
         })
     }
 
+    /// Several inputs, one after the other: columns by name, NULL where an input lacks one.
+    pub fn several(inputs: Vec<Self>) -> Self {
+        Self {
+            source: Source::Several(Arc::new(inputs)),
+        }
+    }
+
     /// The columns, with inferred types where the input has none of its own.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming a file that is not what it says.
+    /// [`Error::Invalid`] naming a file that is not what it says, or a column whose types in several
+    /// inputs do not go together.
     pub async fn schema(&self) -> Result<SchemaRef> {
+        self.schema_for(None).await
+    }
+
+    /// The columns, with the table's types where the input has none of its own.
+    async fn schema_for(&self, table: Option<&Schema>) -> Result<SchemaRef> {
         match &self.source {
             Source::Batches(schema, _) | Source::Stream(schema, _) => Ok(Arc::clone(schema)),
             Source::Frame(frame) => Ok(Arc::new(frame.schema().as_arrow().clone())),
-            Source::File(path, format) => Ok(files::open(path, *format, None).await?.0),
+            Source::File(path, format) => Ok(files::open(path, *format, table).await?.0),
+            Source::Several(inputs) => several::schema(inputs, table).await,
         }
     }
 
@@ -156,6 +173,7 @@ impl Rows {
                 Ok((stream.schema(), stream.map_err(Error::from).boxed()))
             }
             Source::File(path, format) => files::open(path, *format, table).await,
+            Source::Several(inputs) => several::open(inputs, table).await,
         }
     }
 }
@@ -167,6 +185,7 @@ impl std::fmt::Debug for Rows {
             Source::Stream(..) => "Rows::stream",
             Source::Frame(_) => "Rows::frame",
             Source::File(..) => "Rows::file",
+            Source::Several(_) => "Rows::several",
         })
     }
 }
