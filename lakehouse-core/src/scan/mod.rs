@@ -1,14 +1,26 @@
 //! Reading a version: planning, pruning, the DataFusion table provider.
 
+mod columns;
+mod equality;
+mod explain;
 mod expr;
+mod layout;
+mod nested;
+mod plan;
 mod provider;
+mod reader;
 mod schema_text;
 mod session;
+mod statistics;
+
+#[cfg(test)]
+mod tests;
 
 pub use expr::{
     columns_of, columns_of_both, parse_assignments, parse_expression, parse_names, parse_predicate,
     unknown_column,
 };
+pub use plan::{plan_files, read_file_masks};
 pub use provider::{MetadataColumns, ScanReport, SnapshotTable};
 pub use schema_text::parse_columns;
 pub use session::session;

@@ -1,10 +1,43 @@
 //! One version of a table as a DataFusion table.
 
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Statistics;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DataFusionError};
+use datafusion::config::TableParquetOptions;
+use datafusion::datasource::TableType;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::object_store::ObjectStoreUrl;
+use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::projection::ProjectionExec;
+use object_store::ObjectMeta;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+
+use super::columns::ColumnsById;
+use super::explain::{Explained, Planned};
+use super::layout::{Layout, full_schema};
+use super::plan::{self, Listing};
+use super::reader::Readers;
+use super::statistics;
+use crate::error::{Error, Result};
 use crate::format::Handle;
-use crate::model::{DataFile, Prune, Snapshot};
+use crate::model::{DataFile, Prune, PruneCounts, RowMask, Snapshot};
+
+/// The engine wants an object store by name for every scan. Ours read through the table's own store, so
+/// the one of this name is empty.
+const STORE_NAME: &str = "lakehouse://tables";
 
 /// Which metadata columns follow the table's own, in this order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -79,5 +112,269 @@ impl SnapshotTable {
     /// What the scans of this table did so far.
     pub fn report(&self) -> Arc<ScanReport> {
         Arc::clone(&self.report)
+    }
+}
+
+/// A file of the scan and what is hidden of it.
+struct Part {
+    file: DataFile,
+    mask: RowMask,
+}
+
+impl SnapshotTable {
+    /// The part of the engine's filters that can be judged by files: what is on the table's columns.
+    fn filter_prune(&self, filters: &[Expr]) -> Result<Option<Arc<Prune>>> {
+        let own: HashSet<&str> = self
+            .snapshot
+            .schema
+            .fields()
+            .iter()
+            .map(|f| f.name().as_str())
+            .collect();
+        let mut usable = Vec::new();
+        for filter in filters {
+            if on_columns(filter, &own)? {
+                usable.push(unqualified(filter.clone())?);
+            }
+        }
+        let Some(predicate) = conjunction(usable) else {
+            return Ok(None);
+        };
+        let prune = Prune::matching(predicate, Arc::clone(&self.snapshot.schema))?;
+        Ok(Some(Arc::new(prune)))
+    }
+
+    /// The files to read with their masks; files without a visible row are left out.
+    async fn parts(&self, filters: &[Expr], enough: Option<usize>) -> Result<(Vec<Part>, Planned)> {
+        let by_filter = self.filter_prune(filters)?;
+        let mut prunes: Vec<&Arc<Prune>> = self.keys.iter().chain(&by_filter).collect();
+        let listing = match &self.files {
+            Some(files) => {
+                let mut listing = Listing::default();
+                let mut files = files.as_ref().clone();
+                for prune in &prunes {
+                    files = plan::narrow(&self.snapshot, Some(prune), files, &mut listing.excluded)?;
+                }
+                // These prunes counted what they skipped.
+                listing.excluded = 0;
+                listing.files = files;
+                listing
+            }
+            None => {
+                let everything = Arc::new(Prune::everything());
+                let second = (prunes.len() > 1).then(|| prunes.remove(1));
+                let first = prunes.first().map_or(everything, |prune| Arc::clone(prune));
+                plan::list(
+                    &self.handle,
+                    &self.snapshot,
+                    first,
+                    second.map(Arc::as_ref),
+                    enough,
+                )
+                .await?
+            }
+        };
+        let mut planned = Planned::default();
+        for prune in self.keys.iter().chain(&by_filter) {
+            planned.count(prune.counts());
+        }
+        let masks = plan::read_file_masks(&self.handle, &self.snapshot, &listing.files).await?;
+        let mut parts = Vec::with_capacity(masks.len());
+        for (file, mask) in listing.files.into_iter().zip(masks) {
+            planned.masked_rows += mask.len();
+            if mask.len() < file.rows {
+                parts.push(Part { file, mask });
+            }
+        }
+        planned.files = parts.len() as u64;
+        planned.all_files = planned.files + planned.skipped_by_partition + planned.skipped_by_statistics;
+        Ok((parts, planned))
+    }
+
+    fn fill_report(&self, parts: &[Part], planned: &Planned) {
+        let add = |to: &AtomicU64, count: u64| to.fetch_add(count, Ordering::Relaxed);
+        add(&self.report.files_scanned, planned.files);
+        add(&self.report.files_skipped, planned.all_files - planned.files);
+        add(
+            &self.report.bytes_planned,
+            parts.iter().map(|part| part.file.bytes).sum(),
+        );
+    }
+
+    async fn plan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let every: Vec<usize>;
+        let projection = match projection {
+            Some(projection) => projection,
+            None => {
+                every = (0..self.schema().fields().len()).collect();
+                &every
+            }
+        };
+        let layout = Layout::new(&self.snapshot, self.metadata, projection)?;
+        let enough = limit.filter(|_| filters.is_empty());
+        let (parts, planned) = self.parts(filters, enough).await?;
+        self.fill_report(&parts, &planned);
+
+        let mut files = Vec::with_capacity(parts.len());
+        for part in parts {
+            files.push(self.partitioned_file(&layout, part)?);
+        }
+        let whole = total(&layout, &files)?;
+        let groups = balanced(files, state.config().target_partitions());
+
+        let url = ObjectStoreUrl::parse(STORE_NAME)?;
+        state
+            .runtime_env()
+            .register_object_store(url.as_ref(), Arc::new(InMemory::new()));
+        let options = TableParquetOptions {
+            global: state.config_options().execution.parquet.clone(),
+            ..TableParquetOptions::default()
+        };
+        let source = ParquetSource::new(layout.table.clone())
+            .with_table_parquet_options(options)
+            .with_parquet_file_reader_factory(Arc::new(Readers::new(self.handle.store.clone())));
+        let (raw, made) = layout.projection()?;
+        let config = FileScanConfigBuilder::new(url, Arc::new(source))
+            .with_file_groups(groups)
+            .with_statistics(whole)
+            .with_expr_adapter(Some(Arc::new(ColumnsById)))
+            .with_projection_indices(Some(raw))?
+            .with_limit(enough)
+            .build();
+        let scan = DataSourceExec::new(Arc::new(Explained::new(Arc::new(config), Arc::new(planned))));
+        let scan: Arc<dyn ExecutionPlan> = Arc::new(scan);
+        Ok(match made {
+            Some(made) => Arc::new(ProjectionExec::try_new(made, scan)?),
+            None => scan,
+        })
+    }
+
+    fn partitioned_file(&self, layout: &Layout, part: Part) -> Result<PartitionedFile> {
+        let Part { file, mask } = part;
+        let location = Path::parse(&file.path)
+            .map_err(|e| Error::invalid(format!("this cannot be an object's name: {e}"), &file.path))?;
+        let values = layout.values(&self.snapshot, &file)?;
+        let statistics = statistics::of_file(&self.snapshot, &layout.table, &file, &values, mask.len());
+        let mut made = PartitionedFile::new_from_meta(ObjectMeta {
+            location,
+            last_modified: chrono::DateTime::UNIX_EPOCH,
+            size: file.bytes,
+            e_tag: None,
+            version: None,
+        })
+        .with_partition_values(values);
+        made.statistics = Some(Arc::new(statistics));
+        if !mask.is_empty() {
+            let visible = plan::selection(&mask, file.rows);
+            made = made.with_extension(ParquetRowSelection::new(visible));
+        }
+        Ok(made)
+    }
+}
+
+impl Planned {
+    fn count(&mut self, counts: &PruneCounts) {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        self.skipped_by_partition +=
+            read(&counts.skipped_by_partition) + read(&counts.files_in_skipped_manifests);
+        self.skipped_by_statistics += read(&counts.skipped_by_statistics);
+    }
+}
+
+/// Statistics of all files together.
+fn total(layout: &Layout, files: &[PartitionedFile]) -> Result<Statistics> {
+    let schema = layout.table.table_schema();
+    if files.is_empty() {
+        let mut none = Statistics::new_unknown(schema);
+        none.num_rows = datafusion::common::stats::Precision::Exact(0);
+        return Ok(none);
+    }
+    let each = files.iter().filter_map(|file| file.statistics.as_deref());
+    Ok(Statistics::try_merge_iter(each, schema)?)
+}
+
+/// Spreads files over at most `partitions` groups of about the same size, largest first.
+fn balanced(mut files: Vec<PartitionedFile>, partitions: usize) -> Vec<FileGroup> {
+    let count = partitions.min(files.len()).max(1);
+    files.sort_by_key(|file| std::cmp::Reverse(file.object_meta.size));
+    let mut groups = vec![(0, Vec::new()); count];
+    for file in files {
+        if let Some((bytes, group)) = groups.iter_mut().min_by_key(|(bytes, _)| *bytes) {
+            *bytes += file.object_meta.size.max(1);
+            group.push(file);
+        }
+    }
+    groups
+        .into_iter()
+        .map(|(_, group)| FileGroup::new(group))
+        .collect()
+}
+
+/// Whether a filter speaks of these columns only, and can be judged without running a query.
+fn on_columns(filter: &Expr, columns: &HashSet<&str>) -> Result<bool> {
+    let mut usable = !filter.is_volatile();
+    filter.apply(|node| {
+        usable &= match node {
+            Expr::Column(column) => columns.contains(column.name.as_str()),
+            Expr::InSubquery(_) | Expr::Exists(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_) => false,
+            Expr::OuterReferenceColumn(..) | Expr::Placeholder(_) => false,
+            _ => true,
+        };
+        Ok(if usable {
+            TreeNodeRecursion::Continue
+        } else {
+            TreeNodeRecursion::Stop
+        })
+    })?;
+    Ok(usable)
+}
+
+fn unqualified(filter: Expr) -> Result<Expr> {
+    let plain = filter
+        .transform_up(|node| match node {
+            Expr::Column(column) if column.relation.is_some() => Ok(Transformed::yes(Expr::Column(
+                Column::new_unqualified(column.name),
+            ))),
+            other => Ok(Transformed::no(other)),
+        })
+        .data()?;
+    Ok(plain)
+}
+
+#[async_trait]
+impl TableProvider for SnapshotTable {
+    fn schema(&self) -> SchemaRef {
+        full_schema(&self.snapshot, self.metadata)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> datafusion::error::Result<Vec<TableProviderFilterPushDown>> {
+        // They prune files here; the rows are filtered inside the Parquet scan, where the physical
+        // optimizer puts them.
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+        self.plan(state, projection, filters, limit)
+            .await
+            .map_err(DataFusionError::from)
     }
 }

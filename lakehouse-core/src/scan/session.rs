@@ -47,6 +47,9 @@ pub(super) fn config() -> SessionConfig {
     options.execution.parquet.schema_force_view_types = false;
     options.execution.parquet.coerce_int96 = Some("us".to_owned());
     options.execution.parquet.max_in_list_size = MAX_PRUNED_IN_LIST;
+    // DataFusion 55.2: with two aggregates, of which one has seen only NULLs so far, the filter that
+    // MIN and MAX push into the scan drops rows that the other still needs.
+    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     options.sql_parser.enable_ident_normalization = false;
     options.sql_parser.map_string_types_to_utf8view = false;
     config
@@ -71,6 +74,8 @@ fn machine_memory() -> usize {
 
 #[cfg(test)]
 mod tests {
+    use futures::TryStreamExt;
+
     use super::*;
 
     #[tokio::test]
@@ -106,14 +111,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_sort_larger_than_the_memory_limit_spills() {
-        let ctx = session(Some(24 << 20));
-        let rows = ctx
-            .sql("SELECT count(*) FROM (SELECT value FROM generate_series(1, 3000000) ORDER BY value % 1000, value LIMIT 2900000)")
-            .await
-            .unwrap()
-            .collect()
-            .await
-            .unwrap();
-        assert_eq!(rows[0].num_rows(), 1);
+        let ctx = session(Some(100 << 20));
+        let query = "SELECT value, repeat('x', 200) AS x FROM generate_series(1, 2000000) ORDER BY value % 1000, value";
+        let mut batches = ctx.sql(query).await.unwrap().execute_stream().await.unwrap();
+        let mut rows = 0;
+        while let Some(batch) = batches.try_next().await.unwrap() {
+            rows += batch.num_rows();
+        }
+        assert_eq!(rows, 2_000_000);
     }
 }

@@ -1,0 +1,217 @@
+//! A column of the table found in a file: by field id, by physical name, never by position or luck.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
+use datafusion::common::metadata::FieldMetadata;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::functions::core::getfield::GetFieldFunc;
+use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
+use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
+use datafusion::physical_expr_adapter::{PhysicalExprAdapter, PhysicalExprAdapterFactory};
+use datafusion::scalar::ScalarValue;
+use parquet::arrow::RowNumber;
+
+use super::nested::{Reshape, reshape};
+use super::reader::FILE_KEY;
+use crate::error::{Error, Result};
+use crate::model::schema::{PHYSICAL_NAME, POSITION_COLUMN, field_id, physical_name};
+
+/// Which of a file's columns (or a struct's members) is the one that the table calls `wanted`.
+///
+/// A recorded physical name (Delta column mapping) comes first; then the field id; a name counts only
+/// where one of the two sides has no ids (files that were written before the table had them).
+pub(super) fn find(wanted: &Field, fields: &Fields) -> Option<usize> {
+    if let Some(name) = wanted.metadata().get(PHYSICAL_NAME)
+        && let Some(index) = fields.iter().position(|field| field.name() == name)
+    {
+        return Some(index);
+    }
+    let id = field_id(wanted);
+    if id.is_some()
+        && let Some(index) = fields.iter().position(|field| field_id(field) == id)
+    {
+        return Some(index);
+    }
+    let name = physical_name(wanted);
+    fields
+        .iter()
+        .position(|field| field.name() == name && (id.is_none() || field_id(field).is_none()))
+}
+
+/// The values of the table's column `wanted` in a batch read from a file.
+///
+/// # Errors
+/// When the file lacks a required column, or holds values that cannot become the table's type.
+pub(super) fn column_of(batch: &RecordBatch, wanted: &Field) -> Result<ArrayRef> {
+    let schema = batch.schema_ref();
+    match find(wanted, schema.fields()) {
+        Some(index) => reshape(batch.column(index), schema.field(index), wanted),
+        None if wanted.is_nullable() => Ok(new_null_array(wanted.data_type(), batch.num_rows())),
+        None => Err(missing(wanted, schema)),
+    }
+}
+
+fn missing(wanted: &Field, file: &Schema) -> Error {
+    let place = file.metadata().get(FILE_KEY).cloned().unwrap_or_default();
+    Error::invalid(
+        format!(
+            "the data file has no column {}, which the table requires",
+            wanted.name()
+        ),
+        place,
+    )
+}
+
+/// Rewrites expressions over the table's columns into expressions over one file's columns.
+#[derive(Debug)]
+pub(super) struct ColumnsById;
+
+impl PhysicalExprAdapterFactory for ColumnsById {
+    fn create(
+        &self,
+        logical_file_schema: SchemaRef,
+        physical_file_schema: SchemaRef,
+    ) -> datafusion::error::Result<Arc<dyn PhysicalExprAdapter>> {
+        Ok(Arc::new(FileColumns {
+            table: logical_file_schema,
+            file: physical_file_schema,
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct FileColumns {
+    table: SchemaRef,
+    file: SchemaRef,
+}
+
+impl PhysicalExprAdapter for FileColumns {
+    fn rewrite(&self, expr: Arc<dyn PhysicalExpr>) -> datafusion::error::Result<Arc<dyn PhysicalExpr>> {
+        expr.transform_down(|node| {
+            if let Some(member) = self.member(&node)? {
+                return Ok(Transformed::new(member, true, TreeNodeRecursion::Jump));
+            }
+            match node.downcast_ref::<Column>() {
+                Some(column) => {
+                    let found = self.column(column)?;
+                    Ok(Transformed::new(found, true, TreeNodeRecursion::Jump))
+                }
+                None => Ok(Transformed::no(node)),
+            }
+        })
+        .data()
+    }
+}
+
+impl FileColumns {
+    fn column(&self, column: &Column) -> Result<Arc<dyn PhysicalExpr>> {
+        let Ok(wanted) = self.table.field_with_name(column.name()) else {
+            return Err(Error::invalid(
+                format!("the scan has no column {}", column.name()),
+                "plan",
+            ));
+        };
+        match self.index_of(wanted) {
+            Some(index) => Ok(self.adapted(self.at(index), Arc::clone(&self.file.fields()[index]), wanted)),
+            None if wanted.is_nullable() => null_of(wanted),
+            None => Err(missing(wanted, &self.file)),
+        }
+    }
+
+    fn index_of(&self, wanted: &Field) -> Option<usize> {
+        // Columns that the reader makes up come after the file's own.
+        if wanted
+            .extension_type_name()
+            .is_some_and(|name| Some(name) == position_field().extension_type_name())
+        {
+            return self.file.fields().len().checked_sub(1);
+        }
+        find(wanted, self.file.fields())
+    }
+
+    fn at(&self, index: usize) -> Arc<dyn PhysicalExpr> {
+        Arc::new(Column::new(self.file.field(index).name(), index))
+    }
+
+    fn adapted(&self, expr: Arc<dyn PhysicalExpr>, from: FieldRef, to: &Field) -> Arc<dyn PhysicalExpr> {
+        if from.data_type() == to.data_type() {
+            expr
+        } else if to.data_type().is_nested() || from.data_type().is_nested() {
+            Arc::new(Reshape::new(expr, from, Arc::new(to.clone())))
+        } else {
+            // A cast that the engine knows: it moves to the constants of a comparison, so that
+            // statistics still prune.
+            Arc::new(CastExpr::new(expr, to.data_type().clone(), None))
+        }
+    }
+
+    /// `get_field(column, 'a', 'b')`, so that only the leaf is read and the scan can filter by it.
+    fn member(
+        &self,
+        expr: &Arc<dyn PhysicalExpr>,
+    ) -> datafusion::error::Result<Option<Arc<dyn PhysicalExpr>>> {
+        let Some(function) = ScalarFunctionExpr::try_downcast_func::<GetFieldFunc>(expr.as_ref()) else {
+            return Ok(None);
+        };
+        let Some((source, names)) = function.args().split_first() else {
+            return Ok(None);
+        };
+        let Some(column) = source.downcast_ref::<Column>() else {
+            return Ok(None);
+        };
+        let Ok(root) = self.table.field_with_name(column.name()) else {
+            return Ok(None);
+        };
+        let mut wanted: &Field = root;
+        let mut found = self.index_of(root).map(|index| &self.file.fields()[index]);
+        let mut path = Vec::with_capacity(names.len());
+        for name in names {
+            let literal = name
+                .downcast_ref::<Literal>()
+                .and_then(|l| l.value().try_as_str().flatten());
+            let (Some(name), DataType::Struct(members)) = (literal, wanted.data_type()) else {
+                return Ok(None);
+            };
+            let Some(member) = members.iter().find(|member| member.name() == name) else {
+                return Ok(None);
+            };
+            wanted = member;
+            found = match found.map(|field| field.data_type()) {
+                Some(DataType::Struct(members)) => find(member, members).map(|index| &members[index]),
+                Some(_) => return Ok(None),
+                None => None,
+            };
+            if let Some(field) = found {
+                let name = ScalarValue::Utf8(Some(field.name().clone()));
+                path.push(Arc::new(Literal::new(name)) as Arc<dyn PhysicalExpr>);
+            }
+        }
+        let (Some(leaf), Some(index)) = (found, self.index_of(root)) else {
+            return Ok(Some(null_of(wanted)?));
+        };
+        let mut args = vec![self.at(index)];
+        args.extend(path);
+        let read: Arc<dyn PhysicalExpr> = Arc::new(ScalarFunctionExpr::try_new(
+            Arc::new(function.fun().clone()),
+            args,
+            &self.file,
+            Arc::new(function.config_options().clone()),
+        )?);
+        Ok(Some(self.adapted(read, Arc::clone(leaf), wanted)))
+    }
+}
+
+fn null_of(wanted: &Field) -> Result<Arc<dyn PhysicalExpr>> {
+    let null = ScalarValue::try_new_null(wanted.data_type())?;
+    Ok(Arc::new(Literal::new_with_metadata(
+        null,
+        Some(FieldMetadata::from(wanted)),
+    )))
+}
+
+/// The column that the Parquet reader makes up: each row's position in the file.
+pub(super) fn position_field() -> Field {
+    Field::new(POSITION_COLUMN, DataType::Int64, false).with_extension_type(RowNumber)
+}

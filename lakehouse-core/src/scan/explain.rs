@@ -1,0 +1,166 @@
+//! The Parquet scan with a word on what was pruned, shown by EXPLAIN.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::common::Statistics;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::source::{DataSource, OpenArgs};
+use datafusion::error::Result;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::projection::ProjectionExprs;
+use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, Partitioning, PhysicalExpr};
+use datafusion::physical_expr_common::sort_expr::PhysicalSortExpr;
+use datafusion::physical_plan::execution_plan::SchedulingType;
+use datafusion::physical_plan::filter_pushdown::FilterPushdownPropagation;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
+
+/// What was planned, for people.
+#[derive(Debug, Default)]
+pub(super) struct Planned {
+    pub(super) files: u64,
+    pub(super) all_files: u64,
+    pub(super) skipped_by_partition: u64,
+    pub(super) skipped_by_statistics: u64,
+    pub(super) masked_rows: u64,
+}
+
+impl fmt::Display for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "files={}/{} skipped_by_partition={} skipped_by_statistics={} masked_rows={}",
+            self.files,
+            self.all_files,
+            self.skipped_by_partition,
+            self.skipped_by_statistics,
+            self.masked_rows,
+        )
+    }
+}
+
+/// Delegates everything to the Parquet scan inside.
+#[derive(Debug)]
+pub(super) struct Explained {
+    scan: Arc<dyn DataSource>,
+    planned: Arc<Planned>,
+}
+
+impl Explained {
+    pub(super) fn new(scan: Arc<dyn DataSource>, planned: Arc<Planned>) -> Self {
+        Self { scan, planned }
+    }
+
+    fn again(&self, scan: Arc<dyn DataSource>) -> Arc<dyn DataSource> {
+        Arc::new(Self::new(scan, Arc::clone(&self.planned)))
+    }
+}
+
+impl DataSource for Explained {
+    fn open(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        self.scan.open(partition, context)
+    }
+
+    fn open_with_args(&self, args: OpenArgs) -> Result<SendableRecordBatchStream> {
+        self.scan.open_with_args(args)
+    }
+
+    fn fmt_as(&self, t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match t {
+            DisplayFormatType::Default | DisplayFormatType::Verbose => write!(f, "{}, ", self.planned)?,
+            DisplayFormatType::TreeRender => writeln!(f, "{}", self.planned)?,
+        }
+        self.scan.fmt_as(t, f)
+    }
+
+    fn repartitioned(
+        &self,
+        target_partitions: usize,
+        repartition_file_min_size: usize,
+        output_ordering: Option<LexOrdering>,
+    ) -> Result<Option<Arc<dyn DataSource>>> {
+        let scan = self
+            .scan
+            .repartitioned(target_partitions, repartition_file_min_size, output_ordering)?;
+        Ok(scan.map(|scan| self.again(scan)))
+    }
+
+    fn output_partitioning(&self) -> Partitioning {
+        self.scan.output_partitioning()
+    }
+
+    fn eq_properties(&self) -> EquivalenceProperties {
+        self.scan.eq_properties()
+    }
+
+    fn scheduling_type(&self) -> SchedulingType {
+        self.scan.scheduling_type()
+    }
+
+    fn partition_statistics(&self, partition: Option<usize>) -> Result<Arc<Statistics>> {
+        self.scan.partition_statistics(partition)
+    }
+
+    fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn DataSource>> {
+        self.scan.with_fetch(limit).map(|scan| self.again(scan))
+    }
+
+    fn fetch(&self) -> Option<usize> {
+        self.scan.fetch()
+    }
+
+    fn metrics(&self) -> ExecutionPlanMetricsSet {
+        self.scan.metrics()
+    }
+
+    fn try_swapping_with_projection(
+        &self,
+        projection: &ProjectionExprs,
+    ) -> Result<Option<Arc<dyn DataSource>>> {
+        let scan = self.scan.try_swapping_with_projection(projection)?;
+        Ok(scan.map(|scan| self.again(scan)))
+    }
+
+    fn try_pushdown_filters(
+        &self,
+        filters: Vec<Arc<dyn PhysicalExpr>>,
+        config: &ConfigOptions,
+    ) -> Result<FilterPushdownPropagation<Arc<dyn DataSource>>> {
+        let pushed = self.scan.try_pushdown_filters(filters, config)?;
+        Ok(FilterPushdownPropagation {
+            filters: pushed.filters,
+            updated_node: pushed.updated_node.map(|scan| self.again(scan)),
+        })
+    }
+
+    fn try_pushdown_sort(
+        &self,
+        order: &[PhysicalSortExpr],
+    ) -> Result<SortOrderPushdownResult<Arc<dyn DataSource>>> {
+        let pushed = self.scan.try_pushdown_sort(order)?;
+        Ok(pushed.map(|scan| self.again(scan)))
+    }
+
+    fn with_preserve_order(&self, preserve_order: bool) -> Option<Arc<dyn DataSource>> {
+        let scan = self.scan.with_preserve_order(preserve_order)?;
+        Some(self.again(scan))
+    }
+
+    fn apply_expressions(
+        &self,
+        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        self.scan.apply_expressions(f)
+    }
+
+    fn with_new_state(&self, state: Arc<dyn Any + Send + Sync>) -> Option<Arc<dyn DataSource>> {
+        self.scan.with_new_state(state).map(|scan| self.again(scan))
+    }
+
+    fn create_sibling_state(&self, config: &ConfigOptions) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.scan.create_sibling_state(config)
+    }
+}

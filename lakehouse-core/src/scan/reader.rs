@@ -1,0 +1,227 @@
+//! How the engine reads bytes of data files: through the table's store, with checked footers.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{ParquetFileMetrics, ParquetFileReaderFactory};
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use parquet::arrow::ARROW_SCHEMA_META_KEY;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{
+    FileMetaData, KeyValue, ParquetMetaData, ParquetMetaDataBuilder, ParquetMetaDataReader,
+};
+
+use crate::error::{Error, Result};
+use crate::model::{PARQUET_TAIL, check_parquet_footer, parquet_footer_length};
+use crate::store::Store;
+
+/// Key in the metadata of a file's schema: which file it is, for messages.
+pub(super) const FILE_KEY: &str = "lakehouse.file";
+
+/// Bytes read from the end of a file in the hope that they hold the footer.
+const FOOTER_GUESS: u64 = 256 << 10;
+
+/// Footers kept for one scan, in bytes of memory.
+const CACHED_FOOTERS: usize = 64 << 20;
+
+/// Makes readers of data files. Footers are parsed once per file and scan, however many parts of the
+/// file are read in parallel.
+#[derive(Clone)]
+pub(super) struct Readers {
+    store: Store,
+    footers: Arc<Mutex<Footers>>,
+}
+
+#[derive(Default)]
+struct Footers {
+    by_path: HashMap<String, Arc<ParquetMetaData>>,
+    memory: usize,
+}
+
+impl Readers {
+    pub(super) fn new(store: Store) -> Self {
+        Self {
+            store,
+            footers: Arc::default(),
+        }
+    }
+
+    /// A reader outside of an execution plan.
+    pub(super) fn open(&self, path: &str, bytes: u64) -> Reader {
+        Reader {
+            readers: self.clone(),
+            path: path.to_owned(),
+            bytes,
+            metrics: None,
+        }
+    }
+
+    fn cached(&self, path: &str) -> Option<Arc<ParquetMetaData>> {
+        let footers = self.footers.lock().unwrap_or_else(PoisonError::into_inner);
+        footers.by_path.get(path).cloned()
+    }
+
+    fn keep(&self, path: &str, metadata: &Arc<ParquetMetaData>) {
+        let mut footers = self.footers.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = metadata.memory_size();
+        if footers.memory + memory <= CACHED_FOOTERS {
+            footers.memory += memory;
+            footers.by_path.insert(path.to_owned(), Arc::clone(metadata));
+        }
+    }
+
+    async fn footer(&self, path: &str, bytes: u64) -> Result<Arc<ParquetMetaData>> {
+        if let Some(metadata) = self.cached(path) {
+            return Ok(metadata);
+        }
+        let metadata = Arc::new(read_footer(&self.store, path, bytes).await?);
+        self.keep(path, &metadata);
+        Ok(metadata)
+    }
+}
+
+impl fmt::Debug for Readers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readers").finish_non_exhaustive()
+    }
+}
+
+impl ParquetFileReaderFactory for Readers {
+    fn create_reader(
+        &self,
+        partition_index: usize,
+        file: PartitionedFile,
+        _metadata_size_hint: Option<usize>,
+        metrics: &ExecutionPlanMetricsSet,
+    ) -> datafusion::error::Result<Box<dyn AsyncFileReader + Send>> {
+        let path = file.object_meta.location.as_ref();
+        let metrics = ParquetFileMetrics::new(partition_index, path, metrics);
+        let mut reader = self.open(path, file.object_meta.size);
+        reader.metrics = Some(metrics);
+        Ok(Box::new(reader))
+    }
+}
+
+/// Reads one data file.
+pub(super) struct Reader {
+    readers: Readers,
+    path: String,
+    bytes: u64,
+    metrics: Option<ParquetFileMetrics>,
+}
+
+impl Reader {
+    fn count(&self, bytes: u64) {
+        if let Some(metrics) = &self.metrics {
+            metrics
+                .bytes_scanned
+                .add(usize::try_from(bytes).unwrap_or(usize::MAX));
+        }
+    }
+}
+
+impl AsyncFileReader for Reader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
+        self.count(range.end.saturating_sub(range.start));
+        async move {
+            self.readers
+                .store
+                .get_range(&self.path, range)
+                .await
+                .map_err(external)
+        }
+        .boxed()
+    }
+
+    fn get_byte_ranges(
+        &mut self,
+        ranges: Vec<Range<u64>>,
+    ) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
+        self.count(ranges.iter().map(|r| r.end.saturating_sub(r.start)).sum());
+        async move {
+            let fetch = |range| self.readers.store.get_range(&self.path, range);
+            object_store::coalesce_ranges(&ranges, fetch, object_store::OBJECT_STORE_COALESCE_DEFAULT)
+                .await
+                .map_err(external)
+        }
+        .boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
+        async move {
+            self.readers
+                .footer(&self.path, self.bytes)
+                .await
+                .map_err(external)
+        }
+        .boxed()
+    }
+}
+
+fn external(error: Error) -> ParquetError {
+    ParquetError::External(Box::new(error))
+}
+
+/// Reads and checks a footer. What the writer noted about its own Arrow schema is dropped, so that
+/// every file reads alike whoever wrote it, with the field ids of the Parquet schema; the file's name
+/// is noted in its place.
+async fn read_footer(store: &Store, path: &str, bytes: u64) -> Result<ParquetMetaData> {
+    let bytes = match bytes {
+        0 => store.head(path).await?.map_or(0, |found| found.bytes),
+        known => known,
+    };
+    let tail_bytes = PARQUET_TAIL as u64;
+    if bytes < tail_bytes + 4 {
+        return Err(Error::invalid(
+            format!("not a Parquet file: it has {bytes} bytes"),
+            path,
+        ));
+    }
+    let guess_start = bytes.saturating_sub(FOOTER_GUESS);
+    let end = store.get_range(path, guess_start..bytes).await?;
+    let mut tail = [0; PARQUET_TAIL];
+    tail.copy_from_slice(&end[end.len() - PARQUET_TAIL..]);
+    let length = parquet_footer_length(tail, bytes, path)?;
+    let start = bytes - tail_bytes - length;
+    let footer = if start >= guess_start {
+        let from = usize::try_from(start - guess_start).unwrap_or(usize::MAX);
+        end.slice(from..end.len() - PARQUET_TAIL)
+    } else {
+        store.get_range(path, start..bytes - tail_bytes).await?
+    };
+    check_parquet_footer(&footer, path)?;
+    let metadata = ParquetMetaDataReader::decode_metadata(&footer)
+        .map_err(|e| Error::invalid(format!("not a Parquet file: {e}"), path))?;
+    Ok(named(metadata, path))
+}
+
+fn named(metadata: ParquetMetaData, path: &str) -> ParquetMetaData {
+    let file = metadata.file_metadata();
+    let mut pairs: Vec<KeyValue> = file.key_value_metadata().cloned().unwrap_or_default();
+    pairs.retain(|pair| pair.key != ARROW_SCHEMA_META_KEY && pair.key != FILE_KEY);
+    pairs.push(KeyValue::new(FILE_KEY.to_owned(), path.to_owned()));
+    let file = FileMetaData::new(
+        file.version(),
+        file.num_rows(),
+        file.created_by().map(str::to_owned),
+        Some(pairs),
+        file.schema_descr_ptr(),
+        file.column_orders().cloned(),
+    );
+    let mut metadata = metadata.into_builder();
+    let row_groups = metadata.take_row_groups();
+    ParquetMetaDataBuilder::new(file)
+        .set_row_groups(row_groups)
+        .build()
+}
