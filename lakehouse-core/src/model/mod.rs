@@ -20,5 +20,6 @@ pub use file::{ColumnStats, DataFile, EqualityDelete, MaskRef};
 pub use mask::RowMask;
 pub use parquet_footer::{PARQUET_TAIL, check_parquet_footer, parquet_footer_length};
 pub use partition::{BucketHash, PartitionField, Transform, parse_partitioning, partition_folder};
+pub(crate) use partition::{next_bytes, next_string};
 pub use prune::{Prune, PruneCounts};
 pub use snapshot::{At, Capabilities, Snapshot, Version};

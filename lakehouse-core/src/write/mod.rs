@@ -1,7 +1,14 @@
 //! Writing rows: Parquet files split by partition, with statistics.
 
 mod conform;
+mod encode;
+mod layout;
+mod split;
+mod statistics;
 mod writer;
 
-pub use conform::conform;
+#[cfg(test)]
+mod tests;
+
+pub use conform::{conform, conform_at};
 pub use writer::{TableWriter, WriteOptions, Written};

@@ -1,12 +1,42 @@
-//! Record batches to data files, one set of open Parquet writers per partition.
+//! Record batches to data files: a lane per partition, within bounds of memory.
+//!
+//! ```text
+//! write    split by partition, rows wait in their lane
+//! start    a lane's rows are encoded on a blocking thread, one job per lane at a time
+//! settle   a job's complete files are stored in the background; its open file returns to the lane
+//! relieve  above the memory budget, the largest lanes are encoded, then closed
+//! ```
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
+use arrow::compute::concat_batches;
+use bytes::Bytes;
+use object_store::path::Path;
+use object_store::{ObjectStoreExt, WriteMultipart};
+use tokio::task::{JoinError, JoinSet};
 
-use crate::error::Result;
-use crate::model::{CommitId, DataFile, Snapshot};
+use super::encode::{Encoded, Encoder, Recipe};
+use super::layout::Layout;
+use super::split::{Part, Splitter};
+use super::statistics;
+use crate::error::{Error, Result};
+use crate::model::{CommitId, DataFile, Snapshot, partition_folder};
 use crate::store::Store;
+use datafusion::error::DataFusionError;
+use datafusion::scalar::ScalarValue;
+
+/// A lane is encoded when so many rows, or bytes, wait in it.
+const HAND_OVER_ROWS: usize = 128 << 10;
+const HAND_OVER_BYTES: usize = 16 << 20;
+/// Encoded bytes of an open file that are sent ahead of its end.
+const SEND_AHEAD: usize = 8 << 20;
+/// Objects that are stored at the same time.
+const MAX_UPLOADS: usize = 32;
+/// Files that are open at the same time.
+const MAX_OPEN: usize = 256;
 
 /// How files are written.
 #[derive(Debug, Clone)]
@@ -16,6 +46,9 @@ pub struct WriteOptions {
     /// The batches carry `_row_id` and `_last_updated_sequence_number` (nullable Int64) after the
     /// table's columns; they are stored in the files (Iceberg v3 row lineage).
     pub lineage: bool,
+    /// Bytes of rows and open files that are held in memory, about. Less makes more and smaller files
+    /// when rows of many partitions arrive in no order.
+    pub memory_bytes: usize,
 }
 
 /// Splits rows by the snapshot's current partitioning and writes them to Parquet files below the
@@ -24,9 +57,22 @@ pub struct WriteOptions {
 #[derive(Debug)]
 pub struct TableWriter {
     store: Store,
+    spec_id: i32,
     snapshot: Arc<Snapshot>,
-    commit_id: CommitId,
-    options: WriteOptions,
+    recipe: Arc<Recipe>,
+    splitter: Splitter,
+    memory_bytes: usize,
+    parallel: usize,
+    lanes: Vec<Lane>,
+    by_key: HashMap<Box<[u8]>, usize>,
+    jobs: JoinSet<Result<Done>>,
+    uploads: JoinSet<Result<()>>,
+    /// Bytes of rows that wait, of open files, and of split batches that waiting slices keep alive.
+    waiting: usize,
+    encoding: usize,
+    kept_alive: usize,
+    staged: Vec<String>,
+    written: Written,
 }
 
 /// What a writer left behind.
@@ -40,11 +86,36 @@ pub struct Written {
     pub bytes: u64,
 }
 
+/// The rows and the open file of one partition.
+#[derive(Debug)]
+struct Lane {
+    values: Vec<ScalarValue>,
+    folder: String,
+    batches: Vec<RecordBatch>,
+    /// So many of `batches` own their memory; the others are slices of larger ones.
+    owned: usize,
+    rows: usize,
+    bytes: usize,
+    busy: bool,
+    open: Option<Encoder>,
+    open_bytes: usize,
+    upload: Option<WriteMultipart>,
+}
+
+/// What a job returns.
+#[derive(Debug)]
+struct Done {
+    lane: usize,
+    open: Option<Encoder>,
+    complete: Vec<Encoded>,
+}
+
 impl Default for WriteOptions {
     fn default() -> Self {
         Self {
             target_file_bytes: 512 << 20,
             lineage: false,
+            memory_bytes: 512 << 20,
         }
     }
 }
@@ -60,27 +131,349 @@ impl TableWriter {
         commit_id: CommitId,
         options: WriteOptions,
     ) -> Result<Self> {
+        let recipe = Recipe {
+            layout: Layout::new(&snapshot, options.lineage)?,
+            commit_id,
+            data_prefix: snapshot.capabilities.data_prefix,
+            target_file_bytes: options.target_file_bytes.max(1),
+        };
         Ok(Self {
             store,
+            spec_id: snapshot.spec_id,
+            splitter: Splitter::new(&snapshot)?,
             snapshot,
-            commit_id,
-            options,
+            recipe: Arc::new(recipe),
+            memory_bytes: options.memory_bytes,
+            parallel: available_parallelism().map_or(2, usize::from).max(2),
+            lanes: Vec::new(),
+            by_key: HashMap::new(),
+            jobs: JoinSet::new(),
+            uploads: JoinSet::new(),
+            waiting: 0,
+            encoding: 0,
+            kept_alive: 0,
+            staged: Vec::new(),
+            written: Written::default(),
         })
     }
 
     /// Takes rows whose schema is the table's (see [`super::conform`]), plus lineage columns if asked for.
+    ///
+    /// # Errors
+    /// When rows cannot be encoded or stored; [`TableWriter::staged`] then names what may have been left.
     pub async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        let _ = (batch, &self.store, &self.snapshot, &self.commit_id, &self.options);
-        unimplemented!()
+        let result = self.take_rows(batch).await;
+        self.quiet_after(result).await
     }
 
-    /// Object keys written so far: what must be deleted if the operation fails.
+    /// Object keys written so far: what must be deleted if the operation fails. Complete after an error
+    /// too: nothing is written any more when [`TableWriter::write`] or [`TableWriter::finish`] return one.
     pub fn staged(&self) -> Vec<String> {
-        unimplemented!()
+        self.staged.clone()
     }
 
     /// Closes every file; on local disk they are synced when this returns.
-    pub async fn finish(self) -> Result<Written> {
-        unimplemented!()
+    ///
+    /// # Errors
+    /// As [`TableWriter::write`].
+    pub async fn finish(&mut self) -> Result<Written> {
+        let result = self.close().await;
+        self.quiet_after(result).await?;
+        let mut written = std::mem::take(&mut self.written);
+        written.files.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(written)
     }
+
+    async fn take_rows(&mut self, batch: &RecordBatch) -> Result<()> {
+        let parts = self.splitter.split(batch)?;
+        let total = memory(batch);
+        let sliced = parts.len() > 1;
+        for part in parts {
+            let bytes = total * part.rows.num_rows() / batch.num_rows().max(1);
+            let lane = self.lane_of(part, bytes, sliced);
+            if self.lanes[lane].rows >= HAND_OVER_ROWS || self.lanes[lane].bytes >= self.hand_over_bytes() {
+                self.start(lane, false).await?;
+            }
+        }
+        if sliced {
+            self.kept_alive += total;
+        }
+        while let Some(done) = self.jobs.try_join_next() {
+            self.settle(done).await?;
+        }
+        self.relieve().await
+    }
+
+    /// Bytes of rows and open files in memory, what slices keep alive beside them not counted.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.waiting + self.encoding
+    }
+
+    fn hand_over_bytes(&self) -> usize {
+        let target = usize::try_from(self.recipe.target_file_bytes).unwrap_or(usize::MAX);
+        HAND_OVER_BYTES.min(target)
+    }
+
+    /// Puts rows into their lane.
+    fn lane_of(&mut self, part: Part, bytes: usize, sliced: bool) -> usize {
+        let index = match self.by_key.get(&part.key) {
+            Some(index) => *index,
+            None => {
+                self.by_key.insert(part.key, self.lanes.len());
+                self.lanes.push(Lane {
+                    folder: partition_folder(self.snapshot.partition_fields(), &part.values),
+                    values: part.values,
+                    batches: Vec::new(),
+                    owned: 0,
+                    rows: 0,
+                    bytes: 0,
+                    busy: false,
+                    open: None,
+                    open_bytes: 0,
+                    upload: None,
+                });
+                self.lanes.len() - 1
+            }
+        };
+        let lane = &mut self.lanes[index];
+        lane.rows += part.rows.num_rows();
+        lane.bytes += bytes;
+        self.waiting += bytes;
+        if !sliced && lane.owned == lane.batches.len() {
+            lane.owned += 1;
+        }
+        lane.batches.push(part.rows);
+        index
+    }
+
+    /// Hands a lane's rows to the encoder; `close` completes its file too.
+    async fn start(&mut self, index: usize, close: bool) -> Result<()> {
+        while self.lanes[index].busy || self.jobs.len() >= self.parallel {
+            self.settle_next().await?;
+        }
+        let lane = &mut self.lanes[index];
+        let batches = std::mem::take(&mut lane.batches);
+        let open = lane.open.take();
+        self.waiting -= std::mem::take(&mut lane.bytes);
+        self.encoding -= std::mem::take(&mut lane.open_bytes);
+        (lane.owned, lane.rows) = (0, 0);
+        if batches.is_empty() && open.is_none() {
+            return Ok(());
+        }
+        lane.busy = true;
+        let folder = lane.folder.clone();
+        let recipe = Arc::clone(&self.recipe);
+        self.jobs.spawn_blocking(move || {
+            let (open, complete) = recipe.encode(&folder, open, &batches, close)?;
+            Ok(Done {
+                lane: index,
+                open,
+                complete,
+            })
+        });
+        Ok(())
+    }
+
+    async fn settle_next(&mut self) -> Result<()> {
+        match self.jobs.join_next().await {
+            Some(done) => self.settle(done).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes over what a job made.
+    async fn settle(&mut self, done: Result<Result<Done>, JoinError>) -> Result<()> {
+        let done = done.map_err(broken)??;
+        self.lanes[done.lane].busy = false;
+        for encoded in done.complete {
+            // Only the first can be the file that the lane had open before.
+            let upload = self.lanes[done.lane].upload.take();
+            self.store(done.lane, encoded, upload).await?;
+        }
+        let Some(mut open) = done.open else { return Ok(()) };
+        if open.ready() >= SEND_AHEAD {
+            self.send_ahead(done.lane, &mut open).await?;
+        }
+        let lane = &mut self.lanes[done.lane];
+        lane.open_bytes = open.memory();
+        self.encoding += lane.open_bytes;
+        lane.open = Some(open);
+        Ok(())
+    }
+
+    /// Stores the first part of a file whose end is not known yet.
+    async fn send_ahead(&mut self, index: usize, open: &mut Encoder) -> Result<()> {
+        let failed = |path: &str, source| Error::Store {
+            action: "write",
+            path: path.to_owned(),
+            source,
+        };
+        let lane = &mut self.lanes[index];
+        let upload = match &mut lane.upload {
+            Some(upload) => upload,
+            None => {
+                self.staged.push(open.path().to_owned());
+                let key = Path::parse(open.path()).map_err(|e| failed(open.path(), e.into()))?;
+                let started = self.store.object_store().put_multipart(&key).await;
+                let started = started.map_err(|e| failed(open.path(), e))?;
+                lane.upload
+                    .insert(WriteMultipart::new_with_chunk_size(started, SEND_AHEAD))
+            }
+        };
+        upload
+            .wait_for_capacity(4)
+            .await
+            .map_err(|e| failed(open.path(), e))?;
+        upload.put(Bytes::from(open.take()));
+        Ok(())
+    }
+
+    /// Stores a complete file in the background and notes it.
+    async fn store(&mut self, lane: usize, encoded: Encoded, upload: Option<WriteMultipart>) -> Result<()> {
+        while self.uploads.len() >= MAX_UPLOADS {
+            if let Some(stored) = self.uploads.join_next().await {
+                stored.map_err(broken)??;
+            }
+        }
+        let columns = statistics::of_file(&encoded.metadata, &self.recipe.layout.leaves, &encoded.nans);
+        let groups = encoded.metadata.row_groups();
+        self.written.rows += encoded.rows;
+        self.written.bytes += encoded.bytes;
+        self.written.files.push(DataFile {
+            path: encoded.path.clone(),
+            recorded: encoded.path.clone(),
+            bytes: encoded.bytes,
+            rows: encoded.rows,
+            spec_id: self.spec_id,
+            partition: self.lanes[lane].values.clone(),
+            columns,
+            masks: Vec::new(),
+            equality_deletes: Vec::new(),
+            sequence: None,
+            first_row_id: None,
+            split_offsets: groups
+                .iter()
+                .filter_map(|group| {
+                    let first = group.columns().first()?;
+                    Some(
+                        first
+                            .dictionary_page_offset()
+                            .unwrap_or_else(|| first.data_page_offset()),
+                    )
+                })
+                .collect(),
+        });
+        if upload.is_none() {
+            self.staged.push(encoded.path.clone());
+        }
+        let store = self.store.clone();
+        self.uploads.spawn(async move {
+            let rest = Bytes::from(encoded.rest);
+            let Some(mut upload) = upload else {
+                return store.put(&encoded.path, rest).await;
+            };
+            upload.put(rest);
+            upload.finish().await.map(|_| ()).map_err(|source| Error::Store {
+                action: "write",
+                path: encoded.path,
+                source,
+            })
+        });
+        Ok(())
+    }
+
+    /// Brings memory back below the budget.
+    async fn relieve(&mut self) -> Result<()> {
+        if self.kept_alive > self.memory_bytes / 2 {
+            self.copy_slices()?;
+        }
+        loop {
+            let too_many = self.lanes.iter().filter(|lane| lane.open.is_some()).count() > MAX_OPEN;
+            if !too_many && self.waiting + self.encoding <= self.memory_bytes {
+                return Ok(());
+            }
+            let size = |lane: &Lane| {
+                if too_many {
+                    lane.open_bytes
+                } else {
+                    lane.bytes + lane.open_bytes
+                }
+            };
+            let largest = (0..self.lanes.len())
+                .filter(|i| !self.lanes[*i].busy && size(&self.lanes[*i]) > 0)
+                .max_by_key(|i| size(&self.lanes[*i]));
+            match largest {
+                Some(index) => {
+                    let lane = &self.lanes[index];
+                    self.start(index, too_many || lane.open_bytes >= lane.bytes)
+                        .await?;
+                }
+                // All is in the hands of the encoder.
+                None if self.jobs.is_empty() => return Ok(()),
+                None => self.settle_next().await?,
+            }
+        }
+    }
+
+    /// Slices keep the batch alive that they were cut from, even if all its other rows are gone: copy
+    /// them out.
+    fn copy_slices(&mut self) -> Result<()> {
+        for lane in &mut self.lanes {
+            if lane.owned < lane.batches.len() {
+                let slices = lane.batches.split_off(lane.owned);
+                lane.batches
+                    .push(concat_batches(slices[0].schema_ref(), &slices)?);
+                lane.owned = lane.batches.len();
+            }
+        }
+        self.kept_alive = 0;
+        Ok(())
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        for index in 0..self.lanes.len() {
+            self.start(index, true).await?;
+        }
+        while !self.jobs.is_empty() {
+            self.settle_next().await?;
+        }
+        while let Some(stored) = self.uploads.join_next().await {
+            stored.map_err(broken)??;
+        }
+        Ok(())
+    }
+
+    /// After an error: waits until nothing is written any more, so that what was staged can be deleted.
+    async fn quiet_after<T>(&mut self, result: Result<T>) -> Result<T> {
+        if result.is_err() {
+            while self.jobs.join_next().await.is_some() {}
+            while self.uploads.join_next().await.is_some() {}
+            for lane in &mut self.lanes {
+                if let Some(upload) = lane.upload.take() {
+                    // The store forgets the parts, or an older part of it does later: nothing has the name.
+                    let _ = upload.abort().await;
+                }
+            }
+        }
+        result
+    }
+}
+
+/// Bytes of a batch's rows, without what its buffers hold beside them.
+fn memory(batch: &RecordBatch) -> usize {
+    let of = |column: &dyn Array| {
+        column
+            .to_data()
+            .get_slice_memory_size()
+            .unwrap_or_else(|_| column.get_array_memory_size())
+    };
+    batch.columns().iter().map(|column| of(column.as_ref())).sum()
+}
+
+/// A job that panicked or was cancelled.
+fn broken(error: JoinError) -> Error {
+    Error::Engine(Box::new(DataFusionError::Execution(format!(
+        "writing a data file stopped: {error}"
+    ))))
 }
