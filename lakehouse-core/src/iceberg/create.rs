@@ -53,7 +53,7 @@ pub(super) async fn write_hint(store: &Store, number: u64) {
 }
 
 /// The uuid of a table that this commit creates.
-pub(super) fn table_uuid(commit_id: &CommitId) -> Uuid {
+fn table_uuid(commit_id: &CommitId) -> Uuid {
     Uuid::parse_str(&commit_id.0).unwrap_or_else(|_| {
         let half = |seed: u32| u128::from(crc32fast::hash(format!("{seed}{commit_id}").as_bytes()));
         Uuid::from_u128(half(1) << 96 | half(2) << 64 | half(3) << 32 | half(4))

@@ -5,30 +5,31 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use super::create::table_uuid;
 use super::files::CONCURRENT;
 use super::load::{FOLDER, HINT, is_metadata, newest};
 use super::manifests::{read_list_of, read_manifest};
 use super::metadata::{State, TOKEN_PROPERTY};
 use super::summary::COMMIT_ID;
-use super::view::{View, open, open_snapshot};
+use super::view::{View, open_snapshot};
 use crate::error::{Error, Result};
-use crate::model::{At, CommitId, CommitInfo, Snapshot, Version};
+use crate::model::{CommitId, CommitInfo, Snapshot, Version};
 use crate::store::Store;
 
-/// The version that a commit made; for the commit that created the table, the newest.
+/// The version that a commit made after `base` was loaded.
 ///
 /// # Errors
 /// When the table cannot be read.
-pub(super) async fn find(store: &Store, commit_id: &CommitId) -> Result<Option<Arc<Snapshot>>> {
+pub(super) async fn find(
+    store: &Store,
+    commit_id: &CommitId,
+    base: &Snapshot,
+) -> Result<Option<Arc<Snapshot>>> {
+    let base = View::of(base)?;
     let state = Arc::new(newest(store).await?);
-    if state.metadata.uuid() == table_uuid(commit_id) {
-        return open(&state, &At::Latest).map(Some);
-    }
-    let made = state
-        .metadata
-        .snapshots()
-        .find(|snapshot| snapshot.summary().additional_properties.get(COMMIT_ID) == Some(&commit_id.0));
+    let made = state.metadata.snapshots().find(|snapshot| {
+        snapshot.summary().additional_properties.get(COMMIT_ID) == Some(&commit_id.0)
+            && base.metadata().snapshot_by_id(snapshot.snapshot_id()).is_none()
+    });
     match made {
         Some(snapshot) => open_snapshot(&state, Some(Arc::clone(snapshot))).map(Some),
         None => Ok(None),

@@ -106,8 +106,8 @@ impl Format for Iceberg {
         publish::publish(&self.store, base, change).await
     }
 
-    async fn find(&self, commit_id: &CommitId, _base: &Snapshot) -> Result<Option<Arc<Snapshot>>> {
-        history::find(&self.store, commit_id).await
+    async fn find(&self, commit_id: &CommitId, base: &Snapshot) -> Result<Option<Arc<Snapshot>>> {
+        history::find(&self.store, commit_id, base).await
     }
 
     async fn find_token(&self, snapshot: &Snapshot, token: &str) -> Result<Option<Version>> {
