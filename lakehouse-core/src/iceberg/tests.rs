@@ -779,3 +779,97 @@ async fn manifests_keep_paths_partitions_and_bounds_as_other_engines_expect_them
         209_i64.to_le_bytes()
     );
 }
+
+#[tokio::test]
+async fn tables_of_other_engines_are_read() {
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/foreign");
+    for (name, vectors, positions, equality) in [
+        ("pyiceberg_v2_day_bucket", false, false, false),
+        ("pyiceberg_v2_eqdel", false, false, true),
+        ("duckdb_iceberg_v2_posdel", false, true, false),
+        ("duckdb_iceberg_v3_dv", true, false, false),
+    ] {
+        let store = Store::open(&format!("{fixtures}/{name}/table")).unwrap();
+        let format = Iceberg::new(store);
+        let snapshot = format.snapshot(&At::Latest).await.unwrap();
+        assert!(!snapshot.capabilities.writable, "{name}");
+        let files: Vec<DataFile> = format
+            .files(&snapshot, Arc::new(Prune::everything()))
+            .try_collect()
+            .await
+            .unwrap();
+        let masks = format.masks(&snapshot, &files).await.unwrap();
+        let expected = std::fs::File::open(format!("{fixtures}/{name}/expected.parquet")).unwrap();
+        let expected = parquet::file::serialized_reader::SerializedFileReader::new(expected).unwrap();
+        let expected = parquet::file::reader::FileReader::metadata(&expected)
+            .file_metadata()
+            .num_rows() as u64;
+        let rows: u64 = files.iter().map(|file| file.rows).sum();
+        let masked: u64 = masks.iter().map(RowMask::len).sum();
+        if equality {
+            assert!(
+                files.iter().any(|file| !file.equality_deletes.is_empty()),
+                "{name}"
+            );
+            assert!(rows > expected, "{name}");
+        } else {
+            assert_eq!(rows - masked, expected, "{name}");
+            for (file, mask) in files.iter().zip(&masks) {
+                assert!(file.masked_rows().is_none_or(|rows| rows == mask.len()), "{name}");
+            }
+        }
+        let of_kind = |vector: bool| {
+            files
+                .iter()
+                .flat_map(|file| &file.masks)
+                .any(|mask| mask.offset.is_some() == vector)
+        };
+        assert_eq!((of_kind(true), of_kind(false)), (vectors, positions), "{name}");
+        for commit in format.history(None).await.unwrap() {
+            let old = format.snapshot(&At::Version(commit.version)).await.unwrap();
+            let told = format.changes(&old, &snapshot).await.unwrap();
+            assert!(!told.is_empty() || old.version == snapshot.version, "{name}");
+        }
+        for key in format.reachable(None).await.unwrap() {
+            let there = format.store().head(&key).await.unwrap().is_some();
+            assert!(there || key == HINT, "{name}: {key}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_version_one_table_is_read_and_rewritten_without_masks() {
+    let (bench, base) = Bench::created(2, &[]).await;
+    let mut json = bench.json(&base).await;
+    let fields = json.as_object_mut().unwrap();
+    fields.insert("format-version".into(), 1.into());
+    fields.remove("last-sequence-number");
+    let (schema, spec) = (
+        fields["schemas"][0].clone(),
+        fields["partition-specs"][0]["fields"].clone(),
+    );
+    fields.insert("schema".into(), schema);
+    fields.insert("partition-spec".into(), spec);
+    let bytes = serde_json::to_vec(&json).unwrap();
+    bench.store.put(&metadata_key(1), bytes.into()).await.unwrap();
+    let base = bench.newest().await;
+    assert!(!base.capabilities.masks && base.capabilities.writable);
+    let first = bench
+        .append(&base, vec![file("a", 0, 10), file("b", 0, 10)])
+        .await;
+    let listed = bench.list(&first).await;
+    let id = clock::new_commit_id();
+    let refused = bench.format.stage_masks(&first, vec![], &id).await;
+    assert!(matches!(refused, Err(Error::Unsupported { .. })), "{refused:?}");
+    let mut change = append(vec![file("a2", 0, 9)]);
+    change.operation = OperationKind::Delete;
+    change.removed = vec![listed[0].clone()];
+    let second = bench.publish(&first, &change).await;
+    let third = bench.append(&second, vec![file("c", 100, 1)]).await;
+    assert_eq!(names(&bench.list(&third).await), ["a2", "b", "c"]);
+    let told = bench.format.changes(&first, &third).await.unwrap();
+    assert_eq!(
+        (names(&told[0].added), names(&told[0].removed)),
+        (vec!["a2"], vec!["a"])
+    );
+}
