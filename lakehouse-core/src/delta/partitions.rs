@@ -1,0 +1,453 @@
+//! Partition columns: hidden ones (generated columns that carry our marker) and plain ones; their
+//! values as text (Delta protocol, "Partition Value Serialization").
+
+use arrow::datatypes::{DataType, Schema, TimeUnit};
+use chrono::{DateTime, NaiveDate, NaiveDateTime};
+use datafusion::scalar::ScalarValue;
+use serde_json::{Map, Value, json};
+
+use super::schema::{Column, FieldMetadata};
+use crate::error::{Error, Result};
+use crate::model::{BucketHash, PartitionField, Transform};
+
+/// Field metadata: the column is ours and hidden from users.
+const HIDDEN: &str = "lakehouse.hidden";
+/// Field metadata of a hidden column: the column that it is derived from.
+const SOURCE: &str = "lakehouse.source";
+/// Field metadata of a hidden column: how it is derived, as [`Transform`] is displayed.
+const TRANSFORM: &str = "lakehouse.transform";
+/// Field metadata: the SQL expression of a generated column.
+pub(super) const GENERATION: &str = "delta.generationExpression";
+
+/// One partition column.
+#[derive(Debug, Clone)]
+pub(super) struct PartitionColumn {
+    /// What the rest of the crate sees.
+    pub(super) field: PartitionField,
+    /// Its key in `partitionValues`.
+    pub(super) physical: String,
+    /// The type of its values.
+    pub(super) data_type: DataType,
+}
+
+/// A hidden column of a new table: name, Delta type, field metadata.
+pub(super) type HiddenColumn = (String, &'static str, FieldMetadata);
+
+/// Plans the partitioning of a new table: the partition fields with their names, and the hidden
+/// columns that carry those that are derived.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a transform that Delta has no expression for; [`Error::Invalid`] when a
+/// source column is missing or a name is taken.
+pub(super) fn plan(
+    schema: &Schema,
+    fields: &[PartitionField],
+) -> Result<(Vec<PartitionField>, Vec<HiddenColumn>)> {
+    let (mut planned, mut hidden) = (Vec::<PartitionField>::new(), Vec::<HiddenColumn>::new());
+    for field in fields {
+        let source = schema.field_with_name(&field.source).map_err(|_| {
+            let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+            Error::invalid(format!("partitioning names the column {}", field.source), "")
+                .with_hint(format!("the table's columns are {}", names.join(", ")))
+        })?;
+        let transform = match field.transform {
+            Transform::Bucket { buckets, .. } => Transform::Bucket {
+                buckets,
+                hash: BucketHash::Spark,
+            },
+            other => other,
+        };
+        let suffix = match transform {
+            Transform::Identity => {
+                check_identity(source.name(), source.data_type())?;
+                ""
+            }
+            Transform::Day => "_day",
+            Transform::Bucket { .. } => "_bucket",
+            other => {
+                return Err(Error::unsupported(
+                    format!("Delta tables cannot be partitioned by {other} of {}", field.source),
+                    "use the column itself, day(column) or bucket(N, column); or use --format iceberg",
+                ));
+            }
+        };
+        transform.result_type(source.data_type())?;
+        let name = match (suffix, field.name.as_str()) {
+            ("", _) => source.name().clone(),
+            (_, "") => format!("{}{suffix}", source.name()),
+            (_, given) => given.to_owned(),
+        };
+        if !suffix.is_empty() {
+            let lower = name.to_lowercase();
+            if schema.fields().iter().any(|f| f.name().to_lowercase() == lower) {
+                return Err(Error::invalid(
+                    format!("the partition column {name} would hide a column of that name"),
+                    "",
+                )
+                .with_hint("rename the column"));
+            }
+            let expression = expression(&transform, source.name());
+            let mut metadata = Map::new();
+            metadata.insert(GENERATION.into(), json!(expression));
+            metadata.insert(HIDDEN.into(), json!(true));
+            metadata.insert(SOURCE.into(), json!(source.name()));
+            metadata.insert(TRANSFORM.into(), json!(transform.to_string()));
+            let type_name = if transform == Transform::Day {
+                "date"
+            } else {
+                "integer"
+            };
+            hidden.push((name.clone(), type_name, metadata));
+        }
+        if planned.iter().any(|other| other.name == name) {
+            return Err(Error::invalid(format!("partitioning names {name} twice"), ""));
+        }
+        planned.push(PartitionField {
+            source: source.name().clone(),
+            transform,
+            zone_slack_days: slack(&transform, source.data_type()),
+            name,
+            field_id: 0,
+        });
+    }
+    if planned.iter().filter(|f| f.transform == Transform::Identity).count() == schema.fields().len() {
+        return Err(
+            Error::invalid("every column is a partition column; data files would be empty", "")
+                .with_hint("leave at least one column out of the partitioning"),
+        );
+    }
+    Ok((planned, hidden))
+}
+
+fn check_identity(column: &str, data_type: &DataType) -> Result<()> {
+    if data_type.is_nested()
+        || matches!(
+            data_type,
+            DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_)
+        )
+    {
+        return Err(Error::unsupported(
+            format!("Delta tables cannot be partitioned by column {column} of type {data_type}"),
+            "partition by another column",
+        ));
+    }
+    Ok(())
+}
+
+/// Days that a session zone may move a value: Spark casts zoned timestamps in its session's zone.
+fn slack(transform: &Transform, source: &DataType) -> i32 {
+    i32::from(*transform == Transform::Day && matches!(source, DataType::Timestamp(_, Some(_))))
+}
+
+/// The generation expression, as Spark evaluates it.
+fn expression(transform: &Transform, source: &str) -> String {
+    let plain = source.chars().enumerate().all(|(i, c)| {
+        c == '_' || c.is_ascii_alphabetic() || (i > 0 && c.is_ascii_digit())
+    });
+    let name = if plain {
+        source.to_owned()
+    } else {
+        format!("`{}`", source.replace('`', "``"))
+    };
+    match transform {
+        Transform::Bucket { buckets, .. } => format!("pmod(hash({name}), {buckets})"),
+        _ => format!("CAST({name} AS DATE)"),
+    }
+}
+
+/// The transform and source of a hidden column of ours; `None` for any other column, also for one
+/// whose marker does not agree with its generation expression.
+pub(super) fn hidden(column: &Column) -> Option<(Transform, &str)> {
+    let metadata = &column.metadata;
+    if metadata.get(HIDDEN) != Some(&Value::Bool(true)) {
+        return None;
+    }
+    let source = metadata.get(SOURCE)?.as_str()?;
+    let text = metadata.get(TRANSFORM)?.as_str()?;
+    let buckets = text.strip_prefix("bucket[").and_then(|rest| rest.strip_suffix(']'));
+    let transform = match buckets {
+        None if text == "day" => Transform::Day,
+        None => return None,
+        Some(count) => Transform::Bucket {
+            buckets: count.parse().ok().filter(|count| *count > 0)?,
+            hash: BucketHash::Spark,
+        },
+    };
+    (metadata.get(GENERATION)?.as_str()? == expression(&transform, source)).then_some((transform, source))
+}
+
+/// The partition columns of a loaded table, in order.
+///
+/// # Errors
+/// [`Error::Invalid`] when a partition column is not a column of the table.
+pub(super) fn load(columns: &[Column], partition_columns: &[String]) -> Result<Vec<PartitionColumn>> {
+    let find = |name: &str| columns.iter().find(|column| column.field.name() == name);
+    partition_columns
+        .iter()
+        .map(|name| {
+            let column = find(name).ok_or_else(|| {
+                Error::invalid(
+                    format!("the partition column {name} is not a column of the table"),
+                    "metaData of the Delta log",
+                )
+            })?;
+            let derived = hidden(column).and_then(|(transform, source)| Some((transform, find(source)?)));
+            let (transform, source) = derived.unwrap_or((Transform::Identity, column));
+            Ok(PartitionColumn {
+                field: PartitionField {
+                    source: source.field.name().clone(),
+                    transform,
+                    name: name.clone(),
+                    field_id: 0,
+                    zone_slack_days: slack(&transform, source.field.data_type()),
+                },
+                physical: column.physical.clone(),
+                data_type: column.field.data_type().clone(),
+            })
+        })
+        .collect()
+}
+
+/// A partition value as text; `None` is NULL. An empty string is NULL too, says the protocol.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a type that partition values cannot have.
+pub(super) fn render(value: &ScalarValue, column: &str) -> Result<Option<String>> {
+    if value.is_null() {
+        return Ok(None);
+    }
+    let out_of_range = || {
+        Error::invalid(
+            format!("the partition value {value} of {column} is out of range"),
+            "",
+        )
+    };
+    Ok(Some(match value {
+        ScalarValue::Utf8(Some(v)) | ScalarValue::LargeUtf8(Some(v)) | ScalarValue::Utf8View(Some(v)) => {
+            if v.is_empty() {
+                return Ok(None);
+            }
+            v.clone()
+        }
+        ScalarValue::Date32(Some(days)) => date(*days).ok_or_else(out_of_range)?.to_string(),
+        ScalarValue::TimestampMicrosecond(Some(micros), zone) => {
+            let instant = DateTime::from_timestamp_micros(*micros).ok_or_else(out_of_range)?;
+            match zone {
+                Some(_) => instant.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string(),
+                None => instant.format("%Y-%m-%d %H:%M:%S%.6f").to_string(),
+            }
+        }
+        ScalarValue::Dictionary(_, inner) => return render(inner, column),
+        ScalarValue::Boolean(_)
+        | ScalarValue::Int8(_)
+        | ScalarValue::Int16(_)
+        | ScalarValue::Int32(_)
+        | ScalarValue::Int64(_)
+        | ScalarValue::Float32(_)
+        | ScalarValue::Float64(_) => value.to_string(),
+        ScalarValue::Decimal128(Some(unscaled), _, scale) => decimal_text(*unscaled, *scale),
+        other => {
+            return Err(Error::unsupported(
+                format!(
+                    "partition column {column} has the type {}, which Delta cannot partition by",
+                    other.data_type()
+                ),
+                "partition by another column",
+            ));
+        }
+    }))
+}
+
+/// Reads a partition value.
+///
+/// # Errors
+/// [`Error::Invalid`] when the text is not a value of the type.
+pub(super) fn parse(text: Option<&str>, data_type: &DataType, column: &str) -> Result<ScalarValue> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(ScalarValue::try_from(data_type)?);
+    };
+    let broken = || {
+        Error::invalid(
+            format!("the partition value {text:?} of column {column} is not a {data_type}"),
+            "the Delta log",
+        )
+    };
+    Ok(match data_type {
+        DataType::Date32 => {
+            let day: NaiveDate = text.get(..10).unwrap_or(text).parse().map_err(|_| broken())?;
+            ScalarValue::Date32(Some(days(day).ok_or_else(broken)?))
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, zone) => {
+            let (micros, _) = instant(text).ok_or_else(broken)?;
+            ScalarValue::TimestampMicrosecond(Some(micros), zone.clone())
+        }
+        DataType::Binary => ScalarValue::Binary(Some(unescape(text))),
+        DataType::Boolean => ScalarValue::Boolean(Some(text.parse().map_err(|_| broken())?)),
+        other => ScalarValue::try_from_string(text.to_owned(), other).map_err(|_| broken())?,
+    })
+}
+
+/// Microseconds since 1970 UTC of an ISO 8601 or SQL timestamp (no zone means UTC), and how many
+/// digits of the second's fraction the text gives.
+pub(super) fn instant(text: &str) -> Option<(i64, usize)> {
+    let digits = text.split_once('.').map_or(0, |(_, rest)| {
+        rest.bytes().take_while(u8::is_ascii_digit).count()
+    });
+    if let Ok(zoned) = DateTime::parse_from_rfc3339(text) {
+        return Some((zoned.timestamp_micros(), digits));
+    }
+    for format in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.fZ"] {
+        if let Ok(naive) = NaiveDateTime::parse_from_str(text, format) {
+            return Some((naive.and_utc().timestamp_micros(), digits));
+        }
+    }
+    let day: NaiveDate = text.parse().ok()?;
+    Some((i64::from(days(day)?) * 86_400_000_000, digits))
+}
+
+/// The date that is so many days after 1970-01-01.
+pub(super) fn date(days: i32) -> Option<NaiveDate> {
+    NaiveDate::from_num_days_from_ce_opt(days.checked_add(719_163)?)
+}
+
+/// Days since 1970-01-01.
+pub(super) fn days(date: NaiveDate) -> Option<i32> {
+    i32::try_from(date.signed_duration_since(NaiveDate::default()).num_days()).ok()
+}
+
+/// A decimal in plain notation: `-0.05`, `12.30`.
+pub(super) fn decimal_text(unscaled: i128, scale: i8) -> String {
+    let digits = unscaled.unsigned_abs().to_string();
+    let scale = usize::try_from(scale).unwrap_or(0);
+    let sign = if unscaled < 0 { "-" } else { "" };
+    if scale == 0 {
+        return format!("{sign}{digits}");
+    }
+    let padded = format!("{digits:0>width$}", width = scale + 1);
+    let (whole, fraction) = padded.split_at(padded.len() - scale);
+    format!("{sign}{whole}.{fraction}")
+}
+
+/// Binary partition values are written as characters, control ones as `\u0001`.
+fn unescape(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("\\u") {
+        bytes.extend(&rest.as_bytes()[..at]);
+        let code = rest.get(at + 2..at + 6).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match code {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &rest[at + 6..];
+            }
+            None => {
+                bytes.extend(b"\\u");
+                rest = &rest[at + 2..];
+            }
+        }
+    }
+    bytes.extend(rest.as_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::datatypes::Field;
+
+    fn field(source: &str, transform: Transform) -> PartitionField {
+        PartitionField {
+            source: source.into(),
+            transform,
+            name: String::new(),
+            field_id: 0,
+            zone_slack_days: 0,
+        }
+    }
+
+    #[test]
+    fn values_survive_the_way_through_text() {
+        let values = [
+            ScalarValue::Utf8(Some("a/b=c d".into())),
+            ScalarValue::Utf8(None),
+            ScalarValue::Int32(Some(-7)),
+            ScalarValue::Int64(Some(i64::MIN)),
+            ScalarValue::Boolean(Some(true)),
+            ScalarValue::Float64(Some(0.1)),
+            ScalarValue::Date32(Some(-1)),
+            ScalarValue::Date32(Some(15_706)),
+            ScalarValue::TimestampMicrosecond(Some(-1), Some("UTC".into())),
+            ScalarValue::TimestampMicrosecond(Some(1_357_034_400_000_000), None),
+            ScalarValue::Decimal128(Some(-5), 10, 2),
+            ScalarValue::Decimal128(Some(12_345_678_901_234_567_890_123_456_789), 38, 4),
+        ];
+        for value in values {
+            let text = render(&value, "c").unwrap();
+            assert_eq!(parse(text.as_deref(), &value.data_type(), "c").unwrap(), value, "{text:?}");
+        }
+        assert_eq!(
+            render(&ScalarValue::Date32(Some(15_706)), "c").unwrap().unwrap(),
+            "2013-01-01"
+        );
+        assert_eq!(render(&ScalarValue::Utf8(Some(String::new())), "c").unwrap(), None);
+    }
+
+    #[test]
+    fn a_value_of_another_type_names_the_column() {
+        let error = parse(Some("x"), &DataType::Int32, "region").unwrap_err();
+        assert!(error.to_string().contains("region"), "{error}");
+        assert!(parse(Some("2013-13-01"), &DataType::Date32, "d").is_err());
+        let ntz = DataType::Timestamp(TimeUnit::Microsecond, None);
+        assert!(parse(Some("yesterday"), &ntz, "t").is_err());
+    }
+
+    #[test]
+    fn zones_and_spellings_of_an_instant_agree() {
+        let same = [
+            "2013-01-01T05:00:00Z",
+            "2013-01-01T00:00:00-05:00",
+            "2013-01-01 05:00:00",
+            "2013-01-01T05:00:00.000",
+        ];
+        for text in same {
+            assert_eq!(instant(text).unwrap().0, 1_357_016_400_000_000, "{text}");
+        }
+        assert_eq!(instant("2013-01-01T05:00:00.123456Z").unwrap().1, 6);
+        assert_eq!(instant("2013-01-01").unwrap().0, 1_356_998_400_000_000);
+    }
+
+    #[test]
+    fn a_transform_that_delta_lacks_is_refused_with_those_it_has() {
+        let schema = Schema::new(vec![
+            Field::new("a", DataType::Int64, true),
+            Field::new("b", DataType::Utf8, true),
+        ]);
+        let error = plan(&schema, &[field("b", Transform::Truncate(3))]).unwrap_err();
+        assert!(error.hint().unwrap().contains("bucket"), "{error}");
+        let error = plan(&schema, &[field("zz", Transform::Identity)]).unwrap_err();
+        assert!(error.hint().unwrap().contains("a, b"), "{error}");
+    }
+
+    #[test]
+    fn the_marker_counts_only_with_the_expression_that_it_stands_for() {
+        let column = |expression: &str| Column {
+            field: Field::new("ts_day", DataType::Date32, true),
+            physical: "ts_day".into(),
+            metadata: [
+                (GENERATION.to_owned(), json!(expression)),
+                (HIDDEN.to_owned(), json!(true)),
+                (SOURCE.to_owned(), json!("ts")),
+                (TRANSFORM.to_owned(), json!("day")),
+            ]
+            .into_iter()
+            .collect(),
+        };
+        assert_eq!(hidden(&column("CAST(ts AS DATE)")), Some((Transform::Day, "ts")));
+        assert_eq!(hidden(&column("CAST(other AS DATE)")), None);
+        let bucket = Transform::Bucket {
+            buckets: 4,
+            hash: BucketHash::Spark,
+        };
+        assert_eq!(expression(&bucket, "my id"), "pmod(hash(`my id`), 4)");
+    }
+}
