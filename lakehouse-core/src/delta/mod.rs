@@ -1,21 +1,172 @@
 //! Delta Lake behind the door: log, actions, checkpoints, deletion vectors, protocol features, publish.
+//!
+//! Reading the log is the kernel's work ([`kernel`]), writing it ours ([`publish`], [`checkpoint`]).
+//! Section names in comments are those of Delta's `PROTOCOL.md`.
 
-use crate::store::Store;
+mod actions;
+mod changes;
+mod checkpoint;
+mod create;
+mod files;
+mod footer;
+mod kernel;
+mod load;
+mod log;
+mod partitions;
+mod protocol;
+mod publish;
+mod reachable;
+mod schema;
+mod state;
+mod stats;
+mod vectors;
+mod z85;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+use crate::error::{Error, Result};
+use crate::format::{Format, Outcome};
+use crate::model::{
+    At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, RowMask, Snapshot, Version,
+};
+use crate::store::{Created, Store};
+use state::State;
 
 /// A Delta table: `_delta_log/N.json` is created if absent.
 #[derive(Debug, Clone)]
 pub struct Delta {
     store: Store,
+    /// The newest version seen: loading a later one reads only what came after it.
+    newest: Arc<Mutex<Option<Arc<Snapshot>>>>,
 }
 
 impl Delta {
     /// The table at this store's root, whether it exists yet or not.
     pub fn new(store: Store) -> Self {
-        Self { store }
+        Self {
+            store,
+            newest: Arc::default(),
+        }
     }
 
     /// The store it lives in.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The outcome of a log entry that has just been created. Once it is there, failing to read it back
+    /// is no failure of the commit: the caller then looks for it.
+    async fn created(&self, version: u64, created: Created) -> Outcome {
+        match created {
+            Created::Exists => return Outcome::Lost,
+            Created::Unknown(error) => return Outcome::Unknown(error),
+            Created::Yes => {}
+        }
+        let mut attempts = 3;
+        let snapshot = loop {
+            attempts -= 1;
+            match self.load(Some(version)).await {
+                Ok(snapshot) => break snapshot,
+                Err(Error::Store { .. }) if attempts > 0 => {}
+                Err(error) => return Outcome::Unknown(error),
+            }
+        };
+        if let Err(error) = checkpoint::maybe_write(&self.store, &snapshot).await {
+            tracing::warn!(version, %error, "no checkpoint was written; the next interval tries again");
+        }
+        Outcome::Committed(snapshot)
+    }
+}
+
+#[async_trait]
+impl Format for Delta {
+    fn name(&self) -> &'static str {
+        "delta"
+    }
+
+    async fn create(&self, definition: &Definition, commit_id: &CommitId) -> Result<Outcome> {
+        let entry = create::first_entry(definition, commit_id)?;
+        if create::exists(&self.store).await? {
+            return Ok(Outcome::Lost);
+        }
+        let created = self.store.create(&log::commit_key(0), entry.into()).await?;
+        Ok(self.created(0, created).await)
+    }
+
+    async fn snapshot(&self, at: &At) -> Result<Arc<Snapshot>> {
+        self.load_at(at).await
+    }
+
+    fn files(&self, snapshot: &Arc<Snapshot>, prune: Arc<Prune>) -> BoxStream<'static, Result<DataFile>> {
+        files::stream(self.store.clone(), Arc::clone(snapshot), prune)
+    }
+
+    async fn masks(&self, _: &Snapshot, files: &[DataFile]) -> Result<Vec<RowMask>> {
+        vectors::read(&self.store, files).await
+    }
+
+    async fn stage_masks(
+        &self,
+        snapshot: &Snapshot,
+        masks: Vec<(DataFile, RowMask)>,
+        operation: &CommitId,
+    ) -> Result<(Vec<DataFile>, Vec<String>)> {
+        State::of(snapshot)?.check_writable()?;
+        if !snapshot.capabilities.masks {
+            return Err(Error::unsupported(
+                "rows of this Delta table cannot be masked: it has no deletion vectors",
+                "rewrite the files instead",
+            ));
+        }
+        vectors::stage(&self.store, masks, operation).await
+    }
+
+    async fn changes(&self, base: &Snapshot, upto: &Snapshot) -> Result<Vec<Change>> {
+        changes::between(&self.store, base, upto).await
+    }
+
+    async fn publish(&self, base: &Arc<Snapshot>, change: &Change) -> Result<Outcome> {
+        let restored = match change.restore {
+            Some(version) => Some(self.load_at(&At::Version(version)).await?),
+            None => None,
+        };
+        let entry = publish::entry(&self.store, base, change, restored.as_deref()).await?;
+        let version = base.state + 1;
+        let created = self
+            .store
+            .create(&log::commit_key(version), entry.into())
+            .await?;
+        Ok(self.created(version, created).await)
+    }
+
+    async fn find(&self, commit_id: &CommitId, base: &Snapshot) -> Result<Option<Arc<Snapshot>>> {
+        match changes::find(&self.store, commit_id, base.state).await? {
+            Some(version) => self.load(Some(version)).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn find_token(&self, snapshot: &Snapshot, token: &str) -> Result<Option<Version>> {
+        let replay = &State::of(snapshot)?.replay;
+        replay.application(&self.store, publish::application(token)).await
+    }
+
+    async fn history(&self, limit: Option<usize>) -> Result<Vec<CommitInfo>> {
+        let newest = self.load(None).await?;
+        changes::history(&self.store, newest.state, limit.unwrap_or(usize::MAX)).await
+    }
+
+    async fn reachable(&self, keep: Option<&[Version]>) -> Result<BTreeSet<String>> {
+        match keep {
+            None => reachable::everything(self).await,
+            Some(versions) => reachable::of_versions(self, versions).await,
+        }
     }
 }

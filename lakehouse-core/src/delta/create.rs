@@ -1,0 +1,160 @@
+//! The first version of a table.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::actions::{Action, Metadata, Protocol};
+use super::publish::{ENGINE, render_commit};
+use super::{log, partitions, protocol, schema};
+use crate::error::{Error, Result};
+use crate::model::{CommitId, Definition};
+use crate::store::{Store, clock};
+
+/// Whether the folder has a log already: then the table exists, even where its first entries were
+/// cleaned up.
+pub(super) async fn exists(store: &Store) -> Result<bool> {
+    let files = store.list(log::FOLDER).await?;
+    Ok(files.iter().any(|file| log::file_version(&file.path).is_some()))
+}
+
+/// The log entry of version 0.
+///
+/// # Errors
+/// [`Error::Unsupported`] when the definition asks for what Delta, or this writer, does not have.
+pub(super) fn first_entry(definition: &Definition, commit_id: &CommitId) -> Result<Vec<u8>> {
+    if let Some(version) = definition.format_version {
+        return Err(Error::unsupported(
+            format!("Delta tables have no format version {version}"),
+            "leave the format version out; table features are chosen by what the table needs",
+        ));
+    }
+    check_names(definition)?;
+    let (fields, hidden) = partitions::plan(&definition.schema, &definition.partition_fields)?;
+    let schema_string = schema::render(&definition.schema, &hidden)?;
+    let mut configuration = definition.properties.clone();
+    check_properties(&configuration)?;
+    let vectors = configuration
+        .entry(protocol::ENABLE_VECTORS.into())
+        .or_insert_with(|| "true".into())
+        .eq_ignore_ascii_case("true");
+    let now = clock::now_ms();
+    let metadata = Metadata {
+        id: clock::new_commit_id().0,
+        schema_string,
+        partition_columns: fields.into_iter().map(|field| field.name).collect(),
+        configuration,
+        created_time: Some(now),
+        ..Metadata::default()
+    };
+    let protocol = protocol_for(definition, vectors, !hidden.is_empty());
+    let columns = schema::parse(&metadata.schema_string, protocol::mapping(&metadata)?)?;
+    if let Some(refusal) = protocol::refusal(&protocol, &metadata, &columns) {
+        return Err((&refusal).into());
+    }
+    let info = commit_info(&metadata, commit_id, now);
+    render_commit(
+        info,
+        vec![
+            Action {
+                protocol: Some(protocol),
+                ..Action::default()
+            },
+            Action {
+                meta_data: Some(metadata),
+                ..Action::default()
+            },
+        ],
+    )
+}
+
+fn protocol_for(definition: &Definition, vectors: bool, generated: bool) -> Protocol {
+    let mut both = Vec::new();
+    if vectors {
+        both.push(protocol::DELETION_VECTORS.to_owned());
+    }
+    if schema::uses_timestamp_ntz(&definition.schema) {
+        both.push(protocol::TIMESTAMP_NTZ.to_owned());
+    }
+    let mut writer = both.clone();
+    writer.extend(["appendOnly".to_owned(), "invariants".to_owned()]);
+    if generated {
+        writer.push(protocol::GENERATED_COLUMNS.to_owned());
+    }
+    Protocol {
+        // A table that readers need no feature for stays readable by the oldest of them.
+        min_reader_version: if both.is_empty() { 1 } else { 3 },
+        min_writer_version: 7,
+        reader_features: (!both.is_empty()).then_some(both),
+        writer_features: Some(writer),
+    }
+}
+
+/// Delta compares column names without regard to case.
+fn check_names(definition: &Definition) -> Result<()> {
+    let mut seen = BTreeMap::new();
+    for field in definition.schema.fields() {
+        if field.name().is_empty() {
+            return Err(Error::invalid("a column has no name", ""));
+        }
+        if field.name().contains([' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '=']) {
+            return Err(Error::invalid(
+                format!("the column name {:?} has a character that Delta does not allow", field.name()),
+                "",
+            )
+            .with_hint("rename it without any of space , ; { } ( ) = tab newline, or use --format iceberg"));
+        }
+        if let Some(other) = seen.insert(field.name().to_lowercase(), field.name()) {
+            return Err(Error::invalid(
+                format!("the columns {other} and {} differ only in case", field.name()),
+                "",
+            )
+            .with_hint("rename one of them"));
+        }
+    }
+    if definition.schema.fields().is_empty() {
+        return Err(Error::invalid("the table has no columns", "").with_hint("give it at least one"));
+    }
+    Ok(())
+}
+
+/// Properties that ask for a feature which we do not write.
+fn check_properties(properties: &BTreeMap<String, String>) -> Result<()> {
+    let asks = |key: &str, value: &str| {
+        let on = value.eq_ignore_ascii_case("true");
+        key.starts_with("delta.feature.")
+            || matches!(key, "delta.minReaderVersion" | "delta.minWriterVersion")
+            || (key == "delta.checkpointPolicy" && value != "classic")
+            || (on
+                && (key.starts_with("delta.enableIcebergCompat")
+                    || matches!(
+                        key,
+                        "delta.enableRowTracking" | "delta.enableInCommitTimestamps" | "delta.enableTypeWidening"
+                    )))
+    };
+    match properties.iter().find(|(key, value)| asks(key, value)) {
+        Some((key, _)) => Err(Error::unsupported(
+            format!("the property {key} asks for a Delta feature that is not written"),
+            "leave the property out",
+        )),
+        None => Ok(()),
+    }
+}
+
+fn commit_info(metadata: &Metadata, commit_id: &CommitId, now: i64) -> Map<String, Value> {
+    let text = |value: Value| Value::from(value.to_string());
+    let parameters = json!({
+        "isManaged": "false",
+        "partitionBy": text(json!(metadata.partition_columns)),
+        "properties": text(json!(metadata.configuration)),
+    });
+    let mut info = Map::new();
+    info.insert("timestamp".into(), json!(now));
+    info.insert("operation".into(), json!("CREATE TABLE"));
+    info.insert("operationParameters".into(), parameters);
+    info.insert("isBlindAppend".into(), json!(true));
+    info.insert("operationMetrics".into(), json!({}));
+    info.insert("engineInfo".into(), json!(ENGINE));
+    info.insert("txnId".into(), json!(commit_id.0));
+    info
+}

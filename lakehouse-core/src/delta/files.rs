@@ -1,0 +1,210 @@
+//! `add` actions as data files and back; the stream of a version's files.
+
+use std::sync::Arc;
+
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt, stream};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::sync::mpsc::Receiver;
+
+use super::actions::{AddFile, RemoveFile};
+use super::state::State;
+use super::{footer, partitions, stats, vectors};
+use crate::error::{Error, Result};
+use crate::model::{DataFile, Prune, Snapshot};
+use crate::store::Store;
+
+/// What is written as it is in a path; everything else is percent-encoded, the percent sign included.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'/')
+    .remove(b'=')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b'@');
+
+/// Footers read at the same time, for files whose `add` does not count their rows.
+const CONCURRENT_FOOTERS: usize = 8;
+
+/// A data file of the log, and whether its `add` says how many rows it has.
+pub(super) struct Found {
+    pub(super) file: DataFile,
+    pub(super) rows_known: bool,
+}
+
+impl State {
+    /// The data file of an `add`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when a value cannot be read; [`Error::Denied`] when it lies outside the table.
+    pub(super) fn data_file(&self, add: &AddFile, store: &Store) -> Result<Found> {
+        let broken = |what: &str| Error::invalid(format!("the file {:?} {what}", add.path), "the Delta log");
+        let statistics = stats::parse(add.stats.as_deref(), &self.data_fields());
+        let partition: Result<Vec<_>> = self
+            .partitions
+            .iter()
+            .map(|column| {
+                let text = add.partition_values.get(&column.physical).and_then(Option::as_deref);
+                partitions::parse(text, &column.data_type, &column.field.name)
+            })
+            .collect();
+        let masks = match &add.deletion_vector {
+            Some(vector) => vec![vectors::mask_ref(vector, store)?],
+            None => Vec::new(),
+        };
+        Ok(Found {
+            rows_known: statistics.rows.is_some(),
+            file: DataFile {
+                path: store.relative_encoded(&add.path)?,
+                recorded: add.path.clone(),
+                bytes: u64::try_from(add.size).map_err(|_| broken("has a negative size"))?,
+                rows: statistics.rows.unwrap_or(0),
+                spec_id: 0,
+                partition: partition?,
+                columns: statistics.columns,
+                masks,
+                equality_deletes: Vec::new(),
+                sequence: None,
+                first_row_id: None,
+                split_offsets: Vec::new(),
+            },
+        })
+    }
+
+    /// The `add` of a file that is part of the table, as it is recorded, with the mask it has now.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a partition value that cannot be written.
+    pub(super) fn add(&self, file: &DataFile, now_ms: i64, data_change: bool) -> Result<AddFile> {
+        if file.partition.len() != self.partitions.len() {
+            return Err(Error::invalid(
+                format!(
+                    "the file has {} partition values, the table {} partition columns",
+                    file.partition.len(),
+                    self.partitions.len()
+                ),
+                &file.path,
+            ));
+        }
+        let partition_values: Result<_> = self
+            .partitions
+            .iter()
+            .zip(&file.partition)
+            .map(|(column, value)| {
+                Ok((
+                    column.physical.clone(),
+                    partitions::render(value, &column.field.name)?,
+                ))
+            })
+            .collect();
+        let too_large = |_| Error::invalid("the file is too large for the Delta log", &file.path);
+        let limit = self
+            .number("delta.dataSkippingNumIndexedCols")
+            .unwrap_or(stats::INDEXED_COLUMNS);
+        Ok(AddFile {
+            path: file.recorded.clone(),
+            partition_values: partition_values?,
+            size: file.bytes.try_into().map_err(too_large)?,
+            modification_time: now_ms,
+            data_change,
+            stats: Some(stats::render(file, &self.data_fields(), limit)),
+            deletion_vector: vectors::descriptor(file)?,
+            ..AddFile::default()
+        })
+    }
+
+    /// The `add` of a new file.
+    ///
+    /// # Errors
+    /// As [`State::add`].
+    pub(super) fn add_new(&self, file: &DataFile, now_ms: i64, data_change: bool) -> Result<AddFile> {
+        Ok(AddFile {
+            path: utf8_percent_encode(&file.path, ENCODED).to_string(),
+            ..self.add(file, now_ms, data_change)?
+        })
+    }
+
+    /// The `remove` of a file that is part of the table, with the mask it had.
+    ///
+    /// # Errors
+    /// As [`State::add`].
+    pub(super) fn remove(&self, file: &DataFile, now_ms: i64, data_change: bool) -> Result<RemoveFile> {
+        Ok(self.add(file, now_ms, data_change)?.removal(now_ms, data_change))
+    }
+}
+
+/// The files of a version that may hold matching rows, as the log is read.
+pub(super) fn stream(
+    store: Store,
+    snapshot: Arc<Snapshot>,
+    prune: Arc<Prune>,
+) -> BoxStream<'static, Result<DataFile>> {
+    // The reading starts when the stream is first polled: only then is there a runtime for certain.
+    let reading: Option<Receiver<_>> = None;
+    stream::try_unfold((store, snapshot, prune, reading), |(store, snapshot, prune, reading)| async {
+        let state = State::of(&snapshot)?;
+        let mut reading = reading.unwrap_or_else(|| state.replay.files(&store));
+        let Some(batch) = reading.recv().await else {
+            return Ok::<_, Error>(None);
+        };
+        let files = prune_batch(state, &snapshot, &store, &prune, batch?).await?;
+        let files = stream::iter(files.into_iter().map(Ok));
+        Ok(Some((files, (store, snapshot, prune, Some(reading)))))
+    })
+    .try_flatten()
+    .boxed()
+}
+
+async fn prune_batch(
+    state: &State,
+    snapshot: &Snapshot,
+    store: &Store,
+    prune: &Prune,
+    batch: Vec<AddFile>,
+) -> Result<Vec<DataFile>> {
+    let mut known = Vec::with_capacity(batch.len());
+    let mut files = Vec::with_capacity(batch.len());
+    for add in &batch {
+        let found = state.data_file(add, store)?;
+        known.push(found.rows_known);
+        files.push(found.file);
+    }
+    let keep = prune.keep_files(snapshot, &files)?;
+    let kept = files.into_iter().zip(known).zip(keep).filter(|(_, keep)| *keep);
+    stream::iter(kept.map(|((file, rows_known), _)| Found { file, rows_known }))
+        .map(|found| complete(store, found))
+        .buffered(CONCURRENT_FOOTERS)
+        .try_collect()
+        .await
+}
+
+/// The file with its number of rows, read from its footer where the log does not say.
+pub(super) async fn complete(store: &Store, found: Found) -> Result<DataFile> {
+    let mut file = found.file;
+    if !found.rows_known {
+        file.rows = footer::rows(store, &file.path, file.bytes).await?;
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delta::tests::memory;
+
+    #[test]
+    fn keys_survive_the_way_through_the_log() {
+        let store = memory();
+        for key in ["a.parquet", "d=2013-01-01/x y.parquet", "r=100%25/ä?#'.parquet", "a:b/c+d.parquet"] {
+            let encoded = utf8_percent_encode(key, ENCODED).to_string();
+            assert_eq!(store.relative_encoded(&encoded).unwrap(), key, "{encoded}");
+        }
+        assert_eq!(
+            utf8_percent_encode("r=a%20b/c.parquet", ENCODED).to_string(),
+            "r=a%2520b/c.parquet"
+        );
+    }
+}

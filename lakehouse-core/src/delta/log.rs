@@ -1,0 +1,217 @@
+//! The log folder: names, log entries, when a version was committed, what is wrong with a broken log
+//! (Delta protocol, "Delta Log Entries").
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use super::actions::{self, Action};
+use crate::error::{Error, Result};
+use crate::store::{Listed, Store};
+
+/// The folder of the log.
+pub(super) const FOLDER: &str = "_delta_log/";
+/// Names the newest checkpoint.
+pub(super) const LAST_CHECKPOINT: &str = "_delta_log/_last_checkpoint";
+/// Log entries larger than this are read from their beginning first when only their `commitInfo` counts.
+const BEGINNING: u64 = 64 * 1024;
+
+/// Key of the log entry of a version.
+pub(super) fn commit_key(version: u64) -> String {
+    format!("{FOLDER}{version:020}.json")
+}
+
+/// Key of the single-file checkpoint of a version.
+pub(super) fn checkpoint_key(version: u64) -> String {
+    format!("{FOLDER}{version:020}.checkpoint.parquet")
+}
+
+/// The version of a log entry's key; `None` for any other key.
+pub(super) fn commit_version(key: &str) -> Option<u64> {
+    let digits = key.strip_prefix(FOLDER)?.strip_suffix(".json")?;
+    number(digits)
+}
+
+/// The version that a file of the log belongs to: log entries, checkpoints and their parts, checksums.
+pub(super) fn file_version(key: &str) -> Option<u64> {
+    number(key.strip_prefix(FOLDER)?.split('.').next()?)
+}
+
+fn number(digits: &str) -> Option<u64> {
+    let sound = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
+    sound.then(|| digits.parse().ok()).flatten()
+}
+
+/// Whether a key is (part of) a checkpoint.
+pub(super) fn is_checkpoint(key: &str) -> bool {
+    file_version(key).is_some() && key.contains(".checkpoint.")
+}
+
+/// Reads a log entry; `None` if it is not there.
+pub(super) async fn read(store: &Store, version: u64) -> Result<Option<Vec<Action>>> {
+    let key = commit_key(version);
+    match store.get_opt(&key).await? {
+        Some(bytes) => actions::parse(&bytes, &key).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// What a log entry says about itself.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    /// Its `commitInfo`, which writers may leave out.
+    pub(super) info: Map<String, Value>,
+    /// When it was committed, in milliseconds since 1970 UTC: the time inside the commit if the table
+    /// keeps one, else the writer's, else the file's.
+    pub(super) timestamp_ms: i64,
+}
+
+impl Entry {
+    /// A text of the `commitInfo`.
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        self.info.get(key).and_then(Value::as_str)
+    }
+}
+
+/// Reads what a log entry says about itself; `None` if it is not there.
+pub(super) async fn entry(store: &Store, version: u64) -> Result<Option<Entry>> {
+    let key = commit_key(version);
+    let Some(file) = store.head(&key).await? else {
+        return Ok(None);
+    };
+    let mut info = None;
+    if file.bytes > BEGINNING {
+        let bytes = store.get_range(&key, 0..BEGINNING).await?;
+        info = actions::parse_commit_info(&bytes, false, &key)?;
+    }
+    if info.is_none() {
+        info = actions::parse_commit_info(&store.get(&key).await?, true, &key)?;
+    }
+    let info = info.flatten().unwrap_or_default();
+    let time = |key: &str| info.get(key).and_then(Value::as_i64);
+    Ok(Some(Entry {
+        timestamp_ms: time("inCommitTimestamp")
+            .or_else(|| time("timestamp"))
+            .unwrap_or(file.modified_ms),
+        info,
+    }))
+}
+
+/// When a version was committed, also where its log entry is gone and only a checkpoint is left.
+pub(super) async fn timestamp(store: &Store, version: u64) -> Result<i64> {
+    if let Some(entry) = entry(store, version).await? {
+        return Ok(entry.timestamp_ms);
+    }
+    let files = store.list(&format!("{FOLDER}{version:020}.")).await?;
+    Ok(files.first().map_or(0, |file| file.modified_ms))
+}
+
+/// The versions whose log entries are there.
+pub(super) async fn commits(store: &Store) -> Result<BTreeSet<u64>> {
+    let files = store.list(FOLDER).await?;
+    Ok(files.iter().filter_map(|file| commit_version(&file.path)).collect())
+}
+
+/// What is wrong, once loading a version has failed with `error`: no table, no such version, a gap, a
+/// broken file. `error` itself where nothing better is found.
+pub(super) async fn explain(store: &Store, version: Option<u64>, error: Error) -> Error {
+    if !matches!(error, Error::Invalid { .. } | Error::NotFound { .. }) {
+        return error;
+    }
+    match diagnose(store, version).await {
+        Ok(None) => error,
+        Ok(Some(better)) | Err(better) => better,
+    }
+}
+
+async fn diagnose(store: &Store, version: Option<u64>) -> Result<Option<Error>> {
+    let files = store.list(FOLDER).await?;
+    let commits: BTreeSet<u64> = files.iter().filter_map(|file| commit_version(&file.path)).collect();
+    let checkpoints: BTreeSet<u64> = files
+        .iter()
+        .filter(|file| is_checkpoint(&file.path))
+        .filter_map(|file| file_version(&file.path))
+        .collect();
+    let Some(newest) = commits.last().max(checkpoints.last()).copied() else {
+        return Ok(Some(
+            Error::not_found("a Delta table", store.location())
+                .with_hint("check the location; `lake create --format delta` makes a new table"),
+        ));
+    };
+    let target = version.unwrap_or(newest);
+    let missing = |hint: String| {
+        Ok(Some(
+            Error::not_found(format!("version {target}"), store.location()).with_hint(hint),
+        ))
+    };
+    if target > newest {
+        return missing(format!("the newest version is {newest}"));
+    }
+    let start = checkpoints.range(..=target).next_back().copied();
+    if start.is_none() && !commits.contains(&0) {
+        let oldest = checkpoints.first().map_or_else(String::new, |oldest| {
+            format!("; the oldest that can be read is {oldest}")
+        });
+        return missing(format!("its log entries were cleaned up{oldest}"));
+    }
+    let first = start.map_or(0, |version| version + 1);
+    if let Some(gap) = (first..=target).find(|version| !commits.contains(version)) {
+        return Ok(Some(
+            Error::invalid(
+                format!("version {target} cannot be read: the log entry of version {gap} is missing"),
+                commit_key(gap),
+            )
+            .with_hint(format!(
+                "restore the file from a backup; versions before {gap} can be read"
+            )),
+        ));
+    }
+    for version in first..=target {
+        if let Some(actions) = read(store, version).await? {
+            let known = |action: &Action| action.protocol.is_some() || action.meta_data.is_some();
+            if version == 0 && !actions.iter().any(known) {
+                return Ok(Some(Error::invalid(
+                    "the first log entry has neither protocol nor metaData",
+                    commit_key(0),
+                )));
+            }
+        }
+    }
+    broken_checkpoint(store, &files, start).await
+}
+
+/// Names a checkpoint that is no Parquet file.
+async fn broken_checkpoint(store: &Store, files: &[Listed], start: Option<u64>) -> Result<Option<Error>> {
+    for file in files {
+        let parquet = is_checkpoint(&file.path) && file.path.ends_with(".parquet");
+        if !parquet || file_version(&file.path) != start {
+            continue;
+        }
+        let bytes = store.get(&file.path).await?;
+        if !bytes.ends_with(b"PAR1") {
+            return Ok(Some(
+                Error::invalid("the checkpoint is not a Parquet file", &file.path)
+                    .with_hint("delete it: the log entries before it are read instead, if they are still there"),
+            ));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_from_names_of_the_log_only() {
+        assert_eq!(commit_version(&commit_key(17)), Some(17));
+        assert_eq!(commit_version("_delta_log/17.json"), None);
+        assert_eq!(commit_version("_delta_log/00000000000000000017.crc"), None);
+        assert_eq!(file_version("_delta_log/00000000000000000017.crc"), Some(17));
+        assert!(is_checkpoint(&checkpoint_key(3)));
+        assert!(is_checkpoint(
+            "_delta_log/00000000000000000010.checkpoint.0000000001.0000000002.parquet"
+        ));
+        assert!(!is_checkpoint("_delta_log/_last_checkpoint"));
+    }
+}

@@ -1,0 +1,288 @@
+//! Which tables we read and write: table features (Delta protocol, "Table Features").
+
+use super::actions::{Metadata, Protocol};
+use super::partitions::{GENERATION, hidden};
+use super::schema::{self, Column, Mapping};
+use crate::error::{Error, Result};
+
+/// Deletion vectors.
+pub(super) const DELETION_VECTORS: &str = "deletionVectors";
+/// Timestamps without a zone.
+pub(super) const TIMESTAMP_NTZ: &str = "timestampNtz";
+/// Generated columns.
+pub(super) const GENERATED_COLUMNS: &str = "generatedColumns";
+/// Checkpoints of version 2.
+pub(super) const V2_CHECKPOINT: &str = "v2Checkpoint";
+/// Commit times inside commits.
+const IN_COMMIT_TIMESTAMP: &str = "inCommitTimestamp";
+
+/// Table property: deletion vectors may be written.
+pub(super) const ENABLE_VECTORS: &str = "delta.enableDeletionVectors";
+
+/// Features whose tables are read right.
+const READ: [&str; 8] = [
+    DELETION_VECTORS,
+    "columnMapping",
+    TIMESTAMP_NTZ,
+    "timestampWithoutTimezone",
+    V2_CHECKPOINT,
+    "vacuumProtocolCheck",
+    "typeWidening",
+    "typeWidening-preview",
+];
+
+/// Features whose tables are written right, some only while they are not in use.
+const WRITE: [&str; 17] = [
+    DELETION_VECTORS,
+    TIMESTAMP_NTZ,
+    "timestampWithoutTimezone",
+    V2_CHECKPOINT,
+    "vacuumProtocolCheck",
+    "typeWidening",
+    "typeWidening-preview",
+    "appendOnly",
+    "invariants",
+    "checkConstraints",
+    "changeDataFeed",
+    GENERATED_COLUMNS,
+    "identityColumns",
+    "columnMapping",
+    "allowColumnDefaults",
+    "domainMetadata",
+    IN_COMMIT_TIMESTAMP,
+];
+
+/// Why a table cannot be written.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    what: String,
+    hint: String,
+}
+
+impl From<&Refusal> for Error {
+    fn from(refusal: &Refusal) -> Self {
+        Self::unsupported(&refusal.what, &refusal.hint)
+    }
+}
+
+impl Protocol {
+    /// Refuses a table that has a reader feature which we do not honour.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] naming the feature.
+    pub(super) fn check_readable(&self) -> Result<()> {
+        let refuse = |what: String| {
+            Err(Error::unsupported(
+                format!("the Delta table cannot be read: {what}"),
+                "read it with a tool that has this feature, or drop the feature from the table",
+            ))
+        };
+        if self.min_reader_version > 3 {
+            return refuse(format!("it asks for reader version {}", self.min_reader_version));
+        }
+        let features = self.reader_features.iter().flatten();
+        match features.into_iter().find(|name| !READ.contains(&name.as_str())) {
+            Some(name) => refuse(format!("it has the table feature {name}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a feature is among those of readers and writers.
+    pub(super) fn has(&self, feature: &str) -> bool {
+        let lists = |features: &Option<Vec<String>>| {
+            features
+                .as_ref()
+                .is_some_and(|f| f.iter().any(|name| name == feature))
+        };
+        lists(&self.writer_features) || lists(&self.reader_features)
+    }
+}
+
+/// Why a table cannot be written, if so: a feature that we do not honour, by its name.
+pub(super) fn refusal(protocol: &Protocol, metadata: &Metadata, columns: &[Column]) -> Option<Refusal> {
+    let refuse = |feature: &str, why: String| {
+        Some(Refusal {
+            what: format!("the Delta table cannot be written: {why} (table feature {feature})"),
+            hint: "write it with a tool that has this feature".into(),
+        })
+    };
+    if protocol.min_writer_version > 7 {
+        return Some(Refusal {
+            what: format!(
+                "the Delta table cannot be written: it asks for writer version {}",
+                protocol.min_writer_version
+            ),
+            hint: "write it with a newer tool".into(),
+        });
+    }
+    if let Some(name) = protocol.writer_features.iter().flatten().find(|name| !WRITE.contains(&name.as_str())) {
+        return refuse(name, "it has a feature that is not written".into());
+    }
+    // What older protocols imply by their number, newer ones list; what counts is whether it is in use.
+    let configuration = &metadata.configuration;
+    if let Some(name) = configuration
+        .keys()
+        .find_map(|key| key.strip_prefix("delta.constraints."))
+    {
+        return refuse("checkConstraints", format!("it has the CHECK constraint {name}"));
+    }
+    if is_on(metadata, "delta.enableChangeDataFeed") {
+        return refuse("changeDataFeed", "its change data feed is on".into());
+    }
+    if mapping(metadata).is_ok_and(|mapping| mapping != Mapping::None) {
+        return refuse("columnMapping", "it maps column names".into());
+    }
+    let schema = &metadata.schema_string;
+    for (key, feature, what) in [
+        ("delta.invariants", "invariants", "an invariant"),
+        ("delta.identity.start", "identityColumns", "generated ids"),
+        ("CURRENT_DEFAULT", "allowColumnDefaults", "a default value"),
+    ] {
+        if let Some(column) = schema::columns_with(schema, key).first() {
+            return refuse(feature, format!("column {column} has {what}"));
+        }
+    }
+    let ours = |name: &String| {
+        let column = columns.iter().find(|column| column.field.name() == name);
+        metadata.partition_columns.contains(name) && column.is_some_and(|column| hidden(column).is_some())
+    };
+    let generated = schema::columns_with(schema, GENERATION);
+    let foreign = generated.iter().find(|name| !ours(name));
+    foreign.and_then(|column| {
+        refuse(
+            GENERATED_COLUMNS,
+            format!("column {column} is generated by an expression"),
+        )
+    })
+}
+
+/// Whether a table property says `true`.
+pub(super) fn is_on(metadata: &Metadata, property: &str) -> bool {
+    let value = metadata.configuration.get(property);
+    value.is_some_and(|value| value.eq_ignore_ascii_case("true"))
+}
+
+/// Whether rows may be masked: the feature is there, switched on, and nobody asks for copy-on-write.
+pub(super) fn masks(protocol: &Protocol, metadata: &Metadata) -> bool {
+    let rewrites = ["write.merge.mode", "write.update.mode", "write.delete.mode"];
+    let copy_on_write = rewrites.iter().any(|key| {
+        let mode = metadata.configuration.get(*key);
+        mode.is_some_and(|mode| mode.eq_ignore_ascii_case("copy-on-write"))
+    });
+    protocol.has(DELETION_VECTORS) && is_on(metadata, ENABLE_VECTORS) && !copy_on_write
+}
+
+/// Whether commits carry their own time.
+pub(super) fn in_commit_timestamps(protocol: &Protocol, metadata: &Metadata) -> bool {
+    protocol.has(IN_COMMIT_TIMESTAMP) && is_on(metadata, "delta.enableInCommitTimestamps")
+}
+
+/// How the table's columns are found in data files.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a mode that the protocol does not have.
+pub(super) fn mapping(metadata: &Metadata) -> Result<Mapping> {
+    match metadata
+        .configuration
+        .get("delta.columnMapping.mode")
+        .map(String::as_str)
+    {
+        None | Some("none") => Ok(Mapping::None),
+        Some("name") => Ok(Mapping::Name),
+        Some("id") => Ok(Mapping::Id),
+        Some(other) => Err(Error::unsupported(
+            format!("the Delta table maps its columns by {other:?}, which is not known"),
+            "read it with a newer tool",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn protocol(reader: &[&str], writer: &[&str]) -> Protocol {
+        let names = |list: &[&str]| Some(list.iter().map(|s| (*s).to_owned()).collect());
+        Protocol {
+            min_reader_version: 3,
+            min_writer_version: 7,
+            reader_features: names(reader),
+            writer_features: names(writer),
+        }
+    }
+
+    fn why(protocol: &Protocol, metadata: &Metadata) -> Option<String> {
+        let columns = schema::parse(&metadata.schema_string, mapping(metadata).unwrap()).unwrap();
+        refusal(protocol, metadata, &columns).map(|refusal| refusal.what)
+    }
+
+    fn metadata(field_metadata: &str, configuration: &[(&str, &str)]) -> Metadata {
+        Metadata {
+            schema_string: format!(
+                r#"{{"type":"struct","fields":[{{"name":"a","type":"long","nullable":true,"metadata":{field_metadata}}}]}}"#
+            ),
+            configuration: configuration
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
+            ..Metadata::default()
+        }
+    }
+
+    #[test]
+    fn reader_features_that_are_not_honoured_are_named() {
+        assert!(protocol(&READ, &[]).check_readable().is_ok());
+        for name in ["catalogManaged", "variantType", "somethingNew"] {
+            let error = protocol(&[name], &[name]).check_readable().unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        let mut newer = protocol(&[], &[]);
+        newer.min_reader_version = 4;
+        assert!(newer.check_readable().is_err());
+    }
+
+    #[test]
+    fn writer_features_that_are_not_honoured_are_named() {
+        let plain = metadata("{}", &[]);
+        assert_eq!(why(&protocol(&[], &WRITE), &plain), None);
+        for name in ["rowTracking", "icebergCompatV2", "clustering", "somethingNew"] {
+            let why = why(&protocol(&[], &[name]), &plain).unwrap();
+            assert!(why.contains(name), "{why}");
+        }
+    }
+
+    #[test]
+    fn features_in_use_refuse_writing_also_under_old_protocol_numbers() {
+        let old = Protocol {
+            min_reader_version: 2,
+            min_writer_version: 6,
+            ..Protocol::default()
+        };
+        assert_eq!(why(&old, &metadata("{}", &[])), None);
+        let mapped = r#"{"delta.columnMapping.physicalName":"x","delta.columnMapping.id":1}"#;
+        let cases = [
+            ("{}", vec![("delta.constraints.positive", "a > 0")], "checkConstraints"),
+            ("{}", vec![("delta.enableChangeDataFeed", "true")], "changeDataFeed"),
+            (mapped, vec![("delta.columnMapping.mode", "name")], "columnMapping"),
+            (r#"{"delta.invariants":"{}"}"#, vec![], "invariants"),
+            (r#"{"delta.identity.start":1}"#, vec![], "identityColumns"),
+            (r#"{"CURRENT_DEFAULT":"1"}"#, vec![], "allowColumnDefaults"),
+            (r#"{"delta.generationExpression":"b + 1"}"#, vec![], "generatedColumns"),
+        ];
+        for (field, configuration, feature) in cases {
+            let why = why(&old, &metadata(field, &configuration)).unwrap();
+            assert!(why.contains(feature), "{why}");
+        }
+    }
+
+    #[test]
+    fn masks_need_feature_and_property_and_no_copy_on_write() {
+        let with = protocol(&[DELETION_VECTORS], &[DELETION_VECTORS]);
+        let on = (ENABLE_VECTORS, "true");
+        assert!(masks(&with, &metadata("{}", &[on])));
+        assert!(!masks(&with, &metadata("{}", &[])));
+        assert!(!masks(&protocol(&[], &[]), &metadata("{}", &[on])));
+        let rewriting = ("write.merge.mode", "copy-on-write");
+        assert!(!masks(&with, &metadata("{}", &[on, rewriting])));
+    }
+}

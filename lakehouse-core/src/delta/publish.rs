@@ -1,0 +1,220 @@
+//! A change as one log entry.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::{Map, Value, json};
+
+use super::actions::{self, Action, AddFile, FileKey, Txn};
+use super::protocol::{self, is_on};
+use super::state::State;
+use crate::error::{Error, Result};
+use crate::model::{Change, MetadataChange, OperationKind, Snapshot};
+use crate::store::{Store, clock};
+
+/// How commits name this writer.
+pub(super) const ENGINE: &str = concat!("lakehouse/", env!("CARGO_PKG_VERSION"));
+
+/// The application id under which an idempotency key is recorded; its version is the table version.
+pub(super) fn application(token: &str) -> String {
+    format!("lakehouse:{token}")
+}
+
+/// The bytes of the log entry that makes `change` the successor of `base`.
+///
+/// # Errors
+/// [`Error::Unsupported`] when the table forbids it, [`Error::Invalid`] when the change contradicts itself.
+pub(super) async fn entry(
+    store: &Store,
+    base: &Snapshot,
+    change: &Change,
+    restored: Option<&Snapshot>,
+) -> Result<Vec<u8>> {
+    let state = State::of(base)?;
+    state.check_writable()?;
+    if change.metadata != MetadataChange::default() {
+        return Err(Error::unsupported(
+            "columns, partitioning and properties of a Delta table cannot be changed",
+            "make a new table and copy the rows",
+        ));
+    }
+    // Later than the version before it, whatever the clock says: versions are found by time.
+    let now = clock::now_ms().max(base.timestamp_ms.saturating_add(1));
+    let files = match restored {
+        Some(old) => restore(store, state, State::of(old)?, now).await?,
+        None => file_actions(state, change, now)?,
+    };
+    let removes = files.iter().any(|action| action.remove.is_some());
+    if removes && change.data_change && is_on(&state.metadata, "delta.appendOnly") {
+        return Err(Error::unsupported(
+            "rows of this Delta table cannot be removed or changed: delta.appendOnly is true",
+            "append only, or switch the property off",
+        ));
+    }
+    let mut entry = Vec::with_capacity(files.len() + 1);
+    if let Some(token) = &change.token {
+        entry.push(Action {
+            txn: Some(Txn {
+                app_id: application(token),
+                version: base.version + 1,
+                last_updated: Some(now),
+            }),
+            ..Action::default()
+        });
+    }
+    entry.extend(files);
+    let in_commit = protocol::in_commit_timestamps(&state.protocol, &state.metadata);
+    render_commit(commit_info(base, change, &entry, now, in_commit), entry)
+}
+
+/// A log entry's bytes: `commitInfo` comes first, as in-commit timestamps ask.
+pub(super) fn render_commit(info: Map<String, Value>, rest: Vec<Action>) -> Result<Vec<u8>> {
+    let mut entry = vec![Action {
+        commit_info: Some(info),
+        ..Action::default()
+    }];
+    entry.extend(rest);
+    actions::render(&entry)
+}
+
+fn file_actions(state: &State, change: &Change, now: i64) -> Result<Vec<Action>> {
+    let mut actions = Vec::new();
+    let mut seen: HashMap<&str, &str> = HashMap::new();
+    let mut once = |path, role| match seen.insert(path, role) {
+        None => Ok(()),
+        Some(other) => Err(Error::invalid(
+            format!("the change names a file twice, as {other} and as {role}"),
+            path,
+        )),
+    };
+    let masked = change.masked.iter().map(|(before, _)| before);
+    for (file, role) in change
+        .removed
+        .iter()
+        .map(|file| (file, "removed"))
+        .chain(masked.map(|file| (file, "masked")))
+    {
+        once(&file.path, role)?;
+        actions.push(Action {
+            remove: Some(state.remove(file, now, change.data_change)?),
+            ..Action::default()
+        });
+    }
+    for file in &change.added {
+        once(&file.path, "added")?;
+        actions.push(Action {
+            add: Some(state.add_new(file, now, change.data_change)?),
+            ..Action::default()
+        });
+    }
+    for (before, after) in &change.masked {
+        if before.recorded != after.recorded {
+            return Err(Error::invalid("a mask was set on another file", &after.path));
+        }
+        actions.push(Action {
+            add: Some(state.add(after, now, change.data_change)?),
+            ..Action::default()
+        });
+    }
+    Ok(actions)
+}
+
+/// The difference between the files of the newest version and those of an older one.
+async fn restore(store: &Store, newest: &State, old: &State, now: i64) -> Result<Vec<Action>> {
+    let (mine, theirs) = (&newest.metadata, &old.metadata);
+    if mine.schema_string != theirs.schema_string || mine.partition_columns != theirs.partition_columns {
+        return Err(Error::unsupported(
+            format!(
+                "version {} has other columns or another partitioning than the newest version",
+                old.replay.version()
+            ),
+            "read the old version with a query and overwrite the table with the result",
+        ));
+    }
+    let mut gone = live_files(store, newest).await?;
+    let mut back = live_files(store, old).await?;
+    back.retain(|key, _| gone.remove(key).is_none());
+    let sorted = |files: HashMap<FileKey, AddFile>| files.into_iter().collect::<BTreeMap<_, _>>().into_values();
+    let removes = sorted(gone).map(|add| Action {
+        remove: Some(add.removal(now, true)),
+        ..Action::default()
+    });
+    let adds = sorted(back).map(|add| Action {
+        add: Some(AddFile {
+            data_change: true,
+            ..add
+        }),
+        ..Action::default()
+    });
+    Ok(removes.chain(adds).collect())
+}
+
+async fn live_files(store: &Store, state: &State) -> Result<HashMap<FileKey, AddFile>> {
+    let mut found = HashMap::new();
+    let mut batches = state.replay.files(store);
+    while let Some(batch) = batches.recv().await {
+        found.extend(batch?.into_iter().map(|add| (add.key(), add)));
+    }
+    Ok(found)
+}
+
+fn commit_info(
+    base: &Snapshot,
+    change: &Change,
+    entry: &[Action],
+    now: i64,
+    in_commit: bool,
+) -> Map<String, Value> {
+    let (operation, parameters) = operation(change);
+    let blind = change.operation == OperationKind::Append
+        && change.read.is_none()
+        && entry.iter().all(|action| action.remove.is_none());
+    let mut info = Map::new();
+    info.insert("timestamp".into(), json!(now));
+    if in_commit {
+        info.insert("inCommitTimestamp".into(), json!(now));
+    }
+    info.insert("operation".into(), json!(operation));
+    info.insert("operationParameters".into(), parameters);
+    info.insert("readVersion".into(), json!(base.version));
+    info.insert("isolationLevel".into(), json!("Serializable"));
+    info.insert("isBlindAppend".into(), json!(blind));
+    info.insert("operationMetrics".into(), metrics(change, entry));
+    info.insert("engineInfo".into(), json!(ENGINE));
+    info.insert("txnId".into(), json!(change.commit_id.0));
+    info
+}
+
+/// The operation in Delta's own words, with the parameters that its readers know. Values are texts.
+fn operation(change: &Change) -> (&'static str, Value) {
+    match change.operation {
+        OperationKind::Append | OperationKind::Other => ("WRITE", json!({"mode": "Append"})),
+        OperationKind::Overwrite => ("WRITE", json!({"mode": "Overwrite"})),
+        OperationKind::Create => ("CREATE TABLE", json!({})),
+        OperationKind::Delete => ("DELETE", json!({})),
+        OperationKind::Update => ("UPDATE", json!({})),
+        OperationKind::Merge => ("MERGE", json!({})),
+        OperationKind::Compact => ("OPTIMIZE", json!({"auto": "false"})),
+        OperationKind::Restore => {
+            let version = change.restore.map_or_else(String::new, |version| version.to_string());
+            ("RESTORE", json!({"version": version}))
+        }
+    }
+}
+
+/// Delta's figures for a commit, and ours.
+fn metrics(change: &Change, entry: &[Action]) -> Value {
+    let count = |keep: fn(&Action) -> bool| entry.iter().filter(|action| keep(action)).count() as u64;
+    let mut metrics = change.metrics.clone();
+    metrics.insert("numAddedFiles".into(), count(|action| action.add.is_some()));
+    metrics.insert("numRemovedFiles".into(), count(|action| action.remove.is_some()));
+    metrics.insert(
+        "numOutputRows".into(),
+        change.added.iter().map(|file| file.rows).sum(),
+    );
+    metrics.insert(
+        "numOutputBytes".into(),
+        change.added.iter().map(|file| file.bytes).sum(),
+    );
+    let texts = metrics.into_iter().map(|(key, value)| (key, json!(value.to_string())));
+    Value::Object(texts.collect())
+}

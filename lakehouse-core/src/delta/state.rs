@@ -1,0 +1,123 @@
+//! One loaded version: what the log says about the table, as the rest of the crate sees it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema};
+
+use super::actions::{Metadata, Protocol};
+use super::kernel::Replay;
+use super::partitions::{self, PartitionColumn, hidden};
+use super::protocol::{self, Refusal};
+use super::schema::{self, Column};
+use crate::error::{Error, Result};
+use crate::model::{Capabilities, Snapshot};
+
+/// What a [`Snapshot`] of a Delta table carries for this module.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) replay: Replay,
+    pub(super) protocol: Protocol,
+    pub(super) metadata: Metadata,
+    /// Partition columns, in order.
+    pub(super) partitions: Vec<PartitionColumn>,
+    /// Every column as recorded, hidden ones included.
+    columns: Vec<Column>,
+    refusal: Option<Refusal>,
+}
+
+impl State {
+    /// Reads a version's protocol and metadata.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when the table has a reader feature or a type that we do not honour.
+    pub(super) fn new(replay: Replay) -> Result<Self> {
+        let protocol = replay.protocol()?;
+        protocol.check_readable()?;
+        let metadata = replay.metadata()?;
+        if metadata.format.provider != "parquet" {
+            return Err(Error::unsupported(
+                format!("the table's data files are {}, not Parquet", metadata.format.provider),
+                "convert the table to Parquet",
+            ));
+        }
+        let columns = schema::parse(&metadata.schema_string, protocol::mapping(&metadata)?)?;
+        Ok(Self {
+            partitions: partitions::load(&columns, &metadata.partition_columns)?,
+            refusal: protocol::refusal(&protocol, &metadata, &columns),
+            replay,
+            protocol,
+            metadata,
+            columns,
+        })
+    }
+
+    /// The snapshot that users of the door see.
+    pub(super) fn into_snapshot(self, timestamp_ms: i64) -> Snapshot {
+        let visible: Vec<Field> = self
+            .columns
+            .iter()
+            .filter(|column| hidden(column).is_none() || !self.is_partition(column))
+            .map(|column| column.field.clone())
+            .collect();
+        let fields = self.partitions.iter().map(|p| p.field.clone()).collect();
+        let version = self.replay.version();
+        Snapshot {
+            version: version.cast_signed(),
+            state: version,
+            timestamp_ms,
+            schema: Arc::new(Schema::new(visible)),
+            specs: BTreeMap::from([(0, fields)]),
+            spec_id: 0,
+            properties: self.metadata.configuration.clone(),
+            refs: BTreeMap::new(),
+            capabilities: Capabilities {
+                masks: self.refusal.is_none() && protocol::masks(&self.protocol, &self.metadata),
+                refs: false,
+                row_ids: false,
+                partition_columns_in_files: false,
+                append_over_schema_change: false,
+                data_prefix: "",
+                writable: self.refusal.is_none(),
+            },
+            private: Arc::new(self),
+        }
+    }
+
+    /// What a snapshot of this format carries.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the snapshot is another format's.
+    pub(super) fn of(snapshot: &Snapshot) -> Result<&Self> {
+        snapshot
+            .private
+            .downcast_ref()
+            .ok_or_else(|| Error::invalid("the snapshot is not one of a Delta table", ""))
+    }
+
+    /// Refuses a table that has a writer feature which we do not honour.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] naming the feature.
+    pub(super) fn check_writable(&self) -> Result<()> {
+        self.refusal.as_ref().map_or(Ok(()), |refusal| Err(refusal.into()))
+    }
+
+    /// The columns that data files and their statistics hold.
+    pub(super) fn data_fields(&self) -> Vec<&Field> {
+        self.columns
+            .iter()
+            .filter(|column| !self.is_partition(column))
+            .map(|column| &column.field)
+            .collect()
+    }
+
+    /// A whole number among the table's properties.
+    pub(super) fn number(&self, property: &str) -> Option<i64> {
+        self.metadata.configuration.get(property)?.trim().parse().ok()
+    }
+
+    fn is_partition(&self, column: &Column) -> bool {
+        self.metadata.partition_columns.contains(column.field.name())
+    }
+}
