@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
@@ -38,9 +38,12 @@ pub(super) struct Action {
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct AddFile {
     pub(super) path: String,
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) partition_values: Texts,
     pub(super) size: i64,
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) modification_time: i64,
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) data_change: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) stats: Option<String>,
@@ -63,6 +66,7 @@ pub(super) struct RemoveFile {
     pub(super) path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) deletion_timestamp: Option<i64>,
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) data_change: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) extended_file_metadata: Option<bool>,
@@ -106,7 +110,9 @@ pub(super) struct Metadata {
     pub(super) description: Option<String>,
     pub(super) format: FileFormat,
     pub(super) schema_string: String,
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) partition_columns: Vec<String>,
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) configuration: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) created_time: Option<i64>,
@@ -117,6 +123,7 @@ pub(super) struct Metadata {
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct FileFormat {
     pub(super) provider: String,
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) options: BTreeMap<String, String>,
 }
 
@@ -157,6 +164,7 @@ pub(super) struct Txn {
 pub(super) struct DomainMetadata {
     pub(super) domain: String,
     pub(super) configuration: String,
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) removed: bool,
 }
 
@@ -165,14 +173,25 @@ pub(super) struct DomainMetadata {
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct ChangeFile {
     pub(super) path: String,
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) partition_values: Texts,
     pub(super) size: i64,
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) data_change: bool,
 }
 
 /// What identifies a live file: its path as recorded and its deletion vector (Delta protocol,
 /// "Add File and Remove File": the primary key).
 pub(super) type FileKey = (String, Option<String>);
+
+/// Some writers spell out what is not there.
+fn null_is_default<'de, D, T>(deserializer: D) -> std::result::Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
 
 impl Vector {
     /// The unique id of the protocol: storage type, path or data, offset.

@@ -73,7 +73,10 @@ impl<'a> Known<'a> {
             info: serde_json::Map::new(),
             timestamp_ms: 0,
         };
-        let (mut added, mut removed) = (BTreeMap::<String, AddFile>::new(), BTreeMap::<String, RemoveFile>::new());
+        let (mut added, mut removed) = (
+            BTreeMap::<String, AddFile>::new(),
+            BTreeMap::<String, RemoveFile>::new(),
+        );
         let mut metadata = MetadataChange::default();
         let mut token = None;
         for action in actions {
@@ -115,18 +118,24 @@ impl<'a> Known<'a> {
             let before = self.removed_file(store, remove, added.get(&path)).await?;
             let Some(add) = added.remove(&path) else {
                 self.files.remove(&path);
-                change.removed.push(removed_data_file(store, state, &before).await?);
+                change
+                    .removed
+                    .push(removed_data_file(store, state, &before).await?);
                 continue;
             };
             // The same file with the same mask again: only what is noted about it has changed.
             if add.deletion_vector != vector {
                 let after = complete(store, state.data_file(&add, store)?).await?;
-                change.masked.push((removed_data_file(store, state, &before).await?, after));
+                change
+                    .masked
+                    .push((removed_data_file(store, state, &before).await?, after));
             }
             self.files.insert(path, add);
         }
         for (path, add) in added {
-            change.added.push(complete(store, state.data_file(&add, store)?).await?);
+            change
+                .added
+                .push(complete(store, state.data_file(&add, store)?).await?);
             self.files.insert(path, add);
         }
         Ok(change)

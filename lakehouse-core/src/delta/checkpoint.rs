@@ -34,7 +34,10 @@ const RETENTION_MS: i64 = 7 * 24 * 3_600_000;
 /// Writes a checkpoint of this version if it is time for one.
 pub(super) async fn maybe_write(store: &Store, snapshot: &Snapshot) -> Result<()> {
     let state = State::of(snapshot)?;
-    let interval = state.number("delta.checkpointInterval").unwrap_or(INTERVAL).max(1);
+    let interval = state
+        .number("delta.checkpointInterval")
+        .unwrap_or(INTERVAL)
+        .max(1);
     // Tables with the newer kind of checkpoint may forbid this one.
     let newer_kind = state.protocol.has(protocol::V2_CHECKPOINT);
     if snapshot.version == 0 || snapshot.version % interval != 0 || newer_kind {
@@ -59,7 +62,10 @@ pub(super) async fn write(store: &Store, snapshot: &Snapshot) -> Result<()> {
     let mut expected = Contents::default();
     let mut batches = state.replay.files(store);
     let retention = retention_ms(state);
-    for rows in small.into_actions(state, clock::now_ms().saturating_sub(retention)).chunks(1024) {
+    for rows in small
+        .into_actions(state, clock::now_ms().saturating_sub(retention))
+        .chunks(1024)
+    {
         expected.count(rows);
         writer.write(&encode(rows)?)?;
     }
@@ -109,9 +115,7 @@ async fn point_to(store: &Store, version: u64, contents: &Contents, bytes: usize
         "sizeInBytes": bytes,
         "numOfAddFiles": contents.files,
     });
-    store
-        .put(log::LAST_CHECKPOINT, pointer.to_string().into())
-        .await
+    store.put(log::LAST_CHECKPOINT, pointer.to_string().into()).await
 }
 
 /// The actions of a version that are not live files, after reconciliation (Delta protocol, "Action
@@ -141,9 +145,9 @@ impl Reconciled {
             }
         };
         for version in start..=state.replay.version() {
-            let entry = log::read(store, version).await?.ok_or_else(|| {
-                Error::invalid("the log entry is missing", log::commit_key(version))
-            })?;
+            let entry = log::read(store, version)
+                .await?
+                .ok_or_else(|| Error::invalid("the log entry is missing", log::commit_key(version)))?;
             // Within one commit a file's removal and its new mask may come in any order.
             let (removes, rest): (Vec<_>, Vec<_>) = entry.into_iter().partition(|row| row.remove.is_some());
             removes.into_iter().chain(rest).for_each(|row| small.apply(row));
@@ -206,8 +210,13 @@ impl Reconciled {
 
 /// How long tombstones are kept: `interval 7 days` and the like.
 fn retention_ms(state: &State) -> i64 {
-    let property = state.metadata.configuration.get("delta.deletedFileRetentionDuration");
-    property.and_then(|text| interval_ms(text)).unwrap_or(RETENTION_MS)
+    let property = state
+        .metadata
+        .configuration
+        .get("delta.deletedFileRetentionDuration");
+    property
+        .and_then(|text| interval_ms(text))
+        .unwrap_or(RETENTION_MS)
 }
 
 fn interval_ms(text: &str) -> Option<i64> {
@@ -419,7 +428,10 @@ mod tests {
     #[test]
     fn intervals_are_read_as_spark_writes_them() {
         assert_eq!(interval_ms("interval 7 days"), Some(RETENTION_MS));
-        assert_eq!(interval_ms("INTERVAL 1 week 2 hours"), Some(RETENTION_MS + 7_200_000));
+        assert_eq!(
+            interval_ms("INTERVAL 1 week 2 hours"),
+            Some(RETENTION_MS + 7_200_000)
+        );
         assert_eq!(interval_ms("soon"), None);
     }
 }

@@ -97,9 +97,15 @@ fn check_names(definition: &Definition) -> Result<()> {
         if field.name().is_empty() {
             return Err(Error::invalid("a column has no name", ""));
         }
-        if field.name().contains([' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '=']) {
+        if field
+            .name()
+            .contains([' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '='])
+        {
             return Err(Error::invalid(
-                format!("the column name {:?} has a character that Delta does not allow", field.name()),
+                format!(
+                    "the column name {:?} has a character that Delta does not allow",
+                    field.name()
+                ),
                 "",
             )
             .with_hint("rename it without any of space , ; { } ( ) = tab newline, or use --format iceberg"));
@@ -129,7 +135,9 @@ fn check_properties(properties: &BTreeMap<String, String>) -> Result<()> {
                 && (key.starts_with("delta.enableIcebergCompat")
                     || matches!(
                         key,
-                        "delta.enableRowTracking" | "delta.enableInCommitTimestamps" | "delta.enableTypeWidening"
+                        "delta.enableRowTracking"
+                            | "delta.enableInCommitTimestamps"
+                            | "delta.enableTypeWidening"
                     )))
     };
     match properties.iter().find(|(key, value)| asks(key, value)) {

@@ -47,7 +47,10 @@ impl State {
             .partitions
             .iter()
             .map(|column| {
-                let text = add.partition_values.get(&column.physical).and_then(Option::as_deref);
+                let text = add
+                    .partition_values
+                    .get(&column.physical)
+                    .and_then(Option::as_deref);
                 partitions::parse(text, &column.data_type, &column.field.name)
             })
             .collect();
@@ -144,16 +147,19 @@ pub(super) fn stream(
 ) -> BoxStream<'static, Result<DataFile>> {
     // The reading starts when the stream is first polled: only then is there a runtime for certain.
     let reading: Option<Receiver<_>> = None;
-    stream::try_unfold((store, snapshot, prune, reading), |(store, snapshot, prune, reading)| async {
-        let state = State::of(&snapshot)?;
-        let mut reading = reading.unwrap_or_else(|| state.replay.files(&store));
-        let Some(batch) = reading.recv().await else {
-            return Ok::<_, Error>(None);
-        };
-        let files = prune_batch(state, &snapshot, &store, &prune, batch?).await?;
-        let files = stream::iter(files.into_iter().map(Ok));
-        Ok(Some((files, (store, snapshot, prune, Some(reading)))))
-    })
+    stream::try_unfold(
+        (store, snapshot, prune, reading),
+        |(store, snapshot, prune, reading)| async {
+            let state = State::of(&snapshot)?;
+            let mut reading = reading.unwrap_or_else(|| state.replay.files(&store));
+            let Some(batch) = reading.recv().await else {
+                return Ok::<_, Error>(None);
+            };
+            let files = prune_batch(state, &snapshot, &store, &prune, batch?).await?;
+            let files = stream::iter(files.into_iter().map(Ok));
+            Ok(Some((files, (store, snapshot, prune, Some(reading)))))
+        },
+    )
     .try_flatten()
     .boxed()
 }
@@ -198,7 +204,12 @@ mod tests {
     #[test]
     fn keys_survive_the_way_through_the_log() {
         let store = memory();
-        for key in ["a.parquet", "d=2013-01-01/x y.parquet", "r=100%25/ä?#'.parquet", "a:b/c+d.parquet"] {
+        for key in [
+            "a.parquet",
+            "d=2013-01-01/x y.parquet",
+            "r=100%25/ä?#'.parquet",
+            "a:b/c+d.parquet",
+        ] {
             let encoded = utf8_percent_encode(key, ENCODED).to_string();
             assert_eq!(store.relative_encoded(&encoded).unwrap(), key, "{encoded}");
         }

@@ -184,7 +184,12 @@ mod tests {
         let mut damaged = whole.clone();
         let length = damaged.len();
         damaged[length - 7] = 0xFF;
-        let files = [b"PAR1".to_vec(), vec![7; 100], whole[..whole.len() - 1].to_vec(), damaged];
+        let files = [
+            b"PAR1".to_vec(),
+            vec![7; 100],
+            whole[..whole.len() - 1].to_vec(),
+            damaged,
+        ];
         for (n, bytes) in files.into_iter().enumerate() {
             let (key, size) = (format!("{n}.parquet"), bytes.len() as u64);
             store.put(&key, bytes.into()).await.unwrap();

@@ -89,7 +89,12 @@ async fn run<T: Send + 'static>(
     let handle = Handle::current();
     tokio::task::spawn_blocking(move || task(&engine(&store, handle)))
         .await
-        .unwrap_or_else(|e| Err(Error::invalid(format!("reading the log failed: {e}"), "_delta_log")))
+        .unwrap_or_else(|e| {
+            Err(Error::invalid(
+                format!("reading the log failed: {e}"),
+                "_delta_log",
+            ))
+        })
 }
 
 impl Replay {
@@ -190,7 +195,9 @@ fn read_files(batch: &RecordBatch, selected: &[bool]) -> Result<Vec<AddFile>> {
     let vectors = child(&whole, "deletionVector")?.as_struct().clone();
     let mut files = Vec::new();
     for row in (0..batch.num_rows()).filter(|row| selected[*row]) {
-        let Some(path) = text(&whole, "path", row)? else { continue };
+        let Some(path) = text(&whole, "path", row)? else {
+            continue;
+        };
         let vector = match vectors.is_valid(row) {
             true => text(&vectors, "storageType", row)?,
             false => None,

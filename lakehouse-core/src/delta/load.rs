@@ -102,7 +102,10 @@ impl Delta {
             format!("a version of {} or before", show(instant)),
             self.store.location(),
         )
-        .with_hint(format!("the oldest version in the log is {oldest}, of {}", show(time))))
+        .with_hint(format!(
+            "the oldest version in the log is {oldest}, of {}",
+            show(time)
+        )))
     }
 }
 

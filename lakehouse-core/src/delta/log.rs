@@ -109,7 +109,10 @@ pub(super) async fn timestamp(store: &Store, version: u64) -> Result<i64> {
 /// The versions whose log entries are there.
 pub(super) async fn commits(store: &Store) -> Result<BTreeSet<u64>> {
     let files = store.list(FOLDER).await?;
-    Ok(files.iter().filter_map(|file| commit_version(&file.path)).collect())
+    Ok(files
+        .iter()
+        .filter_map(|file| commit_version(&file.path))
+        .collect())
 }
 
 /// What is wrong, once loading a version has failed with `error`: no table, no such version, a gap, a
@@ -126,7 +129,10 @@ pub(super) async fn explain(store: &Store, version: Option<u64>, error: Error) -
 
 async fn diagnose(store: &Store, version: Option<u64>) -> Result<Option<Error>> {
     let files = store.list(FOLDER).await?;
-    let commits: BTreeSet<u64> = files.iter().filter_map(|file| commit_version(&file.path)).collect();
+    let commits: BTreeSet<u64> = files
+        .iter()
+        .filter_map(|file| commit_version(&file.path))
+        .collect();
     let checkpoints: BTreeSet<u64> = files
         .iter()
         .filter(|file| is_checkpoint(&file.path))
@@ -190,8 +196,9 @@ async fn broken_checkpoint(store: &Store, files: &[Listed], start: Option<u64>) 
         let bytes = store.get(&file.path).await?;
         if !bytes.ends_with(b"PAR1") {
             return Ok(Some(
-                Error::invalid("the checkpoint is not a Parquet file", &file.path)
-                    .with_hint("delete it: the log entries before it are read instead, if they are still there"),
+                Error::invalid("the checkpoint is not a Parquet file", &file.path).with_hint(
+                    "delete it: the log entries before it are read instead, if they are still there",
+                ),
             ));
         }
     }

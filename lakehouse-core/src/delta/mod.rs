@@ -139,10 +139,7 @@ impl Format for Delta {
         };
         let entry = publish::entry(&self.store, base, change, restored.as_deref()).await?;
         let version = base.state + 1;
-        let created = self
-            .store
-            .create(&log::commit_key(version), entry.into())
-            .await?;
+        let created = self.store.create(&log::commit_key(version), entry.into()).await?;
         Ok(self.created(version, created).await)
     }
 

@@ -66,7 +66,10 @@ pub(super) fn plan(
             Transform::Bucket { .. } => "_bucket",
             other => {
                 return Err(Error::unsupported(
-                    format!("Delta tables cannot be partitioned by {other} of {}", field.source),
+                    format!(
+                        "Delta tables cannot be partitioned by {other} of {}",
+                        field.source
+                    ),
                     "use the column itself, day(column) or bucket(N, column); or use --format iceberg",
                 ));
             }
@@ -110,11 +113,17 @@ pub(super) fn plan(
             field_id: 0,
         });
     }
-    if planned.iter().filter(|f| f.transform == Transform::Identity).count() == schema.fields().len() {
-        return Err(
-            Error::invalid("every column is a partition column; data files would be empty", "")
-                .with_hint("leave at least one column out of the partitioning"),
-        );
+    if planned
+        .iter()
+        .filter(|f| f.transform == Transform::Identity)
+        .count()
+        == schema.fields().len()
+    {
+        return Err(Error::invalid(
+            "every column is a partition column; data files would be empty",
+            "",
+        )
+        .with_hint("leave at least one column out of the partitioning"));
     }
     Ok((planned, hidden))
 }
@@ -141,9 +150,10 @@ fn slack(transform: &Transform, source: &DataType) -> i32 {
 
 /// The generation expression, as Spark evaluates it.
 fn expression(transform: &Transform, source: &str) -> String {
-    let plain = source.chars().enumerate().all(|(i, c)| {
-        c == '_' || c.is_ascii_alphabetic() || (i > 0 && c.is_ascii_digit())
-    });
+    let plain = source
+        .chars()
+        .enumerate()
+        .all(|(i, c)| c == '_' || c.is_ascii_alphabetic() || (i > 0 && c.is_ascii_digit()));
     let name = if plain {
         source.to_owned()
     } else {
@@ -164,7 +174,9 @@ pub(super) fn hidden(column: &Column) -> Option<(Transform, &str)> {
     }
     let source = metadata.get(SOURCE)?.as_str()?;
     let text = metadata.get(TRANSFORM)?.as_str()?;
-    let buckets = text.strip_prefix("bucket[").and_then(|rest| rest.strip_suffix(']'));
+    let buckets = text
+        .strip_prefix("bucket[")
+        .and_then(|rest| rest.strip_suffix(']'));
     let transform = match buckets {
         None if text == "day" => Transform::Day,
         None => return None,
@@ -290,13 +302,17 @@ pub(super) fn parse(text: Option<&str>, data_type: &DataType, column: &str) -> R
 /// Microseconds since 1970 UTC of an ISO 8601 or SQL timestamp (no zone means UTC), and how many
 /// digits of the second's fraction the text gives.
 pub(super) fn instant(text: &str) -> Option<(i64, usize)> {
-    let digits = text.split_once('.').map_or(0, |(_, rest)| {
-        rest.bytes().take_while(u8::is_ascii_digit).count()
-    });
+    let digits = text
+        .split_once('.')
+        .map_or(0, |(_, rest)| rest.bytes().take_while(u8::is_ascii_digit).count());
     if let Ok(zoned) = DateTime::parse_from_rfc3339(text) {
         return Some((zoned.timestamp_micros(), digits));
     }
-    for format in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.fZ"] {
+    for format in [
+        "%Y-%m-%dT%H:%M:%S%.f",
+        "%Y-%m-%d %H:%M:%S%.f",
+        "%Y-%m-%dT%H:%M:%S%.fZ",
+    ] {
         if let Ok(naive) = NaiveDateTime::parse_from_str(text, format) {
             return Some((naive.and_utc().timestamp_micros(), digits));
         }
@@ -334,7 +350,9 @@ fn unescape(text: &str) -> Vec<u8> {
     let mut rest = text;
     while let Some(at) = rest.find("\\u") {
         bytes.extend(&rest.as_bytes()[..at]);
-        let code = rest.get(at + 2..at + 6).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let code = rest
+            .get(at + 2..at + 6)
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match code {
             Some(byte) => {
                 bytes.push(byte);
@@ -383,13 +401,20 @@ mod tests {
         ];
         for value in values {
             let text = render(&value, "c").unwrap();
-            assert_eq!(parse(text.as_deref(), &value.data_type(), "c").unwrap(), value, "{text:?}");
+            assert_eq!(
+                parse(text.as_deref(), &value.data_type(), "c").unwrap(),
+                value,
+                "{text:?}"
+            );
         }
         assert_eq!(
             render(&ScalarValue::Date32(Some(15_706)), "c").unwrap().unwrap(),
             "2013-01-01"
         );
-        assert_eq!(render(&ScalarValue::Utf8(Some(String::new())), "c").unwrap(), None);
+        assert_eq!(
+            render(&ScalarValue::Utf8(Some(String::new())), "c").unwrap(),
+            None
+        );
     }
 
     #[test]

@@ -115,7 +115,12 @@ pub(super) fn refusal(protocol: &Protocol, metadata: &Metadata, columns: &[Colum
             hint: "write it with a newer tool".into(),
         });
     }
-    if let Some(name) = protocol.writer_features.iter().flatten().find(|name| !WRITE.contains(&name.as_str())) {
+    if let Some(name) = protocol
+        .writer_features
+        .iter()
+        .flatten()
+        .find(|name| !WRITE.contains(&name.as_str()))
+    {
         return refuse(name, "it has a feature that is not written".into());
     }
     // What older protocols imply by their number, newer ones list; what counts is whether it is in use.
@@ -261,13 +266,29 @@ mod tests {
         assert_eq!(why(&old, &metadata("{}", &[])), None);
         let mapped = r#"{"delta.columnMapping.physicalName":"x","delta.columnMapping.id":1}"#;
         let cases = [
-            ("{}", vec![("delta.constraints.positive", "a > 0")], "checkConstraints"),
-            ("{}", vec![("delta.enableChangeDataFeed", "true")], "changeDataFeed"),
-            (mapped, vec![("delta.columnMapping.mode", "name")], "columnMapping"),
+            (
+                "{}",
+                vec![("delta.constraints.positive", "a > 0")],
+                "checkConstraints",
+            ),
+            (
+                "{}",
+                vec![("delta.enableChangeDataFeed", "true")],
+                "changeDataFeed",
+            ),
+            (
+                mapped,
+                vec![("delta.columnMapping.mode", "name")],
+                "columnMapping",
+            ),
             (r#"{"delta.invariants":"{}"}"#, vec![], "invariants"),
             (r#"{"delta.identity.start":1}"#, vec![], "identityColumns"),
             (r#"{"CURRENT_DEFAULT":"1"}"#, vec![], "allowColumnDefaults"),
-            (r#"{"delta.generationExpression":"b + 1"}"#, vec![], "generatedColumns"),
+            (
+                r#"{"delta.generationExpression":"b + 1"}"#,
+                vec![],
+                "generatedColumns",
+            ),
         ];
         for (field, configuration, feature) in cases {
             let why = why(&old, &metadata(field, &configuration)).unwrap();

@@ -133,7 +133,8 @@ async fn restore(store: &Store, newest: &State, old: &State, now: i64) -> Result
     let mut gone = live_files(store, newest).await?;
     let mut back = live_files(store, old).await?;
     back.retain(|key, _| gone.remove(key).is_none());
-    let sorted = |files: HashMap<FileKey, AddFile>| files.into_iter().collect::<BTreeMap<_, _>>().into_values();
+    let sorted =
+        |files: HashMap<FileKey, AddFile>| files.into_iter().collect::<BTreeMap<_, _>>().into_values();
     let removes = sorted(gone).map(|add| Action {
         remove: Some(add.removal(now, true)),
         ..Action::default()
@@ -195,7 +196,9 @@ fn operation(change: &Change) -> (&'static str, Value) {
         OperationKind::Merge => ("MERGE", json!({})),
         OperationKind::Compact => ("OPTIMIZE", json!({"auto": "false"})),
         OperationKind::Restore => {
-            let version = change.restore.map_or_else(String::new, |version| version.to_string());
+            let version = change
+                .restore
+                .map_or_else(String::new, |version| version.to_string());
             ("RESTORE", json!({"version": version}))
         }
     }
@@ -215,6 +218,8 @@ fn metrics(change: &Change, entry: &[Action]) -> Value {
         "numOutputBytes".into(),
         change.added.iter().map(|file| file.bytes).sum(),
     );
-    let texts = metrics.into_iter().map(|(key, value)| (key, json!(value.to_string())));
+    let texts = metrics
+        .into_iter()
+        .map(|(key, value)| (key, json!(value.to_string())));
     Value::Object(texts.collect())
 }

@@ -167,12 +167,9 @@ fn primitive(name: &str, path: &str) -> Result<DataType> {
             let arguments = other
                 .strip_prefix("decimal(")
                 .and_then(|rest| rest.strip_suffix(')'));
-            let parsed = arguments.and_then(|text| text.split_once(',')).and_then(|(p, s)| {
-                Some((
-                    p.trim().parse::<u8>().ok()?,
-                    s.trim().parse::<i8>().ok()?,
-                ))
-            });
+            let parsed = arguments
+                .and_then(|text| text.split_once(','))
+                .and_then(|(p, s)| Some((p.trim().parse::<u8>().ok()?, s.trim().parse::<i8>().ok()?)));
             match parsed {
                 Some((p @ 1..=38, s)) if s >= 0 && s as u8 <= p => DataType::Decimal128(p, s),
                 _ => return Err(unknown(other, path)),
@@ -383,7 +380,8 @@ mod tests {
 
     #[test]
     fn a_type_that_we_lack_is_refused_by_column_name() {
-        let text = r#"{"type":"struct","fields":[{"name":"v","type":"variant","nullable":true,"metadata":{}}]}"#;
+        let text =
+            r#"{"type":"struct","fields":[{"name":"v","type":"variant","nullable":true,"metadata":{}}]}"#;
         let error = parse(text, Mapping::None).unwrap_err();
         assert!(error.to_string().contains("column v"), "{error}");
         assert!(parse("[", Mapping::None).is_err());

@@ -37,7 +37,10 @@ impl State {
         let metadata = replay.metadata()?;
         if metadata.format.provider != "parquet" {
             return Err(Error::unsupported(
-                format!("the table's data files are {}, not Parquet", metadata.format.provider),
+                format!(
+                    "the table's data files are {}, not Parquet",
+                    metadata.format.provider
+                ),
                 "convert the table to Parquet",
             ));
         }
@@ -100,7 +103,9 @@ impl State {
     /// # Errors
     /// [`Error::Unsupported`] naming the feature.
     pub(super) fn check_writable(&self) -> Result<()> {
-        self.refusal.as_ref().map_or(Ok(()), |refusal| Err(refusal.into()))
+        self.refusal
+            .as_ref()
+            .map_or(Ok(()), |refusal| Err(refusal.into()))
     }
 
     /// The columns that data files and their statistics hold.

@@ -186,7 +186,9 @@ fn write_column(field: &Field, parent: &str, file: &DataFile, left: &mut usize, 
             return;
         }
         *left -= 1;
-        let Some(stats) = file.columns.get(&name) else { return };
+        let Some(stats) = file.columns.get(&name) else {
+            return;
+        };
         [
             stats.min.as_ref().and_then(|value| literal(value, false)),
             stats.max.as_ref().and_then(|value| literal(value, true)),
@@ -230,7 +232,9 @@ fn literal(value: &ScalarValue, upper: bool) -> Option<String> {
                 v.div_euclid(1000)
             };
             let instant = DateTime::from_timestamp_millis(millis)?;
-            (0..=9999).contains(&chrono::Datelike::year(&instant)).then_some(())?;
+            (0..=9999)
+                .contains(&chrono::Datelike::year(&instant))
+                .then_some(())?;
             let text = instant.format("%Y-%m-%dT%H:%M:%S%.3f");
             quoted(match zone {
                 Some(_) => format!("{text}Z"),
@@ -313,7 +317,10 @@ mod tests {
     #[test]
     fn exact_types_come_back_as_they_were() {
         let pairs = [
-            (ScalarValue::Int64(Some(i64::MIN)), ScalarValue::Int64(Some(i64::MAX))),
+            (
+                ScalarValue::Int64(Some(i64::MIN)),
+                ScalarValue::Int64(Some(i64::MAX)),
+            ),
             (ScalarValue::Int8(Some(-3)), ScalarValue::Int8(Some(3))),
             (ScalarValue::Date32(Some(-40)), ScalarValue::Date32(Some(15_706))),
             (

@@ -227,9 +227,9 @@ mod tests {
     fn the_inline_example_of_the_protocol_decodes_to_its_rows() {
         let vector = Vector {
             storage_type: "i".into(),
-            path_or_inline_dv: "wi5b=000010000siXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L".into(),
+            path_or_inline_dv: "^Bg9^0rr910000000000iXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L".into(),
             offset: None,
-            size_in_bytes: 40,
+            size_in_bytes: 44,
             cardinality: 6,
         };
         let store = crate::delta::tests::memory();
