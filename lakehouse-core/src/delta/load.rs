@@ -45,6 +45,11 @@ impl Delta {
         if let Some(known) = known.as_ref().filter(|known| version == Some(known.state)) {
             return Ok(Arc::clone(known));
         }
+        // The kernel looks for a version from its number backwards, however far that is.
+        let next = known.as_ref().map(|known| known.state + 1);
+        if let Some(version) = version.filter(|version| next != Some(*version)) {
+            log::check_version(&self.store, version).await?;
+        }
         let base = match &known {
             Some(known) => Some(State::of(known)?.replay.clone()),
             None => None,

@@ -115,6 +115,20 @@ pub(super) async fn commits(store: &Store) -> Result<BTreeSet<u64>> {
         .collect())
 }
 
+/// Refuses a version that the log does not have.
+///
+/// # Errors
+/// [`Error::NotFound`] with the versions that there are.
+pub(super) async fn check_version(store: &Store, version: u64) -> Result<()> {
+    let there = store.head(&commit_key(version)).await?.is_some()
+        || !store.list(&format!("{FOLDER}{version:020}.")).await?.is_empty();
+    if there {
+        return Ok(());
+    }
+    let missing = Error::not_found(format!("version {version}"), store.location());
+    Err(diagnose(store, Some(version)).await?.unwrap_or(missing))
+}
+
 /// What is wrong, once loading a version has failed with `error`: no table, no such version, a gap, a
 /// broken file. `error` itself where nothing better is found.
 pub(super) async fn explain(store: &Store, version: Option<u64>, error: Error) -> Error {
