@@ -23,8 +23,6 @@ use crate::store::{Store, clock};
 macro_rules! suite {
     ($name:ident, $make:expr, $version:expr) => {
         mod $name {
-            use super::*;
-
             $crate::conformance::scenarios!(
                 $make,
                 $version,
