@@ -320,6 +320,7 @@ impl Work {
                 let options = WriteOptions {
                     target_file_bytes: self.target_file_bytes()?,
                     lineage: self.lineage,
+                    ..WriteOptions::default()
                 };
                 let id = &self.change.commit_id;
                 let naming = match self.writers {
@@ -340,24 +341,12 @@ impl Work {
 
     /// Closes the files written so far and adds them to the change. Returns the rows in them.
     pub(super) async fn finish_files(&mut self) -> Result<u64> {
-        let Some(writer) = self.writer.take() else {
+        let Some(mut writer) = self.writer.take() else {
             return Ok(0);
         };
-        let staged = writer.staged();
-        let written = match writer.finish().await {
-            Ok(written) => written,
-            Err(error) => {
-                self.change.staged.extend(staged);
-                return Err(error);
-            }
-        };
-        let files = written.files.iter().map(|f| f.path.clone());
-        self.change.staged.extend(files);
-        for path in staged {
-            if !self.change.staged.contains(&path) {
-                self.change.staged.push(path);
-            }
-        }
+        let written = writer.finish().await;
+        self.change.staged.extend(writer.staged());
+        let written = written?;
         self.change.added.extend(written.files);
         Ok(written.rows)
     }

@@ -2,6 +2,7 @@
 
 mod conform;
 mod encode;
+mod lane;
 mod layout;
 mod split;
 mod statistics;

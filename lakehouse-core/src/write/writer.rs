@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use arrow::array::{Array, RecordBatch};
-use arrow::compute::concat_batches;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, WriteMultipart};
 use tokio::task::{JoinError, JoinSet};
 
 use super::encode::{Encoded, Encoder, Recipe};
+use super::lane::{Alone, Lane};
 use super::layout::Layout;
 use super::split::{Part, Splitter};
 use super::statistics;
@@ -26,7 +26,6 @@ use crate::error::{Error, Result};
 use crate::model::{CommitId, DataFile, Snapshot, partition_folder};
 use crate::store::Store;
 use datafusion::error::DataFusionError;
-use datafusion::scalar::ScalarValue;
 
 /// A lane is encoded when so many rows, or bytes, wait in it.
 const HAND_OVER_ROWS: usize = 128 << 10;
@@ -84,22 +83,6 @@ pub struct Written {
     pub rows: u64,
     /// Bytes of them.
     pub bytes: u64,
-}
-
-/// The rows and the open file of one partition.
-#[derive(Debug)]
-struct Lane {
-    values: Vec<ScalarValue>,
-    folder: String,
-    batches: Vec<RecordBatch>,
-    /// So many of `batches` own their memory; the others are slices of larger ones.
-    owned: usize,
-    rows: usize,
-    bytes: usize,
-    busy: bool,
-    open: Option<Encoder>,
-    open_bytes: usize,
-    upload: Option<WriteMultipart>,
 }
 
 /// What a job returns.
@@ -221,29 +204,13 @@ impl TableWriter {
             Some(index) => *index,
             None => {
                 self.by_key.insert(part.key, self.lanes.len());
-                self.lanes.push(Lane {
-                    folder: partition_folder(self.snapshot.partition_fields(), &part.values),
-                    values: part.values,
-                    batches: Vec::new(),
-                    owned: 0,
-                    rows: 0,
-                    bytes: 0,
-                    busy: false,
-                    open: None,
-                    open_bytes: 0,
-                    upload: None,
-                });
+                let folder = partition_folder(self.snapshot.partition_fields(), &part.values);
+                self.lanes.push(Lane::new(part.values, folder));
                 self.lanes.len() - 1
             }
         };
-        let lane = &mut self.lanes[index];
-        lane.rows += part.rows.num_rows();
-        lane.bytes += bytes;
         self.waiting += bytes;
-        if !sliced && lane.owned == lane.batches.len() {
-            lane.owned += 1;
-        }
-        lane.batches.push(part.rows);
+        self.lanes[index].push(part.rows, bytes, sliced);
         index
     }
 
@@ -253,11 +220,10 @@ impl TableWriter {
             self.settle_next().await?;
         }
         let lane = &mut self.lanes[index];
-        let batches = std::mem::take(&mut lane.batches);
-        let open = lane.open.take();
-        self.waiting -= std::mem::take(&mut lane.bytes);
+        let (batches, bytes) = lane.take();
+        let open = lane.open.take().map(Alone::into_inner);
+        self.waiting -= bytes;
         self.encoding -= std::mem::take(&mut lane.open_bytes);
-        (lane.owned, lane.rows) = (0, 0);
         if batches.is_empty() && open.is_none() {
             return Ok(());
         }
@@ -288,7 +254,7 @@ impl TableWriter {
         self.lanes[done.lane].busy = false;
         for encoded in done.complete {
             // Only the first can be the file that the lane had open before.
-            let upload = self.lanes[done.lane].upload.take();
+            let upload = self.lanes[done.lane].upload.take().map(Alone::into_inner);
             self.store(done.lane, encoded, upload).await?;
         }
         let Some(mut open) = done.open else { return Ok(()) };
@@ -298,7 +264,7 @@ impl TableWriter {
         let lane = &mut self.lanes[done.lane];
         lane.open_bytes = open.memory();
         self.encoding += lane.open_bytes;
-        lane.open = Some(open);
+        lane.open = Some(Alone::new(open));
         Ok(())
     }
 
@@ -317,10 +283,11 @@ impl TableWriter {
                 let key = Path::parse(open.path()).map_err(|e| failed(open.path(), e.into()))?;
                 let started = self.store.object_store().put_multipart(&key).await;
                 let started = started.map_err(|e| failed(open.path(), e))?;
-                lane.upload
-                    .insert(WriteMultipart::new_with_chunk_size(started, SEND_AHEAD))
+                let upload = WriteMultipart::new_with_chunk_size(started, SEND_AHEAD);
+                lane.upload.insert(Alone::new(upload))
             }
         };
+        let upload = upload.get_mut();
         upload
             .wait_for_capacity(4)
             .await
@@ -386,7 +353,8 @@ impl TableWriter {
     /// Brings memory back below the budget.
     async fn relieve(&mut self) -> Result<()> {
         if self.kept_alive > self.memory_bytes / 2 {
-            self.copy_slices()?;
+            self.lanes.iter_mut().try_for_each(Lane::own)?;
+            self.kept_alive = 0;
         }
         loop {
             let too_many = self.lanes.iter().filter(|lane| lane.open.is_some()).count() > MAX_OPEN;
@@ -416,21 +384,6 @@ impl TableWriter {
         }
     }
 
-    /// Slices keep the batch alive that they were cut from, even if all its other rows are gone: copy
-    /// them out.
-    fn copy_slices(&mut self) -> Result<()> {
-        for lane in &mut self.lanes {
-            if lane.owned < lane.batches.len() {
-                let slices = lane.batches.split_off(lane.owned);
-                lane.batches
-                    .push(concat_batches(slices[0].schema_ref(), &slices)?);
-                lane.owned = lane.batches.len();
-            }
-        }
-        self.kept_alive = 0;
-        Ok(())
-    }
-
     async fn close(&mut self) -> Result<()> {
         for index in 0..self.lanes.len() {
             self.start(index, true).await?;
@@ -452,7 +405,7 @@ impl TableWriter {
             for lane in &mut self.lanes {
                 if let Some(upload) = lane.upload.take() {
                     // The store forgets the parts, or an older part of it does later: nothing has the name.
-                    let _ = upload.abort().await;
+                    let _ = upload.into_inner().abort().await;
                 }
             }
         }

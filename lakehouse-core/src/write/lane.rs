@@ -1,0 +1,98 @@
+//! The rows and the open file of one partition.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use datafusion::scalar::ScalarValue;
+use object_store::WriteMultipart;
+
+use super::encode::Encoder;
+use crate::error::Result;
+
+/// The rows and the open file of one partition.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) values: Vec<ScalarValue>,
+    pub(super) folder: String,
+    /// Rows that wait for the encoder, how many and of how many bytes.
+    pub(super) batches: Vec<RecordBatch>,
+    pub(super) rows: usize,
+    pub(super) bytes: usize,
+    /// So many of `batches` own their memory; the others are slices of larger ones.
+    owned: usize,
+    /// A job has the lane's file.
+    pub(super) busy: bool,
+    pub(super) open: Option<Alone<Encoder>>,
+    pub(super) open_bytes: usize,
+    /// What of the open file is stored already.
+    pub(super) upload: Option<Alone<WriteMultipart>>,
+}
+
+impl Lane {
+    pub(super) fn new(values: Vec<ScalarValue>, folder: String) -> Self {
+        Self {
+            values,
+            folder,
+            batches: Vec::new(),
+            rows: 0,
+            bytes: 0,
+            owned: 0,
+            busy: false,
+            open: None,
+            open_bytes: 0,
+            upload: None,
+        }
+    }
+
+    /// Adds rows; `slice` says that they are a part of a batch whose other rows went elsewhere.
+    pub(super) fn push(&mut self, rows: RecordBatch, bytes: usize, slice: bool) {
+        self.rows += rows.num_rows();
+        self.bytes += bytes;
+        if !slice && self.owned == self.batches.len() {
+            self.owned += 1;
+        }
+        self.batches.push(rows);
+    }
+
+    /// Takes all rows; returns them and their bytes.
+    pub(super) fn take(&mut self) -> (Vec<RecordBatch>, usize) {
+        (self.owned, self.rows) = (0, 0);
+        (std::mem::take(&mut self.batches), std::mem::take(&mut self.bytes))
+    }
+
+    /// Slices keep the batch alive that they were cut from, even if all its other rows are gone: this
+    /// copies them out.
+    pub(super) fn own(&mut self) -> Result<()> {
+        if self.owned < self.batches.len() {
+            let slices = self.batches.split_off(self.owned);
+            self.batches.push(concat_batches(slices[0].schema_ref(), &slices)?);
+            self.owned = self.batches.len();
+        }
+        Ok(())
+    }
+}
+
+/// Something that only one thread at a time can have, inside something that threads share.
+pub(super) struct Alone<T>(Mutex<T>);
+
+impl<T> Alone<T> {
+    pub(super) fn new(inner: T) -> Self {
+        Self(Mutex::new(inner))
+    }
+
+    pub(super) fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn into_inner(self) -> T {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> fmt::Debug for Alone<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Alone").finish_non_exhaustive()
+    }
+}
