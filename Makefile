@@ -27,8 +27,8 @@ $(VENV)/.ready: tests/requirements.txt
 
 ## The Python module is the workspace's own build, put beside its typed stubs.
 test-python: build $(VENV)/.ready
-	cp target/debug/liblakehouse.so lakehouse-py/python/lakehouse/_lakehouse.abi3.so 2>/dev/null \
-		|| cp target/debug/liblakehouse.dylib lakehouse-py/python/lakehouse/_lakehouse.abi3.so
+	cp target/debug/lib_lakehouse.so lakehouse-py/python/lakehouse/_lakehouse.abi3.so 2>/dev/null \
+		|| cp target/debug/lib_lakehouse.dylib lakehouse-py/python/lakehouse/_lakehouse.abi3.so
 	PYTHONPATH=lakehouse-py/python $(BIN)/python -m pytest -q tests lakehouse-py
 
 lint: $(VENV)/.ready

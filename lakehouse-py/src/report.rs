@@ -1,0 +1,37 @@
+//! What the core answers, as dicts.
+
+use lakehouse_core::Report;
+use lakehouse_core::model::CommitInfo;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+/// A report as one flat dict: how it ended, then the figures under delta-rs's names.
+pub(crate) fn report(py: Python<'_>, report: &Report) -> PyResult<Py<PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("operation", report.operation)?;
+    dict.set_item("version", report.version)?;
+    dict.set_item("committed", report.committed)?;
+    dict.set_item("already_committed_as", report.already)?;
+    dict.set_item("dry_run", report.dry_run)?;
+    dict.set_item("attempts", report.attempts)?;
+    for (name, figure) in &report.metrics {
+        dict.set_item(name, figure)?;
+    }
+    let phases = PyDict::new(py);
+    for (phase, time) in &report.phases {
+        phases.set_item(phase, time.as_secs_f64())?;
+    }
+    dict.set_item("seconds", phases)?;
+    Ok(dict.unbind())
+}
+
+/// One commit of a table's history.
+pub(crate) fn commit(py: Python<'_>, commit: &CommitInfo) -> PyResult<Py<PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("version", commit.version)?;
+    dict.set_item("parent", commit.parent)?;
+    dict.set_item("timestamp_ms", commit.timestamp_ms)?;
+    dict.set_item("operation", &commit.operation)?;
+    dict.set_item("summary", &commit.summary)?;
+    Ok(dict.unbind())
+}

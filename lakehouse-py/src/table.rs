@@ -1,0 +1,323 @@
+//! The table that notebooks hold.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::logical_expr::col;
+use lakehouse_core::model::{At, Definition, parse_partitioning};
+use lakehouse_core::operations::{Compact, Merge};
+use lakehouse_core::scan::{parse_columns, session};
+use lakehouse_core::{Error, Table as Core, TableFormat};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use pyo3_arrow::PySchema;
+
+use crate::errors::raise;
+use crate::input::{assignments, at, options, reader, rows};
+use crate::merge::MergeBuilder;
+use crate::report::{commit, report};
+use crate::runtime::wait;
+use crate::scan::{Scan, Schema};
+
+/// A table, Iceberg or Delta.
+#[pyclass(module = "lakehouse", frozen)]
+pub(crate) struct Table {
+    table: Core,
+}
+
+/// Quotes a column name for an expression.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// `"k1, k2"`, a condition, or a list of column names.
+fn on_clause(on: &Bound<'_, PyAny>) -> PyResult<String> {
+    if let Ok(text) = on.extract::<String>() {
+        return Ok(text);
+    }
+    let names: Vec<String> = on
+        .extract()
+        .map_err(|_| PyTypeError::new_err("on is text, or a list of column names"))?;
+    Ok(names
+        .iter()
+        .map(|name| quoted(name))
+        .collect::<Vec<_>>()
+        .join(", "))
+}
+
+/// Text as `create` on the command line takes it, or anything with `__arrow_c_schema__`.
+fn columns(schema: &Bound<'_, PyAny>) -> PyResult<SchemaRef> {
+    if let Ok(text) = schema.extract::<String>() {
+        return parse_columns(&text).map_err(raise);
+    }
+    let schema: PySchema = schema.extract().map_err(|_| {
+        PyTypeError::new_err(
+            "schema is text (\"id bigint not null, ..\") or an object with `__arrow_c_schema__`",
+        )
+    })?;
+    Ok(schema.into_inner())
+}
+
+#[pymethods]
+impl Table {
+    /// Opens the table at a path or URL; its format is found out.
+    #[staticmethod]
+    fn open(py: Python<'_>, location: &str) -> PyResult<Self> {
+        Ok(Self {
+            table: wait(py, Core::open(location))?,
+        })
+    }
+
+    /// Makes a new, empty table.
+    #[staticmethod]
+    #[pyo3(signature = (location, schema, *, format="iceberg", format_version=None, partition_by=None, properties=None))]
+    fn create(
+        py: Python<'_>,
+        location: &str,
+        schema: &Bound<'_, PyAny>,
+        format: &str,
+        format_version: Option<u8>,
+        partition_by: Option<&str>,
+        properties: Option<BTreeMap<String, String>>,
+    ) -> PyResult<Self> {
+        let format: TableFormat = format.parse().map_err(raise)?;
+        let definition = Definition {
+            schema: columns(schema)?,
+            partition_fields: partition_by
+                .map_or(Ok(Vec::new()), parse_partitioning)
+                .map_err(raise)?,
+            properties: properties.unwrap_or_default(),
+            format_version,
+        };
+        Ok(Self {
+            table: wait(py, Core::create(location, format, &definition))?,
+        })
+    }
+
+    /// Where it is.
+    #[getter]
+    fn location(&self) -> &str {
+        self.table.location()
+    }
+
+    /// `"iceberg"` or `"delta"`.
+    #[getter]
+    fn format(&self) -> &'static str {
+        self.table.format()
+    }
+
+    /// The newest version: a Delta version number, an Iceberg snapshot id (0: none yet).
+    fn version(&self, py: Python<'_>) -> PyResult<i64> {
+        Ok(wait(py, self.table.snapshot(&At::Latest))?.version)
+    }
+
+    /// The columns of a version, the newest by default.
+    #[pyo3(signature = (version=None, as_of=None))]
+    fn schema(
+        &self,
+        py: Python<'_>,
+        version: Option<&Bound<'_, PyAny>>,
+        as_of: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Schema> {
+        let at = at(version, as_of)?;
+        let snapshot = wait(py, self.table.snapshot(&at))?;
+        Ok(Schema {
+            schema: Arc::clone(&snapshot.schema),
+        })
+    }
+
+    /// Table properties.
+    fn properties(&self, py: Python<'_>) -> PyResult<BTreeMap<String, String>> {
+        Ok(wait(py, self.table.snapshot(&At::Latest))?.properties.clone())
+    }
+
+    /// Plans a read: `filter` is an SQL condition, `version` a number, tag or branch, `as_of` a
+    /// datetime or ISO 8601 text.
+    #[pyo3(signature = (filter=None, columns=None, *, version=None, as_of=None, limit=None))]
+    fn scan(
+        &self,
+        py: Python<'_>,
+        filter: Option<&str>,
+        columns: Option<Vec<String>>,
+        version: Option<&Bound<'_, PyAny>>,
+        as_of: Option<&Bound<'_, PyAny>>,
+        limit: Option<usize>,
+    ) -> PyResult<Scan> {
+        let at = at(version, as_of)?;
+        let table = &self.table;
+        let frame = wait(py, async move {
+            let provider = table.provider(&at).await?;
+            let mut frame = session(None).read_table(provider)?;
+            if let Some(filter) = filter {
+                let condition = frame.parse_sql_expr(filter)?;
+                frame = frame.filter(condition)?;
+            }
+            if let Some(columns) = &columns {
+                frame = frame.select(columns.iter().map(|name| col(quoted(name))).collect::<Vec<_>>())?;
+            }
+            if let Some(limit) = limit {
+                frame = frame.limit(0, Some(limit))?;
+            }
+            Ok::<_, Error>(frame)
+        })?;
+        Ok(Scan { frame })
+    }
+
+    /// Adds rows.
+    #[pyo3(signature = (data, *, idempotency_key=None, dry_run=false))]
+    fn append(
+        &self,
+        py: Python<'_>,
+        data: &Bound<'_, PyAny>,
+        idempotency_key: Option<String>,
+        dry_run: bool,
+    ) -> PyResult<Py<PyDict>> {
+        let options = options(idempotency_key, dry_run, None)?;
+        let (table, reader) = (&self.table, reader(data)?);
+        report(
+            py,
+            &wait(py, async move { table.append(rows(reader), &options).await })?,
+        )
+    }
+
+    /// Replaces all rows, or those for which `predicate` is true.
+    #[pyo3(signature = (data, predicate=None, *, idempotency_key=None, dry_run=false, isolation=None))]
+    fn overwrite(
+        &self,
+        py: Python<'_>,
+        data: &Bound<'_, PyAny>,
+        predicate: Option<&str>,
+        idempotency_key: Option<String>,
+        dry_run: bool,
+        isolation: Option<&str>,
+    ) -> PyResult<Py<PyDict>> {
+        let options = options(idempotency_key, dry_run, isolation)?;
+        let (table, reader) = (&self.table, reader(data)?);
+        report(
+            py,
+            &wait(py, async move {
+                table.overwrite(rows(reader), predicate, &options).await
+            })?,
+        )
+    }
+
+    /// Deletes the rows for which `predicate` is true.
+    #[pyo3(signature = (predicate, *, idempotency_key=None, dry_run=false, isolation=None))]
+    fn delete(
+        &self,
+        py: Python<'_>,
+        predicate: &str,
+        idempotency_key: Option<String>,
+        dry_run: bool,
+        isolation: Option<&str>,
+    ) -> PyResult<Py<PyDict>> {
+        let options = options(idempotency_key, dry_run, isolation)?;
+        report(py, &wait(py, self.table.delete(predicate, &options))?)
+    }
+
+    /// Sets columns (`{"c": "expr"}` or `"c = expr, .."`) in all rows, or those for which `predicate` is true.
+    #[pyo3(signature = (updates, predicate=None, *, idempotency_key=None, dry_run=false, isolation=None))]
+    fn update(
+        &self,
+        py: Python<'_>,
+        updates: &Bound<'_, PyAny>,
+        predicate: Option<&str>,
+        idempotency_key: Option<String>,
+        dry_run: bool,
+        isolation: Option<&str>,
+    ) -> PyResult<Py<PyDict>> {
+        let options = options(idempotency_key, dry_run, isolation)?;
+        let updates = assignments(updates)?;
+        report(py, &wait(py, self.table.update(&updates, predicate, &options))?)
+    }
+
+    /// Starts a merge; add clauses, then `execute()`. `on` is `"k1, k2"`, a list of columns, or a
+    /// condition over `target.` and `source.`.
+    #[pyo3(signature = (source, on, *, idempotency_key=None, dry_run=false, isolation=None))]
+    fn merge(
+        &self,
+        source: &Bound<'_, PyAny>,
+        on: &Bound<'_, PyAny>,
+        idempotency_key: Option<String>,
+        dry_run: bool,
+        isolation: Option<&str>,
+    ) -> PyResult<MergeBuilder> {
+        Ok(MergeBuilder {
+            table: self.table.clone(),
+            source: std::sync::Mutex::new(Some(reader(source)?)),
+            merge: Merge::on(on_clause(on)?),
+            options: options(idempotency_key, dry_run, isolation)?,
+        })
+    }
+
+    /// Updates the rows whose key is there, inserts the others.
+    #[pyo3(signature = (source, on, *, idempotency_key=None, dry_run=false, isolation=None))]
+    fn upsert(
+        &self,
+        py: Python<'_>,
+        source: &Bound<'_, PyAny>,
+        on: &Bound<'_, PyAny>,
+        idempotency_key: Option<String>,
+        dry_run: bool,
+        isolation: Option<&str>,
+    ) -> PyResult<Py<PyDict>> {
+        let options = options(idempotency_key, dry_run, isolation)?;
+        let merge = Merge::on(on_clause(on)?)
+            .when_matched_update_all()
+            .when_not_matched_insert_all();
+        let (table, reader) = (&self.table, reader(source)?);
+        report(
+            py,
+            &wait(
+                py,
+                async move { table.merge(rows(reader), &merge, &options).await },
+            )?,
+        )
+    }
+
+    /// Rewrites small and masked files into large ones (`target_file_size` in bytes).
+    #[pyo3(signature = (*, target_file_size=None, predicate=None, dry_run=false))]
+    fn compact(
+        &self,
+        py: Python<'_>,
+        target_file_size: Option<u64>,
+        predicate: Option<String>,
+        dry_run: bool,
+    ) -> PyResult<Py<PyDict>> {
+        let options = options(None, dry_run, None)?;
+        let compact = Compact {
+            target_file_bytes: target_file_size,
+            predicate,
+        };
+        report(py, &wait(py, self.table.compact(&compact, &options))?)
+    }
+
+    /// Makes an older version current again, as a new commit.
+    #[pyo3(signature = (version=None, as_of=None, *, dry_run=false))]
+    fn restore(
+        &self,
+        py: Python<'_>,
+        version: Option<&Bound<'_, PyAny>>,
+        as_of: Option<&Bound<'_, PyAny>>,
+        dry_run: bool,
+    ) -> PyResult<Py<PyDict>> {
+        let options = options(None, dry_run, None)?;
+        let at = at(version, as_of)?;
+        report(py, &wait(py, self.table.restore(&at, &options))?)
+    }
+
+    /// Commits, newest first.
+    #[pyo3(signature = (limit=None))]
+    fn history(&self, py: Python<'_>, limit: Option<usize>) -> PyResult<Vec<Py<PyDict>>> {
+        wait(py, self.table.history(limit))?
+            .iter()
+            .map(|entry| commit(py, entry))
+            .collect()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Table({}, {})", self.table.format(), self.table.location())
+    }
+}
