@@ -1,0 +1,244 @@
+"""The Python module: what goes in, what comes out, what is raised."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import datetime, timezone
+
+import duckdb
+import lakehouse
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+FORMATS = [("iceberg", 2), ("iceberg", 3), ("delta", None)]
+
+
+@pytest.fixture(params=FORMATS, ids=["iceberg-v2", "iceberg-v3", "delta"])
+def table(request, tmp_path):
+    name, version = request.param
+    return lakehouse.Table.create(
+        str(tmp_path / "t"), "id bigint not null, name string, amount double", format=name, format_version=version
+    )
+
+
+def rows(table, **options):
+    return sorted(table.scan(**options).to_arrow().to_pylist(), key=lambda row: row["id"])
+
+
+def people(*names, first=1):
+    return pa.table({"id": list(range(first, first + len(names))), "name": list(names)})
+
+
+def test_created_table_opens_with_its_schema(table):
+    opened = lakehouse.Table.open(table.location)
+    assert opened.format == table.format
+    assert opened.schema().names == ["id", "name", "amount"]
+    assert opened.schema().to_arrow().field("id").type == pa.int64()
+    assert not opened.schema().to_arrow().field("id").nullable
+    assert rows(opened) == []
+
+
+@pytest.mark.parametrize("make", [lambda t: t, pl.from_arrow, lambda t: t.to_pandas(), lambda t: duckdb.from_arrow(t)])
+def test_any_arrow_stream_goes_in(table, make):
+    report = table.append(make(people("Ada", "Grace")))
+    assert report["committed"]
+    assert [row["name"] for row in rows(table)] == ["Ada", "Grace"]
+
+
+def test_generator_of_batches_is_read_without_deadlock(table):
+    schema = pa.schema({"id": pa.int64(), "name": pa.string()})
+    batches = (people(f"n{i}", first=i).cast(schema).to_batches()[0] for i in range(20))
+    table.append(pa.RecordBatchReader.from_batches(schema, batches))
+    assert table.scan().count() == 20
+
+
+def test_results_come_out_as_arrow_pandas_polars_and_stream(table):
+    table.append(people("Ada", "Grace"))
+    scan = table.scan("id = 2", columns=["name"])
+    assert scan.to_arrow().to_pylist() == [{"name": "Grace"}]
+    assert isinstance(scan.to_pandas(), pd.DataFrame)
+    assert scan.to_polars().rows() == [("Grace",)]
+    assert pl.DataFrame(scan).rows() == [("Grace",)]
+    assert scan.schema.names == ["name"]
+
+
+def test_upsert_updates_and_inserts(table):
+    table.append(people("Ada", "Grace"))
+    report = table.upsert(people("Grace H.", "Edsger", first=2), on="id")
+    assert (report["num_target_rows_updated"], report["num_target_rows_inserted"]) == (1, 1)
+    assert [row["name"] for row in rows(table)] == ["Ada", "Grace H.", "Edsger"]
+
+
+def test_merge_builder_runs_its_clauses_in_order(table):
+    table.append(people("a", "b", "c"))
+    report = (
+        table.merge(people("B", "C", "D", first=2), on=["id"])
+        .when_matched_delete("source.name = 'C'")
+        .when_matched_update({"name": "source.name || target.name", "amount": "1.5"})
+        .when_not_matched_insert_all()
+        .when_not_matched_by_source_update({"name": "'gone'"})
+        .execute()
+    )
+    assert report["num_target_rows_deleted"] == 1
+    assert rows(table) == [
+        {"id": 1, "name": "gone", "amount": None},
+        {"id": 2, "name": "Bb", "amount": 1.5},
+        {"id": 4, "name": "D", "amount": None},
+    ]
+
+
+def test_merge_cannot_run_twice(table):
+    merge = table.merge(people("a"), on="id").when_not_matched_insert_all()
+    merge.execute()
+    with pytest.raises(ValueError, match="executed already"):
+        merge.execute()
+
+
+def test_update_delete_overwrite(table):
+    table.append(people("a", "b", "c"))
+    table.update({"amount": "id * 2.0"}, "id > 1")
+    table.delete("id = 3")
+    assert [(row["id"], row["amount"]) for row in rows(table)] == [(1, None), (2, 4.0)]
+    table.overwrite(people("z", first=2), "id = 2")
+    assert [row["name"] for row in rows(table)] == ["a", "z"]
+    table.overwrite(people("only"))
+    assert [row["name"] for row in rows(table)] == ["only"]
+
+
+def test_old_versions_by_number_distance_and_time(table):
+    table.append(people("a"))
+    first = table.version()
+    time.sleep(0.05)
+    between = datetime.now(timezone.utc)
+    time.sleep(0.05)
+    table.append(people("b", first=2))
+    assert len(rows(table, version=first)) == 1
+    assert len(rows(table, version=-1)) == 1
+    assert len(rows(table, as_of=between)) == 1
+    assert len(rows(table, as_of=between.replace(tzinfo=None))) == 1
+    assert len(rows(table, as_of=between.isoformat())) == 1
+    table.restore(version=first)
+    assert len(rows(table)) == 1
+    assert len(table.history()) >= 3
+
+
+def test_compact_keeps_the_rows(table):
+    for i in range(5):
+        table.append(people(f"n{i}", first=i))
+    before = rows(table)
+    report = table.compact()
+    assert report["num_target_files_removed"] == 5
+    assert rows(table) == before
+    assert not table.compact()["committed"]
+
+
+def test_idempotency_key_commits_once(table):
+    table.append(people("a"), idempotency_key="night-1")
+    again = table.append(people("a"), idempotency_key="night-1")
+    assert not again["committed"]
+    assert again["already_committed_as"] is not None
+    assert table.scan().count() == 1
+
+
+def test_dry_run_commits_nothing(table):
+    report = table.append(people("a"), dry_run=True)
+    assert report["dry_run"] and not report["committed"]
+    assert table.scan().count() == 0
+
+
+def test_errors_form_a_small_tree(table, tmp_path):
+    with pytest.raises(lakehouse.NotFoundError, match="nowhere"):
+        lakehouse.Table.open(str(tmp_path / "nowhere"))
+    with pytest.raises(lakehouse.AlreadyExistsError):
+        lakehouse.Table.create(table.location, "id bigint")
+    with pytest.raises(lakehouse.InvalidError, match="extra"):
+        table.append(pa.table({"id": [1], "extra": [1]}))
+    with pytest.raises(lakehouse.InvalidError, match="id"):
+        table.append(pa.table({"id": pa.array([None], pa.int64())}))
+    with pytest.raises(lakehouse.LakehouseError, match="nonsense"):
+        table.delete("nonsense = 1")
+    with pytest.raises(lakehouse.NotFoundError):
+        table.scan(version=-99)
+    with pytest.raises(TypeError, match="__arrow_c_stream__"):
+        table.append([1, 2, 3])
+    assert issubclass(lakehouse.NotFoundError, lakehouse.LakehouseError)
+    assert table.scan().count() == 0
+
+
+def test_error_of_the_input_stream_reaches_the_caller_and_commits_nothing(table):
+    schema = pa.schema({"id": pa.int64()})
+
+    def batches():
+        yield pa.record_batch({"id": pa.array([1], pa.int64())})
+        raise RuntimeError("the source broke")
+
+    with pytest.raises(lakehouse.LakehouseError, match="the source broke"):
+        table.append(pa.RecordBatchReader.from_batches(schema, batches()))
+    assert table.scan().count() == 0
+
+
+def test_gil_is_released_while_working(table):
+    schema = pa.schema({"id": pa.int64()})
+    ticks = []
+    done = threading.Event()
+
+    def count():
+        while not done.is_set():
+            ticks.append(time.monotonic())
+            time.sleep(0.001)
+
+    counter = threading.Thread(target=count)
+    counter.start()
+    batch = pa.record_batch({"id": pa.array(range(200_000), pa.int64())})
+    table.append(pa.RecordBatchReader.from_batches(schema, iter([batch] * 5)))
+    start = time.monotonic()
+    table.scan("id % 7 = 3").to_arrow()
+    end = time.monotonic()
+    done.set()
+    counter.join()
+    if end - start > 0.05:
+        assert sum(start < tick < end for tick in ticks) > 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_can_read(table):
+    table.append(people("a"))
+    code = (
+        "import os, sys, lakehouse\n"
+        f"t = lakehouse.Table.open({table.location!r})\n"
+        "assert t.scan().count() == 1\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        f"    os._exit(lakehouse.Table.open({table.location!r}).scan().count())\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 1
+
+
+def test_ctrl_c_stops_a_running_append(table):
+    code = (
+        "import lakehouse, pyarrow as pa, time\n"
+        f"t = lakehouse.Table.open({table.location!r})\n"
+        "schema = pa.schema({'id': pa.int64()})\n"
+        "def slow():\n"
+        "    print('started', flush=True)\n"
+        "    for i in range(1000):\n"
+        "        time.sleep(0.05)\n"
+        "        yield pa.record_batch({'id': pa.array([i], pa.int64())})\n"
+        "try:\n"
+        "    t.append(pa.RecordBatchReader.from_batches(schema, slow()))\n"
+        "except KeyboardInterrupt:\n"
+        "    print('stopped', flush=True)\n"
+        "    import os; os._exit(42)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline().strip() == "started"
+    time.sleep(0.3)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(timeout=20) == 42
+    assert table.scan().count() == 0
