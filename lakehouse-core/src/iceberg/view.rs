@@ -105,6 +105,9 @@ fn find(state: &State, at: &At) -> Result<Option<SnapshotRef>> {
     match at {
         At::Latest => Ok(metadata.current_snapshot().cloned()),
         At::Version(0) => Ok(None),
+        At::Version(back) if back.unsigned_abs() > metadata.snapshots().len() as u64 && *back < 0 => {
+            Err(missing(format!("version {back}")))
+        }
         At::Version(back) if *back < 0 => {
             let mut at = metadata.current_snapshot();
             for _ in *back..0 {
