@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::actions::{Action, Metadata, Protocol};
 use super::publish::{ENGINE, render_commit};
+use super::schema::Mapping;
 use super::{log, partitions, protocol, schema};
 use crate::error::{Error, Result};
 use crate::model::{CommitId, Definition};
@@ -48,7 +49,7 @@ pub(super) fn first_entry(definition: &Definition, commit_id: &CommitId) -> Resu
         ..Metadata::default()
     };
     let protocol = protocol_for(definition, vectors, !hidden.is_empty());
-    let columns = schema::parse(&metadata.schema_string, protocol::mapping(&metadata)?)?;
+    let columns = schema::parse(&metadata.schema_string, Mapping::None)?;
     if let Some(refusal) = protocol::refusal(&protocol, &metadata, &columns) {
         return Err((&refusal).into());
     }

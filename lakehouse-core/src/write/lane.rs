@@ -67,7 +67,8 @@ impl Lane {
     pub(super) fn own(&mut self) -> Result<()> {
         if self.owned < self.batches.len() {
             let slices = self.batches.split_off(self.owned);
-            self.batches.push(concat_batches(slices[0].schema_ref(), &slices)?);
+            self.batches
+                .push(concat_batches(slices[0].schema_ref(), &slices)?);
             self.owned = self.batches.len();
         }
         Ok(())
