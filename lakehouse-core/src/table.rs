@@ -125,9 +125,9 @@ impl Table {
 
     fn new(store: Store, format: TableFormat) -> Self {
         let location = Arc::from(store.location());
-        let format: Arc<dyn Format> = {
-            let _ = (format, Iceberg::new(store.clone()), Delta::new(store.clone()));
-            unimplemented!()
+        let format: Arc<dyn Format> = match format {
+            TableFormat::Iceberg => Arc::new(Iceberg::new(store.clone())),
+            TableFormat::Delta => Arc::new(Delta::new(store.clone())),
         };
         Self {
             handle: Handle { store, format },
@@ -291,7 +291,6 @@ impl Rows {
     /// As [`Table::snapshot`].
     pub async fn table(table: &Table, at: &At) -> Result<Self> {
         let provider = table.provider(at).await?;
-        let _ = (scan::session(None), provider);
-        unimplemented!()
+        Ok(Self::frame(scan::session(None).read_table(provider)?))
     }
 }

@@ -8,6 +8,7 @@ use super::{Options, Report, Rows};
 use crate::error::Result;
 use crate::format::Handle;
 use crate::model::OperationKind;
+use crate::write::conform_at;
 
 /// Adds rows. Columns are matched by name; nullable columns that the input lacks are NULL. Without
 /// rows nothing is committed.
@@ -31,9 +32,12 @@ impl Verb for Append {
     async fn plan(&mut self, work: &mut Work) -> Result<()> {
         work.begin("write");
         let (_, mut batches) = self.rows.open(Some(&work.snapshot.schema)).await?;
+        let mut before = 0;
         while let Some(batch) = batches.try_next().await? {
+            let batch = conform_at(&batch, &work.snapshot.schema, before)?;
             let rows = batch.num_rows() as u64;
-            work.write(&batch, Origin::New).await?;
+            before += rows;
+            work.write_fitting(batch, Origin::New).await?;
             work.count("num_source_rows", rows);
             work.count("num_target_rows_inserted", rows);
         }

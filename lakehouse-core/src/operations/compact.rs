@@ -124,7 +124,7 @@ async fn rewrite(work: &mut Work, group: Vec<DataFile>) -> Result<()> {
 }
 
 /// Rows that these files show; `None` where only reading them can tell (equality deletes).
-async fn visible_rows(work: &Work, files: &[DataFile]) -> Result<Option<u64>> {
+async fn visible_rows(work: &mut Work, files: &[DataFile]) -> Result<Option<u64>> {
     if files.iter().any(|f| !f.equality_deletes.is_empty()) {
         return Ok(None);
     }

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::{OperationKind, Prune};
 use crate::scan::{columns_of, session};
-use crate::write::conform;
+use crate::write::conform_at;
 
 /// Replaces the rows for which `predicate` is true, all rows without one, by the given rows. Every
 /// new row must satisfy the predicate, so that running it twice leaves the same table.
@@ -69,12 +69,12 @@ impl Verb for Overwrite<'_> {
         let (_, mut batches) = self.rows.open(Some(&work.snapshot.schema)).await?;
         let mut before = 0;
         while let Some(batch) = batches.try_next().await? {
-            let batch = conform(&batch, &work.snapshot.schema)?;
+            let batch = conform_at(&batch, &work.snapshot.schema, before)?;
             if let Some(guard) = &guard {
                 guard.check(&batch, before)?;
             }
             let rows = batch.num_rows() as u64;
-            work.write(&batch, Origin::New).await?;
+            work.write_fitting(batch, Origin::New).await?;
             work.count("num_source_rows", rows);
             work.count("num_target_rows_inserted", rows);
             before += rows;

@@ -149,7 +149,7 @@ impl Touched {
 }
 
 /// Of each file, the rows masked so far and those touched now.
-async fn complete_masks(work: &Work, files: &[DataFile], touched: &[RowMask]) -> Result<Vec<RowMask>> {
+async fn complete_masks(work: &mut Work, files: &[DataFile], touched: &[RowMask]) -> Result<Vec<RowMask>> {
     let masked: Vec<DataFile> = files.iter().filter(|f| !f.masks.is_empty()).cloned().collect();
     let mut complete = touched.to_vec();
     if !masked.is_empty() {
@@ -233,8 +233,7 @@ pub(super) fn frame(
 ) -> Result<(DataFrame, Arc<ScanReport>)> {
     let table = scan(work, &work.snapshot, files, columns);
     let report = table.report();
-    let _ = (ctx, table, report);
-    unimplemented!()
+    Ok((ctx.read_table(Arc::new(table))?, report))
 }
 
 fn scan(

@@ -235,9 +235,13 @@ impl Work {
         }
         let written: u64 = change.added.iter().map(|f| f.bytes).sum();
         *metrics.entry("bytes_written").or_default() += written;
+        if self.change.operation == OperationKind::Merge {
+            // The conflict rules ask whether anything was inserted.
+            metrics.entry("num_target_rows_inserted").or_default();
+        }
         self.change.metrics = metrics
             .iter()
-            .map(|(name, value)| ((*name).to_owned(), *value))
+            .map(|(name, value)| (short_name(name).to_owned(), *value))
             .collect();
     }
 
@@ -307,10 +311,15 @@ impl Work {
     /// # Errors
     /// Those of [`conform`], and those of writing.
     pub(super) async fn write(&mut self, rows: &RecordBatch, origin: Origin<'_>) -> Result<()> {
+        let rows = conform(rows, &self.snapshot.schema)?;
+        self.write_fitting(rows, origin).await
+    }
+
+    /// Writes rows that have the table's columns to new data files.
+    pub(super) async fn write_fitting(&mut self, mut rows: RecordBatch, origin: Origin<'_>) -> Result<()> {
         if rows.num_rows() == 0 {
             return Ok(());
         }
-        let mut rows = conform(rows, &self.snapshot.schema)?;
         if self.lineage {
             rows = with_lineage(&rows, origin)?;
         }
@@ -398,6 +407,12 @@ fn lineage_schema(schema: &Schema) -> SchemaRef {
         fields.push(Arc::new(Field::new(name, DataType::Int64, true)));
     }
     Arc::new(Schema::new(fields))
+}
+
+/// The name that commits keep a figure under: `rows_inserted`, `files_added` ...
+fn short_name(name: &str) -> &str {
+    let name = name.strip_prefix("num_").unwrap_or(name);
+    name.strip_prefix("target_").unwrap_or(name)
 }
 
 /// `134217728`, `128mb`, `1 GB`: units are powers of 1024, as in Delta's property.

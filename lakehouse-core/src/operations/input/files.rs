@@ -14,6 +14,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::{Batches, InputFormat};
 use crate::error::{Error, Result};
+use crate::model::{PARQUET_TAIL, check_parquet_footer, parquet_footer_length};
 
 /// Rows per batch.
 const BATCH_ROWS: usize = 8192;
@@ -79,12 +80,38 @@ fn open_here(path: &Path, format: InputFormat, table: Option<&Schema>) -> Result
     rewind(&mut file, &place)?;
     check_magic(&head, format, &place)?;
     let reader = match format {
-        InputFormat::Parquet => parquet(file),
+        InputFormat::Parquet => {
+            check_footer(&mut file, &place)?;
+            parquet(file)
+        }
         InputFormat::Csv => csv(file, table, &place)?,
         InputFormat::Ndjson => ndjson(file, table, &place)?,
         InputFormat::Arrow => arrow_ipc(file, &head),
     };
     reader.map_err(|error| broken(format, &error, &place))
+}
+
+/// A footer that promises more than it holds would take the process down with it.
+fn check_footer(file: &mut File, place: &str) -> Result<()> {
+    let read = |file: &mut File, from: SeekFrom, buffer: &mut [u8]| {
+        let result = file.seek(from).and_then(|_| file.read_exact(buffer));
+        result.map_err(|error| cannot_read(&error, place))
+    };
+    let bytes = file.metadata().map_err(|error| cannot_read(&error, place))?.len();
+    let mut tail = [0; PARQUET_TAIL];
+    if bytes < tail.len() as u64 {
+        return Err(Error::invalid(
+            "this is not a Parquet file: it is too short",
+            place,
+        ));
+    }
+    read(file, SeekFrom::End(-(PARQUET_TAIL as i64)), &mut tail)?;
+    let length = parquet_footer_length(tail, bytes, place)?;
+    let mut footer = vec![0; length as usize];
+    let start = bytes - PARQUET_TAIL as u64 - length;
+    read(file, SeekFrom::Start(start), &mut footer)?;
+    check_parquet_footer(&footer, place)?;
+    rewind(file, place)
 }
 
 fn parquet(file: File) -> Result<(SchemaRef, Reader), ArrowError> {

@@ -1,0 +1,7 @@
+//! One binary for every family of cross-crate tests.
+
+mod architecture;
+mod faults;
+mod model;
+mod support;
+mod verbs;

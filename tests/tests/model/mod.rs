@@ -1,0 +1,64 @@
+//! Differential test: random tables, random programs, a naive model in memory. Every version that a
+//! program makes is read back by time travel and compared with the model, in every format.
+//!
+//! `LAKEHOUSE_PROGRAMS=5000` runs more programs, `LAKEHOUSE_SEED=17` runs one again and prints it.
+
+mod program;
+mod reference;
+mod run;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use run::{Kind, run_program};
+
+const PROGRAMS: u64 = 500;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+#[test]
+fn every_format_agrees_with_the_model_at_every_version() {
+    if let Some(seed) = number("LAKEHOUSE_SEED") {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        for kind in Kind::ALL {
+            println!("{:#?}", program::Program::random(seed));
+            if let Err(why) = runtime.block_on(run_program(seed, kind)) {
+                panic!("{why}");
+            }
+        }
+        return;
+    }
+    let programs = number("LAKEHOUSE_PROGRAMS").unwrap_or(PROGRAMS);
+    let next = Arc::new(AtomicU64::new(0));
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let workers: Vec<_> = (0..threads)
+        .map(|_| {
+            let next = Arc::clone(&next);
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
+                let mut failures = Vec::new();
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= programs || failures.len() >= 5 {
+                        return failures;
+                    }
+                    for kind in Kind::ALL {
+                        if let Err(why) = runtime.block_on(run_program(seed, kind)) {
+                            failures.push(why);
+                        }
+                    }
+                }
+            })
+        })
+        .collect();
+    let failures: Vec<String> = workers
+        .into_iter()
+        .flat_map(|worker| worker.join().unwrap())
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}

@@ -1,0 +1,339 @@
+//! Runs a program on a table of one format and on the model.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, new_empty_array};
+use arrow::datatypes::{Field, Schema};
+use datafusion::scalar::ScalarValue;
+use lakehouse_core::model::{At, Definition, Version, parse_partitioning};
+use lakehouse_core::operations::{Action, When};
+use lakehouse_core::{Compact, Error, Merge, Options, Report, Result, Rows, Table, TableFormat};
+
+use super::program::{Program, Step};
+use super::reference::{self, Column, Condition, Effect, Row, Scope, assign, spell, widen};
+use crate::support::memory;
+
+/// A format, in one of its versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    IcebergV2,
+    IcebergV3,
+    Delta,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 3] = [Self::IcebergV2, Self::IcebergV3, Self::Delta];
+
+    fn format(self) -> TableFormat {
+        match self {
+            Self::Delta => TableFormat::Delta,
+            _ => TableFormat::Iceberg,
+        }
+    }
+
+    fn definition(self, program: &Program) -> Definition {
+        let mut properties = BTreeMap::new();
+        if program.copy_on_write {
+            if self == Self::Delta {
+                properties.insert("delta.enableDeletionVectors".to_owned(), "false".to_owned());
+            } else {
+                for verb in ["delete", "update", "merge"] {
+                    properties.insert(format!("write.{verb}.mode"), "copy-on-write".to_owned());
+                }
+            }
+        }
+        Definition {
+            schema: Arc::new(schema(&program.columns)),
+            partition_fields: parse_partitioning(program.partitioning).unwrap(),
+            properties,
+            format_version: match self {
+                Self::IcebergV2 => Some(2),
+                Self::IcebergV3 => Some(3),
+                Self::Delta => None,
+            },
+        }
+    }
+}
+
+fn schema(columns: &[Column]) -> Schema {
+    let field = |c: &Column| Field::new(c.name, c.data_type.clone(), c.nullable);
+    Schema::new(columns.iter().map(field).collect::<Vec<_>>())
+}
+
+fn batch(columns: &[Column], rows: &[Row]) -> RecordBatch {
+    let array = |at: usize| match rows.is_empty() {
+        true => new_empty_array(&columns[at].data_type),
+        false => ScalarValue::iter_to_array(rows.iter().map(|row| row[at].clone())).unwrap(),
+    };
+    let arrays = (0..columns.len()).map(array).collect();
+    RecordBatch::try_new(Arc::new(schema(columns)), arrays).unwrap()
+}
+
+fn input(columns: &[Column], rows: &[Row]) -> Rows {
+    let batch = batch(columns, rows);
+    // Two batches find mistakes that one hides.
+    let half = batch.num_rows() / 2;
+    let parts = vec![batch.slice(0, half), batch.slice(half, batch.num_rows() - half)];
+    Rows::batches(batch.schema(), parts)
+}
+
+/// Rows as sorted text, so that tables are equal if their texts are.
+fn text(rows: impl IntoIterator<Item = Row>) -> Vec<String> {
+    let mut lines: Vec<String> = rows.into_iter().map(|row| format!("{row:?}")).collect();
+    lines.sort();
+    lines
+}
+
+async fn read(table: &Table, at: &At, columns: &[Column]) -> Result<Vec<String>> {
+    let provider = table.provider(at).await?;
+    let ctx = lakehouse_core::scan::session(None);
+    let batches = ctx.read_table(provider)?.collect().await?;
+    let mut rows: Vec<Row> = Vec::new();
+    for batch in batches {
+        let names: Vec<String> = batch.schema().fields().iter().map(|f| f.name().clone()).collect();
+        let wanted: Vec<&str> = columns.iter().map(|c| c.name).collect();
+        assert_eq!(names, wanted, "columns of the table");
+        for row in 0..batch.num_rows() {
+            let cell = |at: usize| ScalarValue::try_from_array(batch.column(at), row);
+            rows.push((0..columns.len()).map(cell).collect::<Result<_, _>>()?);
+        }
+    }
+    Ok(text(rows))
+}
+
+/// The two tables side by side.
+struct Run {
+    table: Table,
+    options: Options,
+    columns: Vec<Column>,
+    rows: Vec<Row>,
+    /// Every version and its rows.
+    versions: Vec<(Version, Vec<Row>)>,
+}
+
+/// Runs the program of a seed; says what differs.
+pub(super) async fn run_program(seed: u64, kind: Kind) -> Result<(), String> {
+    let program = Program::random(seed);
+    let failed = |what: String| format!("LAKEHOUSE_SEED={seed} {kind:?}: {what}");
+    let table = Table::create_in(
+        memory(&format!("program-{seed}")),
+        kind.format(),
+        &kind.definition(&program),
+    )
+    .await
+    .map_err(|e| failed(format!("create: {e}")))?;
+    let version = table
+        .snapshot(&At::Latest)
+        .await
+        .map_err(|e| failed(e.to_string()))?
+        .version;
+    let mut run = Run {
+        table,
+        options: Options {
+            target_file_bytes: program.target_file_bytes,
+            ..Options::default()
+        },
+        columns: program.columns,
+        rows: Vec::new(),
+        versions: vec![(version, Vec::new())],
+    };
+    for (number, step) in program.steps.iter().enumerate() {
+        run.step(step)
+            .await
+            .map_err(|why| failed(format!("step {number} {step:?}\n{why}")))?;
+    }
+    run.compare().await.map_err(failed)
+}
+
+impl Run {
+    async fn step(&mut self, step: &Step) -> Result<(), String> {
+        let before = self.rows.clone();
+        let expected = self.on_model(step);
+        let done = self.on_table(step).await;
+        match (done, expected) {
+            (Ok(report), Some(rows)) => {
+                self.rows = rows;
+                self.note(step, &report, &before).await
+            }
+            (Ok(_), None) => Err("duplicate keys were let through".to_owned()),
+            (Err(Error::Invalid { what, .. }), None) if what.contains("several source rows") => {
+                let after = read(&self.table, &At::Latest, &self.columns)
+                    .await
+                    .map_err(|e| e.to_string())?;
+                if after == text(before) {
+                    Ok(())
+                } else {
+                    Err("a refused merge changed the table".to_owned())
+                }
+            }
+            (Err(error), _) => Err(format!("{error} ({error:?})")),
+        }
+    }
+
+    async fn note(&mut self, step: &Step, report: &Report, before: &[Row]) -> Result<(), String> {
+        let newest = self.versions.last().map(|(version, _)| *version);
+        if !report.committed {
+            let same = text(before.to_vec()) == text(self.rows.clone());
+            return if same && newest == Some(report.version) {
+                Ok(())
+            } else {
+                Err(format!(
+                    "nothing was committed, but rows should have changed: {report:?}"
+                ))
+            };
+        }
+        if newest == Some(report.version) {
+            return Err("a commit left the version as it was".to_owned());
+        }
+        self.versions.push((report.version, self.rows.clone()));
+        if matches!(step, Step::Compact) {
+            let again = self.table.compact(&Compact::default(), &self.options).await;
+            if again.map_err(|e| e.to_string())?.committed {
+                return Err("compacting twice rewrote files twice".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Every version by time travel, the newest as such, and the history.
+    async fn compare(&self) -> Result<(), String> {
+        let newest = self
+            .versions
+            .last()
+            .map(|(_, rows)| rows.clone())
+            .unwrap_or_default();
+        let latest = [(At::Latest, newest)];
+        let old = self
+            .versions
+            .iter()
+            .map(|(version, rows)| (At::Version(*version), rows.clone()));
+        for (number, (at, rows)) in old.chain(latest).enumerate() {
+            let found = read(&self.table, &at, &self.columns)
+                .await
+                .map_err(|e| format!("reading version {number} ({at:?}): {e}"))?;
+            let wanted = text(rows);
+            if found != wanted {
+                return Err(format!(
+                    "version {number} ({at:?}) differs:\n{}",
+                    differences(&found, &wanted)
+                ));
+            }
+        }
+        let history = self.table.history(None).await.map_err(|e| e.to_string())?;
+        for (version, _) in self.versions.iter().filter(|(version, _)| *version != 0) {
+            if !history.iter().any(|commit| commit.version == *version) {
+                return Err(format!("history does not tell of version {version}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows afterwards; `None` if the step must be refused.
+    fn on_model(&self, step: &Step) -> Option<Vec<Row>> {
+        let columns = &self.columns;
+        let is_true = |condition: &Condition, row: &Row| condition.is_true(Scope::of(columns, row));
+        let mut rows = self.rows.clone();
+        match step {
+            Step::Append(given, new) => rows.extend(widen(columns, given, new)),
+            Step::OverwriteAll(new) => rows.clone_from(new),
+            Step::OverwriteWhere(condition, new) => {
+                rows.retain(|row| !is_true(condition, row));
+                rows.extend(new.clone());
+            }
+            Step::Delete(condition) => rows.retain(|row| !is_true(condition, row)),
+            Step::Update(set, only) => {
+                for row in &mut rows {
+                    if only.as_ref().is_none_or(|only| is_true(only, row)) {
+                        *row = assign(columns, row, set, Scope::of(columns, row));
+                    }
+                }
+            }
+            Step::Merge(merge) => return merge.apply(columns, &rows),
+            Step::Compact => {}
+            Step::Restore(commits) => rows.clone_from(&self.versions[self.restored(*commits)].1),
+        }
+        Some(rows)
+    }
+
+    fn restored(&self, commits: usize) -> usize {
+        commits.min(self.versions.len() - 1)
+    }
+
+    async fn on_table(&self, step: &Step) -> Result<Report> {
+        let (table, options) = (&self.table, &self.options);
+        match step {
+            Step::Append(given, rows) => table.append(input(given, rows), options).await,
+            Step::OverwriteAll(rows) => table.overwrite(input(&self.columns, rows), None, options).await,
+            Step::OverwriteWhere(condition, rows) => {
+                let rows = input(&self.columns, rows);
+                table.overwrite(rows, Some(&condition.to_string()), options).await
+            }
+            Step::Delete(condition) => table.delete(&condition.to_string(), options).await,
+            Step::Update(set, only) => {
+                let only = only.as_ref().map(ToString::to_string);
+                table.update(&spell(set), only.as_deref(), options).await
+            }
+            Step::Merge(merge) => {
+                table
+                    .merge(input(&merge.columns, &merge.rows), &spelled(merge), options)
+                    .await
+            }
+            Step::Compact => table.compact(&Compact::default(), options).await,
+            Step::Restore(commits) => {
+                let version = self.versions[self.restored(*commits)].0;
+                table.restore(&At::Version(version), options).await
+            }
+        }
+    }
+}
+
+fn spelled(merge: &reference::Merge) -> Merge {
+    let mut spelled = Merge::on(if merge.spelled_out {
+        let equal: Vec<String> = merge
+            .keys
+            .iter()
+            .map(|k| format!("target.{k} = source.{k}"))
+            .collect();
+        equal.join(" AND ")
+    } else {
+        merge.keys.join(", ")
+    });
+    for (when, clauses) in [
+        (When::Matched, &merge.matched),
+        (When::NotMatched, &merge.inserts),
+        (When::NotMatchedBySource, &merge.by_source),
+    ] {
+        for clause in clauses {
+            spelled = spelled.clause(
+                when,
+                match &clause.effect {
+                    Effect::UpdateAll => Action::UpdateAll,
+                    Effect::Update(set) => Action::UpdateSet(spell(set)),
+                    Effect::Delete => Action::Delete,
+                    Effect::InsertAll => Action::InsertAll,
+                },
+            );
+            if let Some(condition) = &clause.condition {
+                spelled = spelled.only_if(condition.to_string());
+            }
+        }
+    }
+    spelled
+}
+
+fn differences(found: &[String], wanted: &[String]) -> String {
+    let mut lines = Vec::new();
+    let mut left = wanted.to_vec();
+    for row in found {
+        match left.iter().position(|other| other == row) {
+            Some(at) => {
+                left.remove(at);
+            }
+            None => lines.push(format!("  too many: {row}")),
+        }
+    }
+    lines.extend(left.iter().map(|row| format!("  missing:  {row}")));
+    lines.truncate(12);
+    lines.join("\n")
+}

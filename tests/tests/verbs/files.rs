@@ -1,0 +1,103 @@
+//! Rows from files: every kind holds the same rows.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use arrow::array::{Int32Array, Int64Array, RecordBatch, StringArray};
+use lakehouse_core::{InputFormat, Merge, Options, Rows};
+
+use super::{FORMATS, content, schema, table};
+
+fn batch() -> RecordBatch {
+    let columns: Vec<arrow::array::ArrayRef> = vec![
+        Arc::new(Int64Array::from(vec![1, 2, 3])),
+        Arc::new(StringArray::from(vec![Some("eu"), None, Some("a, \"b\"")])),
+        Arc::new(Int32Array::from(vec![Some(-1), Some(0), None])),
+    ];
+    RecordBatch::try_new(schema(), columns).unwrap()
+}
+
+#[tokio::test]
+async fn parquet_csv_ndjson_and_arrow_hold_the_same_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let batch = batch();
+    let path = |name: &str| folder.path().join(name);
+    let mut writer =
+        parquet::arrow::ArrowWriter::try_new(File::create(path("a.parquet")).unwrap(), batch.schema(), None)
+            .unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    arrow::csv::Writer::new(File::create(path("a.csv")).unwrap())
+        .write(&batch)
+        .unwrap();
+    arrow::json::LineDelimitedWriter::new(File::create(path("a.ndjson")).unwrap())
+        .write(&batch)
+        .unwrap();
+    let mut writer =
+        arrow::ipc::writer::FileWriter::try_new(File::create(path("a.arrow")).unwrap(), &schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    let mut writer =
+        arrow::ipc::writer::StreamWriter::try_new(File::create(path("b.arrow")).unwrap(), &schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    std::fs::copy(path("a.csv"), path("noextension")).unwrap();
+    for (name, format) in [
+        ("a.parquet", None),
+        ("a.csv", None),
+        ("a.ndjson", None),
+        ("a.arrow", None),
+        ("b.arrow", None),
+        ("noextension", Some(InputFormat::Csv)),
+    ] {
+        let table = table(FORMATS[0], "").await;
+        let report = table
+            .append(Rows::file(path(name), format).unwrap(), &Options::default())
+            .await
+            .unwrap();
+        assert_eq!(report.metric("num_source_rows"), 3, "{name}");
+        assert_eq!(
+            content(&table).await,
+            ["1|eu|-1", "2||0", "3|a, \"b\"|"],
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn text_files_are_read_with_the_tables_types_and_others_are_inferred() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("feed.csv");
+    // Read by itself, region would be a number and n a text.
+    std::fs::write(&path, "op,n,region,id\nU,,007,1\nD,5,008,2\nI,6,009,3\n").unwrap();
+    for format in FORMATS {
+        let table = table(format, "region").await;
+        super::append(&table, "(1, 'x', 1), (2, 'y', 2)").await;
+        let merge = Merge::on("id")
+            .delete_when("source.op = 'D'")
+            .when_matched_update_all()
+            .when_not_matched_insert_all();
+        let report = table
+            .merge(Rows::file(&path, None).unwrap(), &merge, &Options::default())
+            .await
+            .unwrap();
+        assert_eq!(content(&table).await, ["1|007|", "3|009|6"]);
+        let figures =
+            ["inserted", "updated", "deleted"].map(|what| report.metric(&format!("num_target_rows_{what}")));
+        assert_eq!(figures, [1, 1, 1]);
+    }
+}
+
+#[tokio::test]
+async fn the_columns_of_a_file_are_known_without_a_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("new.csv");
+    std::fs::write(&path, "id,name,score,day\n1,a,1.5,2013-01-01\n2,,2,2013-01-02\n").unwrap();
+    let schema = Rows::file(&path, None).unwrap().schema().await.unwrap();
+    let columns: Vec<String> = schema
+        .fields()
+        .iter()
+        .map(|f| format!("{} {}", f.name(), f.data_type()))
+        .collect();
+    assert_eq!(columns, ["id Int64", "name Utf8", "score Float64", "day Date32"]);
+}

@@ -1,0 +1,226 @@
+//! Merge, case by case.
+
+use lakehouse_core::model::At;
+use lakehouse_core::{Merge, Options, Rows, Table};
+
+use super::{FORMATS, append, content, rows, table};
+
+async fn merge(table: &Table, columns: &str, values: &str, merge: &Merge) -> lakehouse_core::Report {
+    table
+        .merge(rows(columns, values).await, merge, &Options::default())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_merge_that_changes_nothing_commits_nothing() {
+    for format in FORMATS {
+        let table = table(format, "").await;
+        append(&table, "(1, 'eu', 1), (2, 'us', 2)").await;
+        let before = table.snapshot(&At::Latest).await.unwrap().state;
+        let update = Merge::on("id").when_matched_update_all();
+        let report = merge(&table, "id, n", "(7, 7), (8, 8)", &update).await;
+        assert!(!report.committed);
+        assert_eq!(report.metric("num_source_rows"), 2);
+        let none = rows("id, n", "(7, 7)").await;
+        let schema = none.schema().await.unwrap();
+        let empty = Rows::batches(schema, Vec::new());
+        let report = table
+            .merge(empty, &update.when_not_matched_insert_all(), &Options::default())
+            .await
+            .unwrap();
+        assert!(!report.committed);
+        assert_eq!(table.snapshot(&At::Latest).await.unwrap().state, before);
+    }
+}
+
+#[tokio::test]
+async fn the_first_clause_that_applies_decides() {
+    for format in FORMATS {
+        let table = table(format, "region").await;
+        append(
+            &table,
+            "(1, 'eu', 1), (2, 'us', 2), (3, 'us', 3), (4, 'eu', 4), (9, 'eu', 9)",
+        )
+        .await;
+        let clauses = Merge::on("id")
+            .when_matched_delete()
+            .only_if("source.op = 'D'")
+            .when_matched_update("n = source.n + target.n, region = 'moved'")
+            .only_if("source.n > 10")
+            .when_matched_update_all()
+            .only_if("source.op = 'U'")
+            .when_not_matched_insert("id = source.id, n = source.n * 2")
+            .only_if("source.op = 'I'")
+            .when_not_matched_by_source_update("n = n + 1000")
+            .only_if("target.region = 'eu'");
+        let source = "(1, 0, 'D'), (2, 20, 'U'), (3, 5, 'U'), (4, 4, '?'), (5, 50, 'I'), (6, 60, '?')";
+        // `n` alone would be ambiguous: both sides have it.
+        let ambiguous = table
+            .merge(rows("id, n, op", source).await, &clauses, &Options::default())
+            .await;
+        assert!(ambiguous.unwrap_err().to_string().contains("ambiguous"));
+        let mut clauses = clauses;
+        for clause in &mut clauses.clauses {
+            if let lakehouse_core::operations::Action::UpdateSet(text) = &mut clause.action {
+                *text = text.replace("n = n + 1000", "n = target.n + 1000");
+            }
+        }
+        let report = merge(&table, "id, n, op", source, &clauses).await;
+        assert_eq!(
+            content(&table).await,
+            ["2|moved|22", "3|us|5", "4|eu|4", "5||100", "9|eu|1009"]
+        );
+        let figures =
+            ["inserted", "updated", "deleted"].map(|what| report.metric(&format!("num_target_rows_{what}")));
+        assert_eq!(figures, [1, 3, 1]);
+    }
+}
+
+#[tokio::test]
+async fn null_keys_match_nothing() {
+    for format in FORMATS {
+        let table = table(format, "").await;
+        append(&table, "(1, NULL, 1), (2, 'us', 2)").await;
+        let upsert = Merge::on("region")
+            .when_matched_update_all()
+            .when_not_matched_insert_all();
+        merge(
+            &table,
+            "id, region, n",
+            "(3, CAST(NULL AS VARCHAR), 3), (4, 'us', 4)",
+            &upsert,
+        )
+        .await;
+        assert_eq!(content(&table).await, ["1||1", "3||3", "4|us|4"]);
+    }
+}
+
+#[tokio::test]
+async fn a_condition_over_both_sides_matches_and_prunes() {
+    for format in FORMATS {
+        let table = table(format, "region").await;
+        append(&table, "(1, 'eu', 1), (2, 'eu', 2)").await;
+        append(&table, "(1, 'us', 1), (2, 'us', 2)").await;
+        append(&table, "(11, 'us', 1), (12, 'us', 2)").await;
+        let on = "target.id = source.key AND target.region = 'us' AND source.key <> 2";
+        let update = Merge::on(on).when_matched_update("n = source.value");
+        let report = merge(&table, "key, value", "(1, 100), (2, 200), (3, 300)", &update).await;
+        assert_eq!(
+            content(&table).await,
+            ["11|us|1", "12|us|2", "1|eu|1", "1|us|100", "2|eu|2", "2|us|2"]
+        );
+        assert_eq!(report.metric("num_target_files_scanned"), 1, "{report:?}");
+        assert_eq!(
+            report.metric("num_target_files_skipped_during_scan"),
+            2,
+            "{report:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn few_rows_are_masked_not_rewritten() {
+    for format in FORMATS {
+        let table = table(format, "").await;
+        let values: Vec<String> = (0..200).map(|id| format!("({id}, 'eu', 1)")).collect();
+        append(&table, &values.join(", ")).await;
+        let upsert = Merge::on("id")
+            .when_matched_update_all()
+            .when_not_matched_insert_all();
+        let report = merge(&table, "id, region, n", "(7, 'eu', 2), (500, 'eu', 3)", &upsert).await;
+        assert_eq!(report.metric("num_target_rows_copied"), 0);
+        assert_eq!(report.metric("num_target_files_masked"), 1);
+        assert_eq!(report.metric("num_target_files_removed"), 0);
+        assert_eq!(report.metric("num_output_rows"), 2);
+        assert_eq!(content(&table).await.len(), 201);
+    }
+}
+
+#[tokio::test]
+async fn a_file_without_rows_left_is_removed() {
+    for format in FORMATS {
+        let table = table(format, "").await;
+        append(&table, "(1, 'eu', 1), (2, 'eu', 2)").await;
+        append(&table, "(3, 'eu', 3)").await;
+        let first = table.delete("id = 1", &Options::default()).await.unwrap();
+        assert_eq!(first.metric("num_target_files_masked"), 1);
+        let second = table.delete("id = 2", &Options::default()).await.unwrap();
+        assert_eq!(second.metric("num_target_files_removed"), 1, "{second:?}");
+        assert_eq!(table.files(&At::Latest).await.unwrap().len(), 1);
+        assert_eq!(content(&table).await, ["3|eu|3"]);
+    }
+}
+
+#[tokio::test]
+async fn a_dry_run_counts_and_leaves_nothing() {
+    for format in FORMATS {
+        let table = table(format, "region").await;
+        append(&table, "(1, 'eu', 1), (2, 'eu', 2)").await;
+        let store = &table.handle().store;
+        let before = store.list("").await.unwrap();
+        let options = Options {
+            dry_run: true,
+            ..Options::default()
+        };
+        let upsert = Merge::on("id")
+            .when_matched_update_all()
+            .when_not_matched_insert_all();
+        let source = || rows("id, region, n", "(1, 'us', 5), (3, 'us', 6)");
+        let report = table.merge(source().await, &upsert, &options).await.unwrap();
+        assert!(report.dry_run && !report.committed);
+        assert_eq!(report.metric("num_target_rows_updated"), 1);
+        assert_eq!(report.metric("num_target_rows_inserted"), 1);
+        assert_eq!(report.metric("num_target_files_masked"), 1);
+        table.delete("id = 1", &options).await.unwrap();
+        table.append(source().await, &options).await.unwrap();
+        table.overwrite(source().await, None, &options).await.unwrap();
+        assert_eq!(
+            store.list("").await.unwrap(),
+            before,
+            "a dry run left something behind"
+        );
+        assert_eq!(content(&table).await, ["1|eu|1", "2|eu|2"]);
+    }
+}
+
+#[tokio::test]
+async fn the_same_key_of_idempotency_commits_once() {
+    for format in FORMATS {
+        let table = table(format, "").await;
+        let options = Options {
+            token: Some("load-1".to_owned()),
+            ..Options::default()
+        };
+        let source = || rows("id, region, n", "(1, 'eu', 1)");
+        let first = table.append(source().await, &options).await.unwrap();
+        assert!(first.committed && first.already.is_none());
+        let second = table.append(source().await, &options).await.unwrap();
+        assert!(!second.committed);
+        assert_eq!(second.already, Some(first.version));
+        let dry = Options {
+            dry_run: true,
+            ..options.clone()
+        };
+        assert_eq!(
+            table.append(source().await, &dry).await.unwrap().already,
+            Some(first.version)
+        );
+        assert_eq!(content(&table).await, ["1|eu|1"]);
+    }
+}
+
+#[tokio::test]
+async fn another_table_can_be_the_source() {
+    for format in FORMATS {
+        let (target, source) = (table(format, "").await, table(FORMATS[2], "region").await);
+        append(&target, "(1, 'eu', 1), (2, 'eu', 2)").await;
+        append(&source, "(2, 'us', 20), (3, 'us', 30)").await;
+        let upsert = Merge::on("id")
+            .when_matched_update_all()
+            .when_not_matched_insert_all();
+        let rows = Rows::table(&source, &At::Latest).await.unwrap();
+        target.merge(rows, &upsert, &Options::default()).await.unwrap();
+        assert_eq!(content(&target).await, ["1|eu|1", "2|us|20", "3|us|30"]);
+    }
+}

@@ -1,0 +1,93 @@
+//! What each verb promises, case by case, in every format.
+
+mod bad_input;
+mod compact;
+mod files;
+mod lineage;
+mod merge;
+mod overwrite;
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::util::pretty::pretty_format_batches;
+use datafusion::prelude::SessionContext;
+use lakehouse_core::model::{At, Definition, parse_partitioning};
+use lakehouse_core::{Options, Report, Rows, Table, TableFormat, scan};
+
+use crate::support::memory;
+
+/// Every format, in every version that we write.
+pub(crate) const FORMATS: [(TableFormat, Option<u8>); 3] = [
+    (TableFormat::Iceberg, Some(2)),
+    (TableFormat::Iceberg, Some(3)),
+    (TableFormat::Delta, None),
+];
+
+pub(crate) fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("id", DataType::Int64, false),
+        Field::new("region", DataType::Utf8, true),
+        Field::new("n", DataType::Int32, true),
+    ]))
+}
+
+/// An empty table `(id bigint not null, region string, n int)` in a store of its own.
+pub(crate) async fn table(format: (TableFormat, Option<u8>), partitioning: &str) -> Table {
+    let definition = Definition {
+        schema: schema(),
+        partition_fields: parse_partitioning(partitioning).unwrap(),
+        properties: Default::default(),
+        format_version: format.1,
+    };
+    Table::create_in(memory("verbs"), format.0, &definition)
+        .await
+        .unwrap()
+}
+
+/// Rows of a query such as `VALUES (1, 'eu', 1)`, columns named as given.
+pub(crate) async fn rows(columns: &str, values: &str) -> Rows {
+    let (schema, batches) = query(&format!("SELECT * FROM (VALUES {values}) AS t({columns})")).await;
+    Rows::batches(schema, batches)
+}
+
+async fn query(sql: &str) -> (SchemaRef, Vec<RecordBatch>) {
+    let frame = scan::session(None).sql(sql).await.unwrap();
+    let schema = Arc::new(frame.schema().as_arrow().clone());
+    (schema, frame.collect().await.unwrap())
+}
+
+pub(crate) async fn append(table: &Table, values: &str) -> Report {
+    table
+        .append(rows("id, region, n", values).await, &Options::default())
+        .await
+        .unwrap()
+}
+
+/// The newest rows as `id|region|n` lines, sorted.
+pub(crate) async fn content(table: &Table) -> Vec<String> {
+    let ctx = SessionContext::new();
+    ctx.register_table("t", table.provider(&At::Latest).await.unwrap())
+        .unwrap();
+    let batches = ctx.sql("SELECT * FROM t").await.unwrap().collect().await.unwrap();
+    lines(&batches)
+}
+
+pub(crate) fn lines(batches: &[RecordBatch]) -> Vec<String> {
+    let text = pretty_format_batches(batches).unwrap().to_string();
+    let mut lines: Vec<String> = text
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .skip(1)
+        .map(|line| {
+            line.trim_matches('|')
+                .split('|')
+                .map(str::trim)
+                .collect::<Vec<_>>()
+                .join("|")
+        })
+        .collect();
+    lines.sort();
+    lines
+}
