@@ -122,7 +122,7 @@ impl Side {
             .iter()
             .filter(|m| !shared.contains(m.manifest_path.as_str()));
         let (own_data, own_deletes) = split(own.cloned().collect());
-        let (data, deletes) = split(manifests.to_vec());
+        let (data, deletes) = split(manifests.iter().cloned().collect());
         Ok(Self {
             data,
             deletes,

@@ -10,7 +10,9 @@ use futures::TryStreamExt;
 use iceberg::io::FileIO;
 use iceberg::spec::{
     DataContentType, DataFile as IcebergFile, DataFileBuilder, DataFileFormat, MAIN_BRANCH,
-    ManifestContentType, ManifestListWriter, Operation, Snapshot as IcebergSnapshot, Struct, Summary,
+    ManifestContentType, ManifestListWriter, NestedField, Operation, PrimitiveType, Schema as IcebergSchema,
+    Snapshot as IcebergSnapshot, Struct, Summary, TableMetadataBuilder, Transform as IcebergTransform, Type,
+    UnboundPartitionSpec,
 };
 use serde_json::Value;
 
@@ -90,6 +92,24 @@ impl Bench {
             .unwrap();
         change.masked = before.into_iter().zip(after).collect();
         self.publish(base, &change).await
+    }
+
+    /// A commit by another engine that changes the metadata only.
+    async fn evolve(
+        &self,
+        base: &Arc<Snapshot>,
+        change: impl FnOnce(TableMetadataBuilder) -> iceberg::Result<TableMetadataBuilder>,
+    ) -> Arc<Snapshot> {
+        let view = View::of(base).unwrap();
+        let metadata = view.metadata().clone();
+        let updated = metadata.last_updated_ms() + 1;
+        let built = change(metadata.into_builder(None)).unwrap().build().unwrap();
+        let bytes = encode(&built.metadata, updated).unwrap();
+        self.store
+            .put(&metadata_key(base.state + 1), bytes.into())
+            .await
+            .unwrap();
+        self.newest().await
     }
 
     async fn json(&self, snapshot: &Snapshot) -> Value {
@@ -872,4 +892,106 @@ async fn a_version_one_table_is_read_and_rewritten_without_masks() {
         (names(&told[0].added), names(&told[0].removed)),
         (vec!["a2"], vec!["a"])
     );
+}
+
+#[tokio::test]
+async fn files_of_several_partition_specs_and_schemas_live_in_one_table() {
+    let (bench, base) = Bench::created(2, &[]).await;
+    let first = bench.append(&base, vec![file("a", 0, 10)]).await;
+    // Column `id` becomes `key`, `name` goes, `day` comes; partitioned by day from now on.
+    let evolved = bench
+        .evolve(&first, |builder| {
+            let schema = IcebergSchema::builder()
+                .with_fields([
+                    Arc::new(NestedField::required(
+                        1,
+                        "key",
+                        Type::Primitive(PrimitiveType::Long),
+                    )),
+                    Arc::new(NestedField::optional(
+                        3,
+                        "day",
+                        Type::Primitive(PrimitiveType::Date),
+                    )),
+                ])
+                .build()?;
+            let spec = UnboundPartitionSpec::builder().add_partition_field(
+                3,
+                "day_month",
+                IcebergTransform::Month,
+            )?;
+            builder
+                .add_current_schema(schema)?
+                .add_default_partition_spec(spec.build())
+        })
+        .await;
+    assert_eq!(evolved.version, first.version);
+    let columns = |snapshot: &Snapshot| {
+        let fields = snapshot.schema.fields().iter();
+        fields.map(|field| field.name().clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(columns(&evolved), ["key", "day"]);
+    assert_eq!((evolved.spec_id, evolved.specs.len()), (1, 2));
+    assert_eq!(
+        (
+            evolved.specs[&0][0].source.as_str(),
+            evolved.specs[&1][0].source.as_str()
+        ),
+        ("key", "day")
+    );
+    let told = bench.format.changes(&first, &evolved).await.unwrap();
+    assert_eq!(told.len(), 1);
+    assert!(told[0].metadata.schema && told[0].metadata.partitioning && !told[0].metadata.properties);
+
+    let new = DataFile {
+        spec_id: 1,
+        partition: vec![ScalarValue::Int32(Some(7))],
+        columns: BTreeMap::from([("key".to_owned(), file("b", 5, 10).columns["id"].clone())]),
+        ..file("b", 5, 10)
+    };
+    let second = bench.append(&evolved, vec![new, file("c", 100, 10)]).await;
+    let listed = bench.list(&second).await;
+    assert_eq!(names(&listed), ["a", "b", "c"]);
+    assert_eq!(listed.iter().map(|f| f.spec_id).collect::<Vec<_>>(), [0, 1, 0]);
+    assert!(
+        listed[..2].iter().all(|f| f.columns.contains_key("key")),
+        "a renamed column keeps its statistics"
+    );
+    assert_eq!(listed[1].partition, [ScalarValue::Int32(Some(7))]);
+    let masked = bench
+        .mask(&second, vec![(listed[0].clone(), [1].into_iter().collect())])
+        .await;
+    let mut change = append(vec![]);
+    change.removed = bench.list(&masked).await[..2].to_vec();
+    let third = bench.publish(&masked, &change).await;
+    assert_eq!(names(&bench.list(&third).await), ["c"]);
+
+    let old = bench.format.snapshot(&At::Version(first.version)).await.unwrap();
+    assert_eq!(
+        columns(&old),
+        ["id", "name"],
+        "an old version has the columns of its time"
+    );
+    assert_eq!(
+        bench.list(&old).await[0].columns["id"].min,
+        Some(ScalarValue::Int64(Some(0)))
+    );
+    assert!(
+        old.specs[&1][0].transform == Transform::Void,
+        "its schema has no such column"
+    );
+
+    // The column that old files are partitioned by goes: their partition says nothing any more.
+    let dropped = bench
+        .evolve(&third, |builder| {
+            let day = NestedField::optional(3, "day", Type::Primitive(PrimitiveType::Date));
+            builder.add_current_schema(IcebergSchema::builder().with_fields([Arc::new(day)]).build()?)
+        })
+        .await;
+    assert_eq!(dropped.specs[&0][0].transform, Transform::Void);
+    let mut change = append(vec![]);
+    change.removed = bench.list(&dropped).await;
+    assert_eq!(change.removed[0].partition, [ScalarValue::Int64(Some(100))]);
+    let last = bench.publish(&dropped, &change).await;
+    assert!(bench.list(&last).await.is_empty());
 }
