@@ -16,6 +16,7 @@ pub mod iceberg;
 pub mod model;
 pub mod operations;
 pub mod scan;
+pub mod sql;
 pub mod store;
 pub mod table;
 pub mod write;

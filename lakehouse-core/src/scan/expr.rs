@@ -167,7 +167,7 @@ fn plan(parsed: datafusion::sql::sqlparser::ast::Expr, schema: &DFSchema, text: 
     };
     let expr = PLANNER
         .create_logical_expr_from_sql_expr(parsed, schema)
-        .map_err(|e| planning(e, schema, text))?;
+        .map_err(|e| planning_error(e, text))?;
     refuse_more_than_rows(&expr, text)?;
     let expr = resolve(expr, schema, text)?;
     let context = SimplifyContext::builder()
@@ -178,10 +178,8 @@ fn plan(parsed: datafusion::sql::sqlparser::ast::Expr, schema: &DFSchema, text: 
     let simplifier = ExprSimplifier::new(context);
     let coerced = simplifier
         .coerce(expr, schema)
-        .map_err(|e| planning(e, schema, text))?;
-    simplifier
-        .simplify(coerced)
-        .map_err(|e| planning(e, schema, text))
+        .map_err(|e| planning_error(e, text))?;
+    simplifier.simplify(coerced).map_err(|e| planning_error(e, text))
 }
 
 /// Gives every column its qualifier; refuses those that are unknown or on both sides.
@@ -283,25 +281,24 @@ fn fit_constant(expr: Expr, to: &DataType, column: &str) -> Result<Expr> {
     Ok(Expr::Literal(cast, metadata))
 }
 
-fn planning(error: DataFusionError, schema: &DFSchema, text: &str) -> Error {
+/// An error of the engine's planner as one of ours, with the columns that exist where one does not.
+pub fn planning_error(error: DataFusionError, place: &str) -> Error {
     if let DataFusionError::SchemaError(schema_error, _) = error.find_root() {
         return match schema_error.as_ref() {
-            SchemaError::FieldNotFound { field, .. } => {
-                unknown_column(&field.flat_name(), names(schema), text)
-            }
+            SchemaError::FieldNotFound { field, valid_fields } => unknown_column(
+                &field.flat_name(),
+                valid_fields.iter().map(Column::flat_name),
+                place,
+            ),
             SchemaError::AmbiguousReference { field } => {
-                let both: Vec<Column> = schema
-                    .columns()
-                    .into_iter()
-                    .filter(|c| c.name == field.name)
-                    .collect();
-                ambiguous(&field.name, &both, text)
+                Error::invalid(format!("column {} is ambiguous", field.flat_name()), place)
+                    .with_hint("put the table's name or alias and a point in front")
             }
-            other => Error::invalid(other.to_string(), text),
+            other => Error::invalid(other.to_string(), place),
         };
     }
     match Error::from(error) {
-        Error::Engine(inner) => Error::invalid(first_line(&inner.strip_backtrace()), text),
+        Error::Engine(inner) => Error::invalid(first_line(&inner.strip_backtrace()), place),
         ours => ours,
     }
 }

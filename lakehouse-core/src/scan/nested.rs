@@ -1,7 +1,7 @@
 //! Nested values brought into the table's shape: struct members are found by id or physical name.
 
 use std::fmt;
-use std::hash::Hash;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -109,7 +109,7 @@ fn items<O: OffsetSizeTrait>(values: &ArrayRef, item: &FieldRef, wanted: &FieldR
 }
 
 /// [`reshape`] as an expression over a file's column.
-#[derive(Debug, Eq, Hash)]
+#[derive(Debug, Eq)]
 pub(super) struct Reshape {
     column: Arc<dyn PhysicalExpr>,
     from: FieldRef,
@@ -125,6 +125,14 @@ impl Reshape {
 impl PartialEq for Reshape {
     fn eq(&self, other: &Self) -> bool {
         self.column.eq(&other.column) && self.from == other.from && self.to == other.to
+    }
+}
+
+impl Hash for Reshape {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.column.hash(state);
+        self.from.hash(state);
+        self.to.hash(state);
     }
 }
 

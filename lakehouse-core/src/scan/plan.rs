@@ -91,9 +91,9 @@ pub(super) async fn list(
                 .masked_rows()
                 .map_or(0, |masked| file.rows.saturating_sub(masked));
             listing.files.push(file);
-        }
-        if enough.is_some_and(|enough| rows >= enough as u64) {
-            break;
+            if enough.is_some_and(|enough| rows >= enough as u64) {
+                return Ok(listing);
+            }
         }
     }
     Ok(listing)

@@ -179,6 +179,7 @@ impl SnapshotTable {
             planned.count(prune.counts());
         }
         let masks = plan::read_file_masks(&self.handle, &self.snapshot, &listing.files).await?;
+        let listed = masks.len() as u64;
         let mut parts = Vec::with_capacity(masks.len());
         for (file, mask) in listing.files.into_iter().zip(masks) {
             planned.masked_rows += mask.len();
@@ -187,7 +188,7 @@ impl SnapshotTable {
             }
         }
         planned.files = parts.len() as u64;
-        planned.all_files = planned.files + planned.skipped_by_partition + planned.skipped_by_statistics;
+        planned.all_files = listed + planned.skipped_by_partition + planned.skipped_by_statistics;
         Ok((parts, planned))
     }
 

@@ -76,7 +76,7 @@ fn data_type(sql: &Sql, column: &str) -> Result<DataType> {
         }
         Sql::Numeric(info) | Sql::Decimal(info) | Sql::Dec(info) => decimal(info, column)?,
         Sql::Date => DataType::Date32,
-        Sql::Timestamp(precision, zone) if matches!(precision, None | Some(6)) => match zone {
+        Sql::Timestamp(None | Some(6), zone) => match zone {
             TimezoneInfo::None | TimezoneInfo::WithoutTimeZone => timestamp(false),
             TimezoneInfo::Tz | TimezoneInfo::WithTimeZone => timestamp(true),
         },
