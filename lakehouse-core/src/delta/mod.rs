@@ -1,6 +1,6 @@
 //! Delta Lake behind the door: log, actions, checkpoints, deletion vectors, protocol features, publish.
 //!
-//! Reading the log is the kernel's work ([`kernel`]), writing it ours ([`publish`], [`checkpoint`]).
+//! Reading the log is `delta_kernel`'s work (`kernel.rs`), writing it ours (`publish.rs`, `checkpoint.rs`).
 //! Section names in comments are those of Delta's `PROTOCOL.md`.
 
 mod actions;

@@ -105,7 +105,7 @@ fn bound(value: &Value, data_type: &DataType, upper: bool) -> Option<(ScalarValu
             let (micros, digits) = instant(value.as_str()?)?;
             // Most writers cut timestamps after the millisecond.
             let widened = if upper && digits <= 3 {
-                micros.checked_add(1000)?
+                micros.checked_add(999)?
             } else {
                 micros
             };
@@ -226,7 +226,8 @@ fn literal(value: &ScalarValue, upper: bool) -> Option<String> {
             quoted(day.to_string())
         }
         ScalarValue::TimestampMicrosecond(Some(v), zone) => {
-            let millis = if upper {
+            // A bound that was read from a cut one ends in 999 microseconds: it goes back as it came.
+            let millis = if upper && v.rem_euclid(1000) != 999 {
                 v.checked_add(999)?.div_euclid(1000)
             } else {
                 v.div_euclid(1000)
@@ -355,6 +356,14 @@ mod tests {
         assert!(back.min.unwrap() <= text(&long) && back.max.unwrap() >= text(&long));
         assert!(!back.exact);
         assert_eq!(shorten(&"\u{10FFFF}".repeat(40), true), None);
+    }
+
+    #[test]
+    fn bounds_do_not_drift_when_they_are_read_and_written_again() {
+        let at = |micros| ScalarValue::TimestampMicrosecond(Some(micros), None);
+        let once = there_and_back(at(0).data_type(), at(7_001), at(1_357_000_000_000_001));
+        let twice = there_and_back(at(0).data_type(), once.min.clone().unwrap(), once.max.clone().unwrap());
+        assert_eq!(twice, once);
     }
 
     #[test]
