@@ -42,6 +42,20 @@ pub trait Format: Send + Sync + Debug {
     /// Loads one version. [`Error::NotFound`] when there is no table, version or ref of that name.
     async fn snapshot(&self, at: &At) -> Result<Arc<Snapshot>>;
 
+    /// Refuses a version that cannot be written, with the reason.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`].
+    fn check_writable(&self, snapshot: &Snapshot) -> Result<()> {
+        if snapshot.capabilities.writable {
+            return Ok(());
+        }
+        Err(Error::unsupported(
+            "the table can only be read",
+            "write to it with the engine that owns it, or copy its rows into a new table",
+        ))
+    }
+
     /// The data files of a version that may hold matching rows. What is skipped is counted in `prune`.
     fn files(&self, snapshot: &Arc<Snapshot>, prune: Arc<Prune>) -> BoxStream<'static, Result<DataFile>>;
 

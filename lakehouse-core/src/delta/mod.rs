@@ -104,6 +104,10 @@ impl Format for Delta {
         self.load_at(at).await
     }
 
+    fn check_writable(&self, snapshot: &Snapshot) -> Result<()> {
+        State::of(snapshot)?.check_writable()
+    }
+
     fn files(&self, snapshot: &Arc<Snapshot>, prune: Arc<Prune>) -> BoxStream<'static, Result<DataFile>> {
         files::stream(self.store.clone(), Arc::clone(snapshot), prune)
     }

@@ -186,12 +186,7 @@ impl Work {
 
     /// Plans, closes the open writer, and removes what was staged if that fails.
     async fn plan(&mut self, verb: &mut dyn Verb) -> Result<()> {
-        if !self.snapshot.capabilities.writable {
-            return Err(Error::unsupported(
-                format!("the table at {} can only be read", self.handle.store.root()),
-                "write to it with the engine that owns it, or copy its rows into a new table",
-            ));
-        }
+        self.handle.format.check_writable(&self.snapshot)?;
         self.begin("plan");
         let mut planned = verb.plan(self).await;
         if planned.is_ok() {
