@@ -1,0 +1,357 @@
+//! From a predicate to what it demands of minima, maxima, NULL counts and buckets.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::pruning::PruningStatistics;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema};
+use datafusion::execution::context::ExecutionProps;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::utils::{conjunction, split_conjunction};
+use datafusion::logical_expr::{Expr, ExprSchemable, Volatility};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::physical_expr::create_physical_expr;
+use datafusion::physical_expr::planner::PhysicalPlanningContext;
+use datafusion::physical_expr::utils::collect_columns;
+use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
+use datafusion::scalar::ScalarValue;
+
+use super::evidence::{Evidence, Nulls, Witness};
+use crate::error::{Error, Result};
+
+/// A predicate that can skip something.
+#[derive(Debug)]
+pub(super) struct Analysed {
+    predicate: PruningPredicate,
+    /// Columns that it looks at, with their types; `a.b` inside structs.
+    columns: Vec<(String, DataType)>,
+}
+
+impl Analysed {
+    /// `None` if no part of the predicate can skip anything.
+    ///
+    /// # Errors
+    /// When the predicate names a column that the schema lacks.
+    pub(super) fn new(predicate: &Expr, schema: &SchemaRef) -> Result<Option<Self>> {
+        check_columns(predicate, schema)?;
+        let flat = flattened(schema);
+        let Ok(df_schema) = DFSchema::try_from(Arc::clone(&flat)) else {
+            return Ok(None);
+        };
+        let df_schema = Arc::new(df_schema);
+        let context = SimplifyContext::builder()
+            .with_schema(Arc::clone(&df_schema))
+            .build();
+        let simplifier = ExprSimplifier::new(context);
+        // A row must meet every part: each one that is understood may skip.
+        let parts = split_conjunction(predicate).into_iter().filter_map(|part| {
+            let plain = plain(part, &flat)?;
+            let coerced = simplifier.coerce(plain, &df_schema).ok()?;
+            let part = simplifier.simplify(coerced).ok()?;
+            (keeps_order(&part, &df_schema)
+                && create_physical_expr(
+                    &part,
+                    &df_schema,
+                    &ExecutionProps::new(),
+                    &PhysicalPlanningContext::default(),
+                )
+                .is_ok())
+            .then_some(part)
+        });
+        let Some(all) = conjunction(parts) else {
+            return Ok(None);
+        };
+        let built = create_physical_expr(
+            &all,
+            &df_schema,
+            &ExecutionProps::new(),
+            &PhysicalPlanningContext::default(),
+        )
+        .and_then(|expr| {
+            PruningPredicateBuilder::new()
+                .with_file_schema(Arc::clone(&flat))
+                .try_build(expr)
+        });
+        let Ok(predicate) = built else {
+            return Ok(None);
+        };
+        if predicate.always_true() {
+            return Ok(None);
+        }
+        let columns = collect_columns(predicate.orig_expr())
+            .into_iter()
+            .filter_map(|column| {
+                let field = flat.field_with_name(column.name()).ok()?;
+                Some((column.name().to_owned(), field.data_type().clone()))
+            })
+            .collect();
+        Ok(Some(Self { predicate, columns }))
+    }
+
+    /// Which containers may hold a row that meets the predicate.
+    pub(super) fn keep(&self, witness: &Witness<'_>) -> Result<Vec<bool>> {
+        let rows = witness.rows();
+        let known: HashMap<&str, Known> = self
+            .columns
+            .iter()
+            .filter(|(name, _)| witness.knows(name))
+            .map(|(name, data_type)| Ok((name.as_str(), Known::new(witness, name, data_type, &rows)?)))
+            .collect::<Result<_>>()?;
+        // A constant predicate skips without evidence.
+        if known.is_empty() && !self.columns.is_empty() {
+            return Ok(vec![true; rows.len()]);
+        }
+        let containers = Containers {
+            witness,
+            known,
+            rows: Arc::new(UInt64Array::from(rows)),
+        };
+        // Bounds are not values: a cast of one may fail although no row is like it. Then nothing is known.
+        Ok(self
+            .predicate
+            .prune(&containers)
+            .unwrap_or_else(|_| vec![true; witness.len()]))
+    }
+}
+
+/// Every column must be there: a misspelt name would silently read the whole table.
+fn check_columns(predicate: &Expr, schema: &Schema) -> Result<()> {
+    let mut names: Vec<&str> = predicate
+        .column_refs()
+        .into_iter()
+        .map(|column| column.name.as_str())
+        .filter(|name| schema.field_with_name(name).is_err())
+        .collect();
+    names.sort_unstable();
+    match names.first() {
+        None => Ok(()),
+        Some(name) => {
+            let columns: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+            Err(Error::invalid(
+                format!("column '{name}' is not in the table"),
+                predicate.to_string(),
+            )
+            .with_hint(format!("the table's columns are {}", columns.join(", "))))
+        }
+    }
+}
+
+/// The schema with the fields inside structs as columns of their own, `a.b`.
+fn flattened(schema: &SchemaRef) -> SchemaRef {
+    fn below(name: &str, fields: &arrow::datatypes::Fields, out: &mut Vec<Field>) {
+        for field in fields {
+            let name = format!("{name}.{}", field.name());
+            match field.data_type() {
+                DataType::Struct(children) => below(&name, children, out),
+                data_type => out.push(Field::new(name, data_type.clone(), true)),
+            }
+        }
+    }
+    let mut nested = Vec::new();
+    for field in schema.fields() {
+        if let DataType::Struct(children) = field.data_type() {
+            below(field.name(), children, &mut nested);
+        }
+    }
+    nested.retain(|field| schema.field_with_name(field.name()).is_err());
+    let fields = schema.fields().iter().map(|f| f.as_ref().clone()).chain(nested);
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// The expression with plain column names and fields inside structs as columns; `None` if its value
+/// depends on more than the row.
+fn plain(expr: &Expr, schema: &Schema) -> Option<Expr> {
+    let mut fixed = true;
+    let plain = expr
+        .clone()
+        .transform_down(|node| {
+            fixed &= match &node {
+                Expr::Exists(_)
+                | Expr::InSubquery(_)
+                | Expr::SetComparison(_)
+                | Expr::ScalarSubquery(_)
+                | Expr::OuterReferenceColumn(..)
+                | Expr::Placeholder(_) => false,
+                // The time of planning is not the time of reading.
+                Expr::ScalarFunction(call) => call.func.signature().volatility == Volatility::Immutable,
+                _ => true,
+            };
+            Ok(match &node {
+                Expr::Column(column) if column.relation.is_some() => {
+                    Transformed::yes(Expr::Column(Column::from_name(column.name.clone())))
+                }
+                Expr::ScalarFunction(_) => match path(&node).filter(|p| schema.field_with_name(p).is_ok()) {
+                    Some(path) => Transformed::new(
+                        Expr::Column(Column::from_name(path)),
+                        true,
+                        TreeNodeRecursion::Jump,
+                    ),
+                    None => Transformed::no(node),
+                },
+                _ => Transformed::no(node),
+            })
+        })
+        .ok()?
+        .data;
+    fixed.then_some(plain)
+}
+
+/// `a.b` for `get_field(a, 'b')`.
+fn path(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Column(column) => Some(column.name.clone()),
+        Expr::ScalarFunction(call) if call.name() == "get_field" => {
+            let (base, names) = call.args.split_first()?;
+            let mut path = path(base)?;
+            for name in names {
+                let Expr::Literal(name, _) = name else { return None };
+                path.push('.');
+                path.push_str(name.try_as_str()??);
+            }
+            Some(path)
+        }
+        _ => None,
+    }
+}
+
+/// Whether every cast of something with a column in it keeps the order of values: the engine replaces
+/// the column by its bounds, whatever the cast does.
+fn keeps_order(expr: &Expr, schema: &DFSchema) -> bool {
+    let mut fine = true;
+    let visited = expr.apply(|node| {
+        let cast = match node {
+            Expr::Cast(cast) => Some((&cast.expr, cast.field.data_type())),
+            Expr::TryCast(cast) => Some((&cast.expr, cast.field.data_type())),
+            _ => None,
+        };
+        if let Some((inner, to)) = cast
+            && !inner.column_refs().is_empty()
+        {
+            fine &= inner.get_type(schema).is_ok_and(|from| is_monotone(&from, to));
+        }
+        Ok(if fine {
+            TreeNodeRecursion::Continue
+        } else {
+            TreeNodeRecursion::Stop
+        })
+    });
+    fine && visited.is_ok()
+}
+
+fn is_monotone(from: &DataType, to: &DataType) -> bool {
+    use DataType as T;
+    let zone_free = |t: &DataType| match t {
+        T::Timestamp(_, zone) => zone
+            .as_deref()
+            .is_none_or(|z| matches!(z, "UTC" | "+00:00" | "Z")),
+        _ => true,
+    };
+    let dated = |t: &DataType| matches!(t, T::Date32 | T::Date64 | T::Timestamp(..));
+    from == to
+        || (from.is_numeric() && to.is_numeric())
+        || (from.is_string() && to.is_string())
+        || (from.is_binary() && to.is_binary())
+        || (dated(from) && dated(to) && zone_free(from) && zone_free(to))
+}
+
+/// What is known of one column.
+#[derive(Debug)]
+struct Known {
+    evidence: Vec<Evidence>,
+    min: ArrayRef,
+    max: ArrayRef,
+    nulls: ArrayRef,
+}
+
+impl Known {
+    fn new(witness: &Witness<'_>, name: &str, data_type: &DataType, rows: &[u64]) -> Result<Self> {
+        let evidence = witness.of_column(name, data_type);
+        let nothing = ScalarValue::try_from(data_type)?;
+        let array = |of: fn(&Evidence) -> &Option<ScalarValue>| {
+            ScalarValue::iter_to_array(
+                evidence
+                    .iter()
+                    .map(|e| of(e).clone().unwrap_or_else(|| nothing.clone())),
+            )
+        };
+        let nulls: UInt64Array = evidence
+            .iter()
+            .zip(rows)
+            .map(|(e, rows)| match e.nulls {
+                Nulls::Unknown => None,
+                Nulls::Count(nulls) => Some(nulls),
+                Nulls::All => Some(*rows),
+            })
+            .collect();
+        Ok(Self {
+            min: array(|e| &e.min)?,
+            max: array(|e| &e.max)?,
+            nulls: Arc::new(nulls),
+            evidence,
+        })
+    }
+}
+
+/// The engine's view of the containers.
+struct Containers<'a> {
+    witness: &'a Witness<'a>,
+    known: HashMap<&'a str, Known>,
+    rows: ArrayRef,
+}
+
+impl PruningStatistics for Containers<'_> {
+    fn min_values(&self, column: &Column) -> Option<ArrayRef> {
+        self.known
+            .get(column.name.as_str())
+            .map(|known| Arc::clone(&known.min))
+    }
+
+    fn max_values(&self, column: &Column) -> Option<ArrayRef> {
+        self.known
+            .get(column.name.as_str())
+            .map(|known| Arc::clone(&known.max))
+    }
+
+    fn num_containers(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
+        self.known
+            .get(column.name.as_str())
+            .map(|known| Arc::clone(&known.nulls))
+    }
+
+    fn row_counts(&self) -> Option<ArrayRef> {
+        Some(Arc::clone(&self.rows))
+    }
+
+    /// `false` where the column holds none of the values: by their buckets, and because none of them
+    /// lies between the bounds (which serves `IN` lists of any length).
+    fn contained(&self, column: &Column, values: &HashSet<ScalarValue>) -> Option<BooleanArray> {
+        let known = self.known.get(column.name.as_str())?;
+        let mut values: Vec<ScalarValue> = values.iter().filter(|v| !v.is_null()).cloned().collect();
+        let data_type = known.min.data_type();
+        if data_type.is_floating() || values.is_empty() || values.iter().any(|v| v.data_type() != *data_type)
+        {
+            return None;
+        }
+        values.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+        let buckets = self.witness.excluded_by_buckets(&column.name, &values);
+        let outside = |evidence: &Evidence| {
+            let (Some(min), Some(max)) = (&evidence.min, &evidence.max) else {
+                return false;
+            };
+            let first = values.partition_point(|v| v < min);
+            values.get(first).is_none_or(|v| v > max)
+        };
+        let results = known.evidence.iter().enumerate().map(|(i, evidence)| {
+            let excluded = buckets.as_ref().is_some_and(|b| b[i]) || outside(evidence);
+            excluded.then_some(false)
+        });
+        Some(results.collect())
+    }
+}
