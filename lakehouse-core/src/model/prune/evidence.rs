@@ -292,7 +292,16 @@ fn of_partition(field: &PartitionField, value: &ScalarValue, data_type: &DataTyp
             ..Evidence::default()
         };
     }
-    let (min, max) = field.transform.range(value, data_type);
+    let not_a_number = match value {
+        ScalarValue::Float32(Some(v)) => v.is_nan(),
+        ScalarValue::Float64(Some(v)) => v.is_nan(),
+        _ => false,
+    };
+    let (min, max) = if not_a_number {
+        (None, None)
+    } else {
+        field.transform.range(value, data_type)
+    };
     Evidence {
         min: min
             .and_then(|v| shifted(v, -field.zone_slack_days))
