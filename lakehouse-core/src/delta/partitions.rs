@@ -220,10 +220,11 @@ pub(super) fn load(columns: &[Column], partition_columns: &[String]) -> Result<V
         .collect()
 }
 
-/// A partition value as text; `None` is NULL. An empty string is NULL too, says the protocol.
+/// A partition value as text; `None` is NULL.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a type that partition values cannot have.
+/// [`Error::Unsupported`] for a type that partition values cannot have, and for an empty text: the
+/// protocol reads it as NULL, so that the row would come back as another one.
 pub(super) fn render(value: &ScalarValue, column: &str) -> Result<Option<String>> {
     if value.is_null() {
         return Ok(None);
@@ -237,7 +238,10 @@ pub(super) fn render(value: &ScalarValue, column: &str) -> Result<Option<String>
     Ok(Some(match value {
         ScalarValue::Utf8(Some(v)) | ScalarValue::LargeUtf8(Some(v)) | ScalarValue::Utf8View(Some(v)) => {
             if v.is_empty() {
-                return Ok(None);
+                return Err(Error::unsupported(
+                    format!("Delta cannot tell an empty text in partition column {column} from NULL"),
+                    "write NULL or another text, or partition by another column",
+                ));
             }
             v.clone()
         }

@@ -119,9 +119,10 @@ fn value(rng: &mut StdRng, column: &Column) -> ScalarValue {
         DataType::Int32 => ScalarValue::Int32(Some(rng.random_range(-5..6))),
         DataType::Float64 => ScalarValue::Float64(Some(f64::from(rng.random_range(-8..9)) / 4.0)),
         DataType::Boolean => ScalarValue::Boolean(Some(rng.random_bool(0.5))),
-        DataType::Utf8 => ScalarValue::Utf8(Some(
-            pick(rng, &["eu", "us", "", "a/b=c", "über", "x y"]).to_owned(),
-        )),
+        DataType::Utf8 => {
+            let empty = if EMPTY_TEXT.get() { "" } else { "ap" };
+            ScalarValue::Utf8(Some(pick(rng, &["eu", "us", empty, "a/b=c", "über", "x y"]).to_owned()))
+        }
         DataType::Date32 => ScalarValue::Date32(Some(day)),
         DataType::Timestamp(_, zone) => {
             let us =
