@@ -1,19 +1,27 @@
 """Independent readers, so that no test has to believe `lake` about what `lake` wrote.
 
-`read_<reader>(path, version=None, key=None)` reads the table in directory `path` and returns its rows, normalised and
-sorted by `key` or else by all columns. `version` is a snapshot id (Iceberg) or a version number (Delta).
+`read_<reader>(path, version=None, key=None, where=None)` reads the table in directory `path` and returns its rows,
+normalised and sorted by `key` or else by all columns. `version` is a snapshot id (Iceberg) or a version number (Delta),
+`where` a condition in the SQL that all of them understand: columns compared with numbers and strings, `and`, `or`.
 """
 
+import os
 import re
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+Version = int | None
+Key = list[str] | None
+Where = str | None
 
 # ---- Iceberg
 
@@ -30,55 +38,67 @@ def newest_metadata(path: Path | str) -> Path:
     return max(numbered)[1]
 
 
-def read_pyiceberg(path: Path | str, version: int | None = None, key: list[str] | None = None) -> pa.Table:
+def read_pyiceberg(path: Path | str, version: Version = None, key: Key = None, where: Where = None) -> pa.Table:
     """PyIceberg, in Python."""
     from pyiceberg.table import StaticTable
 
     table = StaticTable.from_metadata(newest_metadata(path).absolute().as_uri())
-    return _sorted(table.scan(snapshot_id=version).to_arrow(), key)
+    return _sorted(table.scan(row_filter=where or "true", snapshot_id=version).to_arrow(), key)
 
 
-def read_duckdb_iceberg(path: Path | str, version: int | None = None, key: list[str] | None = None) -> pa.Table:
+def read_duckdb_iceberg(path: Path | str, version: Version = None, key: Key = None, where: Where = None) -> pa.Table:
     """DuckDB's iceberg extension, in C++."""
     at = "" if version is None else f", snapshot_from_id = {version}"
     # Without `allow_moved_paths`, so that a wrong path in the metadata shows.
-    return _duckdb(f"FROM iceberg_scan('{newest_metadata(path)}'{at})", key)
+    return _duckdb(f"FROM iceberg_scan('{newest_metadata(path)}'{at}){_where(where)}", key)
 
 
-def read_chdb_iceberg(path: Path | str, version: int | None = None, key: list[str] | None = None) -> pa.Table:
+def read_chdb_iceberg(path: Path | str, version: Version = None, key: Key = None, where: Where = None) -> pa.Table:
     """ClickHouse, in C++. It finds the files of a moved table, and so does not notice wrong paths in the metadata."""
     settings = "" if version is None else f" SETTINGS iceberg_snapshot_id = {version}"
-    return _sorted(_chdb(f"SELECT * FROM icebergLocal('{Path(path).absolute()}/', Parquet){settings}"), key)
+    source = f"icebergLocal('{Path(path).absolute()}/', Parquet)"
+    return _sorted(_chdb(f"SELECT * FROM {source}{_clickhouse_where(where)}{settings}"), key)
 
 
 # ---- Delta
 
 
-def read_deltalake(path: Path | str, version: int | None = None, key: list[str] | None = None) -> pa.Table:
+def read_deltalake(path: Path | str, version: Version = None, key: Key = None, where: Where = None) -> pa.Table:
     """delta-rs by its query engine: its pyarrow path refuses deletion vectors and column mapping."""
     import deltalake
 
     table = deltalake.DeltaTable(path, version=version)
-    batches = deltalake.QueryBuilder().register("t", table).execute("SELECT * FROM t").read_all()
+    batches = deltalake.QueryBuilder().register("t", table).execute(f"SELECT * FROM t{_where(where)}").read_all()
     return _sorted(pa.table(batches), key)
 
 
-def read_duckdb_delta(path: Path | str, version: int | None = None, key: list[str] | None = None) -> pa.Table:
+def read_duckdb_delta(path: Path | str, version: Version = None, key: Key = None, where: Where = None) -> pa.Table:
     """DuckDB's delta extension: the log is read by delta-kernel, the data by DuckDB."""
     if version is None:
-        return _duckdb(f"FROM delta_scan('{path}')", key)
-    return _duckdb("FROM t", key, f"ATTACH '{path}' AS t (TYPE delta, VERSION {version})")
+        return _duckdb(f"FROM delta_scan('{path}'){_where(where)}", key)
+    # A name of its own, because the connection lives on.
+    name = f"t{next(_NUMBERS)}"
+    _duck().execute(f"ATTACH '{path}' AS {name} (TYPE delta, VERSION {version})")
+    try:
+        return _duckdb(f"FROM {name}{_where(where)}", key)
+    finally:
+        _duck().execute(f"DETACH {name}")
 
 
-def read_chdb_delta(path: Path | str, version: int | None = None, key: list[str] | None = None) -> pa.Table:
+def read_chdb_delta(path: Path | str, version: Version = None, key: Key = None, where: Where = None) -> pa.Table:
     """ClickHouse: the log is read by delta-kernel, the data by ClickHouse."""
     settings = "allow_experimental_delta_kernel_rs = 1"
     if version is not None:
         settings += f", delta_lake_snapshot_version = {version}"
-    return _sorted(_chdb(f"SELECT * FROM deltaLakeLocal('{Path(path).absolute()}/') SETTINGS {settings}"), key)
+    source = f"deltaLakeLocal('{Path(path).absolute()}/')"
+    return _sorted(_chdb(f"SELECT * FROM {source}{_clickhouse_where(where)} SETTINGS {settings}"), key)
 
 
 # ---- engines
+
+
+def _where(condition: Where) -> str:
+    return "" if condition is None else f" WHERE {condition}"
 
 
 def duckdb_connection(*more: str):
@@ -94,11 +114,22 @@ def duckdb_connection(*more: str):
     return connection
 
 
-def _duckdb(query: str, key: list[str] | None, *setup: str) -> pa.Table:
-    with duckdb_connection() as connection:
-        for statement in setup:
-            connection.execute(statement)
-        return _sorted(connection.execute(query).to_arrow_table(), key)
+@cache
+def _duck():
+    """One connection for all reads: loading the extensions takes longer than a read."""
+    return duckdb_connection()
+
+
+def _clickhouse_where(condition: Where) -> str:
+    """Timestamps as ClickHouse reads them: without T and zone."""
+    return re.sub(r"'([\d-]{10})T([\d:.]+)(\+00:00)?'", r"'\1 \2'", _where(condition))
+
+
+_NUMBERS = count()
+
+
+def _duckdb(query: str, key: Key) -> pa.Table:
+    return _sorted(_duck().execute(query).to_arrow_table(), key)
 
 
 _CHDB = """
@@ -111,7 +142,8 @@ os._exit(0)
 
 def _chdb(query: str) -> pa.Table:
     """ClickHouse in its own process: it opens only files below its current directory."""
-    done = subprocess.run([sys.executable, "-c", _CHDB, query], cwd="/", capture_output=True, check=False)
+    environment = os.environ | {"TZ": "UTC"}
+    done = subprocess.run([sys.executable, "-c", _CHDB, query], cwd="/", env=environment, capture_output=True)
     if done.returncode:
         raise RuntimeError(done.stderr.decode().strip()[-2000:])
     return pa.ipc.open_stream(done.stdout).read_all()
@@ -147,15 +179,20 @@ def check(
     kind: str,
     path: Path | str,
     expected: pa.Table,
-    version: int | None = None,
-    key: list[str] | None = None,
+    version: Version = None,
+    key: Key = None,
     features: Iterable[str] = (),
+    where: Where = None,
+    hidden: Iterable[str] = (),
 ) -> None:
-    """Fails unless every reader of `kind` reads `expected`, but for those that cannot because of a feature."""
+    """Fails unless every reader of `kind` reads `expected`, but for those that cannot because of a feature.
+
+    `hidden` columns are not in `expected`, but each reader must show them, after all others.
+    """
     for name, read in READERS[kind].items():
         cannot = [CANNOT[name, feature] for feature in features if (name, feature) in CANNOT]
         try:
-            got = read(path, version, key)
+            got = _without(read(path, version, key, where), list(hidden))
             # ClickHouse knows neither bytes nor timestamps without a zone.
             assert_same(expected, normalise(got, expected.schema) if name.startswith("chdb") else got, key)
         except Exception as error:
@@ -163,6 +200,13 @@ def check(
                 raise AssertionError(f"{name} on {path}: {error}") from error
         else:
             assert not cannot, f"{name} has learned to read {path}: take it out of CANNOT ({'; '.join(cannot)})"
+
+
+def _without(table: pa.Table, columns: list[str]) -> pa.Table:
+    shown = table.column_names[table.num_columns - len(columns) :]
+    if shown != columns:
+        raise AssertionError(f"columns {table.column_names} should end in {columns}")
+    return table.drop_columns(columns)
 
 
 # ---- comparison
@@ -184,7 +228,7 @@ def normalise(table: pa.Table, schema: pa.Schema | None = None) -> pa.Table:
     return pa.table(columns, schema=pa.schema(fields))
 
 
-def assert_same(a: pa.Table, b: pa.Table, key: list[str] | None = None) -> None:
+def assert_same(a: pa.Table, b: pa.Table, key: Key = None) -> None:
     """Fails, showing the first differing rows, unless `b` holds the columns, types and rows of `a`, in any order."""
     a, b = _sorted(a, key), _sorted(b, key)
     if a.schema != b.schema:
@@ -203,7 +247,7 @@ def assert_same(a: pa.Table, b: pa.Table, key: list[str] | None = None) -> None:
 SHOWN = 5
 
 
-def _sorted(table: pa.Table, key: list[str] | None) -> pa.Table:
+def _sorted(table: pa.Table, key: Key) -> pa.Table:
     table = normalise(table)
     by = table.select(key or table.column_names)
     for i, field in enumerate(by.schema):

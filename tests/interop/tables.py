@@ -1,0 +1,286 @@
+"""Tables that `lake` writes, and the rows that a plain model in Python says they hold."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+Row = dict[str, object]
+
+COLUMNS = (
+    "id bigint not null, grp int, amount double, ratio real, price decimal(12, 2), wide decimal(30, 6), name string, "
+    "born date, wall timestamp, ts timestamptz, flag boolean, raw binary"
+)
+SCHEMA = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("grp", pa.int32()),
+        ("amount", pa.float64()),
+        ("ratio", pa.float32()),
+        ("price", pa.decimal128(12, 2)),
+        ("wide", pa.decimal128(30, 6)),
+        ("name", pa.string()),
+        ("born", pa.date32()),
+        ("wall", pa.timestamp("us")),
+        ("ts", pa.timestamp("us", "UTC")),
+        ("flag", pa.bool_()),
+        ("raw", pa.binary()),
+    ]
+)
+# Across a leap day, and around 1970, where truncation must round down.
+EPOCHS = [datetime(2024, 2, 28, 18), datetime(1969, 12, 31, 6)]
+NAMES = ["", "plain", "naïve ☃", "日本語のテキスト", "😀 four bytes", None, 'it\'s "quoted", \\ and / = %', "  spaces "]
+
+
+def row(i: int, **change: object) -> Row:
+    """Row `i` of an endless table, with nulls in every column but the key."""
+    moment = EPOCHS[i % 5 == 4] + timedelta(hours=i % 60, microseconds=i * 1001)
+    return {
+        "id": i,
+        "grp": None if i % 19 == 7 else i % 4,
+        "amount": None if i % 13 == 4 else i / 8 - 3,
+        "ratio": None if i % 17 == 5 else i / 4,
+        "price": None if i % 11 == 3 else Decimal(i * 25 - 700) / 100,
+        "wide": None if i % 23 == 9 else Decimal(f"{i - 40}123456789012345678.{i:06}"),
+        "name": None if (name := NAMES[i % 8]) is None else name + (str(i) if i % 3 == 0 else ""),
+        "born": None if i % 7 == 2 else date(1969, 12, 20) + timedelta(days=i),
+        "wall": None if i % 29 == 11 else moment,
+        "ts": None if i % 31 == 12 else moment.replace(tzinfo=UTC),
+        "flag": None if i % 5 == 1 else i % 2 == 0,
+        "raw": None if i % 9 == 8 else bytes([0, 255, i % 256]) * (i % 3),
+    } | change
+
+
+def table(rows: list[Row]) -> pa.Table:
+    """These rows, with the columns of the table."""
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+class Lake:
+    """The `lake` binary."""
+
+    def __init__(self, binary: Path) -> None:
+        self.binary = binary
+
+    def run(self, *arguments: object, input: bytes | None = None) -> subprocess.CompletedProcess:
+        """Runs it, whatever comes of it."""
+        command = [str(argument) for argument in (self.binary, *arguments)]
+        return subprocess.run(command, input=input, capture_output=True, timeout=120)
+
+    def __call__(self, *arguments: object, input: bytes | None = None) -> bytes:
+        """What it prints; it must succeed."""
+        done = self.run(*arguments, input=input)
+        assert done.returncode == 0, f"{' '.join(done.args)}\n{done.stderr.decode()}"
+        return done.stdout
+
+    def write(self, *arguments: object, input: bytes | None = None) -> dict:
+        """The report of a verb that writes; it must have made a version."""
+        report = json.loads(self(*arguments, "--json", input=input))
+        assert report["committed"], report
+        return report
+
+    def refused(self, *arguments: object) -> str:
+        """Its complaint; it must fail with exit code 1."""
+        done = self.run(*arguments)
+        assert done.returncode == 1, f"{' '.join(done.args)}: {done.returncode}\n{done.stderr.decode()}"
+        return done.stderr.decode()
+
+    def read(self, path: Path, scratch: Path, version: int | None = None, where: str | None = None) -> pa.Table:
+        """A table, through a Parquet file."""
+        at = "" if version is None else f"@{version}"
+        condition = "" if where is None else f" WHERE {where}"
+        out = scratch / "out.parquet"
+        self("query", f"SELECT * FROM t{condition}", "-t", f"t={path}{at}", "--output", "parquet", "-o", out)
+        return pq.read_table(out)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a table is made as."""
+
+    format: str  # as in READERS
+    version: int | None = None
+    partition_by: str = ""
+    # Partition columns that Delta has and `lake` hides.
+    hidden: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.format}{self.version or ''} {self.partition_by or 'unpartitioned'}"
+
+    def create(self, lake: Lake, path: Path, columns: str = COLUMNS) -> None:
+        options = ["--format", self.format]
+        if self.version:
+            options += ["--format-version", self.version]
+        if self.partition_by:
+            options += ["--partition-by", self.partition_by]
+        lake("create", path, "--schema", columns, *options)
+
+
+@dataclass
+class Step:
+    """A version that a table had."""
+
+    name: str
+    version: int
+    rows: dict[int, Row]
+
+    @property
+    def expected(self) -> pa.Table:
+        return table(list(self.rows.values()))
+
+
+@dataclass
+class Life:
+    """A table, and every version it has been through."""
+
+    lake: Lake
+    kind: Kind
+    path: Path
+    scratch: Path
+    steps: dict[str, Step] = field(default_factory=dict)
+    rows: dict[int, Row] = field(default_factory=dict)
+
+    def step(self, name: str, *arguments: object, change: Callable[[dict[int, Row]], None], **options: object) -> None:
+        """Does to the table what `arguments` say, and to the model what `change` does."""
+        verb, *rest = arguments
+        report = self.lake.write(verb, self.path, *rest, **options)
+        self.rows = {i: dict(row) for i, row in self.rows.items()}
+        change(self.rows)
+        self.steps[name] = Step(name, report["version"], self.rows)
+
+    def file(self, rows: list[Row], schema: pa.Schema = SCHEMA) -> Path:
+        """A Parquet file for `lake` to read."""
+        file = self.scratch / f"{len(list(self.scratch.iterdir()))}.parquet"
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)
+        return file
+
+
+def arrow_stream(rows: list[Row]) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, SCHEMA) as writer:
+        writer.write_table(table(rows))
+    return sink.getvalue().to_pybytes()
+
+
+def born(lake: Lake, kind: Kind, folder: Path) -> Life:
+    """A new, empty table."""
+    scratch = folder / "files"
+    scratch.mkdir(parents=True)
+    life = Life(lake, kind, folder / "t", scratch)
+    kind.create(lake, life.path)
+    return life
+
+
+def append(life: Life, rows: list[Row]) -> None:
+    life.step("append", "append", life.file(rows), change=lambda model: model.update({row["id"]: row for row in rows}))
+
+
+FEED = SCHEMA.append(pa.field("op", pa.string()))
+
+
+def merge_feed(life: Life, step: int = 3) -> None:
+    """Updates every column of some rows, so that they move to other partitions; deletes some; inserts some."""
+    updated = [row(i + 1, id=i) for i in range(1, 50, step)]
+    deleted = [row(i) for i in (2, 11, 20, 29, 38)] + [row(999)]  # the last is not there, and stays away
+    inserted = [row(i) for i in range(200, 206)]
+    feed = [r | {"op": "d" if r in deleted else "u"} for r in [*inserted, *updated, *deleted]]
+
+    def change(model: dict[int, Row]) -> None:
+        model.update({r["id"]: r for r in [*updated, *inserted]})
+        for r in deleted:
+            model.pop(r["id"], None)
+
+    arguments = ["--on", "id", "--delete-when", "source.op = 'd'"]
+    arguments += ["--when-matched", "update", "--when-not-matched", "insert"]
+    life.step("merge", "merge", life.file(feed, FEED), *arguments, change=change)
+
+
+def merge_again(life: Life) -> None:
+    """On an expression, with SET and conditions, over rows of files that have masks already."""
+    source = pa.schema([("key", pa.int64()), ("amount", pa.float64()), ("name", pa.string())])
+    feed = [{"key": i, "amount": i / 2 - 5, "name": None if i % 4 == 0 else f"größer {i}"} for i in range(3, 300, 6)]
+
+    def change(model: dict[int, Row]) -> None:
+        keys = {f["key"] for f in feed if f["key"] < 90}
+        for f in feed:
+            target = model.get(f["key"])
+            if f["key"] < 90 and target and f["amount"] > 0:
+                target["amount"] = None if target["amount"] is None else target["amount"] + f["amount"]
+                target["name"] = None if f["name"] is None else f["name"] + "+"
+        for target in model.values():
+            if target["id"] not in keys and target["grp"] == 3:
+                target["flag"], target["price"] = False, None
+
+    arguments = ["--on", "target.id = source.key and source.key < 90", "--when-not-matched", "ignore"]
+    arguments += ["--when-matched", "update", "--update-when", "source.amount > 0"]
+    arguments += ["--set", "amount = target.amount + source.amount, name = source.name || '+'"]
+    arguments += ["--when-not-matched-by-source", "update", "--by-source-when", "target.grp = 3"]
+    arguments += ["--by-source-set", "flag = false, price = null"]
+    life.step("merge again", "merge", life.file(feed, source), *arguments, change=change)
+
+
+def whole_life(lake: Lake, kind: Kind, folder: Path) -> Life:
+    """Every verb once, in an order in which each meets what the one before it left."""
+    life = born(lake, kind, folder)
+    append(life, [row(i) for i in range(60)])
+    more = [row(i) for i in range(60, 80)]
+    life.step(
+        "append from stdin",
+        *("append", "-", "--input-format", "arrow"),
+        change=lambda model: model.update({r["id"]: r for r in more}),
+        input=arrow_stream(more),
+    )
+    merge_feed(life)
+    merge_again(life)
+
+    def update(model: dict[int, Row]) -> None:
+        for r in model.values():
+            if r["grp"] == 1 and r["id"] < 60:
+                r["price"] = None if r["price"] is None else r["price"] * 2
+                r["name"] = None if r["name"] is None else "u " + r["name"]
+                r["born"] = date(2000, 2, 29)
+
+    life.step(
+        "update",
+        *("update", "--set", "price = price + price, name = 'u ' || name, born = date '2000-02-29'"),
+        *("--where", "grp = 1 and id < 60"),
+        change=update,
+    )
+
+    def delete(model: dict[int, Row]) -> None:
+        for r in list(model.values()):
+            if r["id"] % 10 == 3 or r["name"] == "":
+                del model[r["id"]]
+
+    life.step("delete", "delete", "--where", "id % 10 = 3 or name = ''", change=delete)
+    life.step("compact", "compact", change=lambda model: None)
+    merged = life.steps["merge"]
+    life.step(
+        "restore",
+        *("restore", "--version", merged.version),
+        change=lambda model: (model.clear(), model.update({i: dict(r) for i, r in merged.rows.items()})),
+    )
+    replacing = [row(i + 100, id=i) for i in (45, 21, 33, 20, 49)]
+
+    def overwrite(model: dict[int, Row]) -> None:
+        for i in range(20, 50):
+            model.pop(i, None)
+        model.update({r["id"]: r for r in replacing})
+
+    life.step("overwrite", "overwrite", life.file(replacing), "--where", "id >= 20 and id < 50", change=overwrite)
+    return life
+
+
+def short_life(lake: Lake, kind: Kind, folder: Path) -> Life:
+    """An append, a merge that leaves masks, and a second append."""
+    life = born(lake, kind, folder)
+    append(life, [row(i) for i in range(30)])
+    merge_feed(life, step=6)
+    append(life, [row(i) for i in range(300, 310)])
+    return life

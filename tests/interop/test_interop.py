@@ -1,0 +1,451 @@
+"""Tables that `lake` wrote, read by engines that we did not write; tables that they wrote, read by `lake`."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import deltalake
+import pyarrow as pa
+import pytest
+import writers
+from readers import assert_same, check, newest_metadata, normalise
+from tables import SCHEMA, Kind, Lake, Life, Row, Step, append, born, merge_feed, row, short_life, table, whole_life
+
+KEY = ["id"]
+DAY_BUCKET = "day(ts), bucket(4, id)"
+WHOLE = [
+    Kind("iceberg", 2),
+    Kind("iceberg", 2, DAY_BUCKET),
+    Kind("iceberg", 3),
+    Kind("iceberg", 3, DAY_BUCKET),
+    Kind("delta"),
+    Kind("delta", None, DAY_BUCKET, ("ts_day", "id_bucket")),
+]
+SHORT = [
+    Kind("iceberg", 2, "truncate(3, name), month(ts)"),
+    Kind("iceberg", 3, "hour(wall), grp"),
+    Kind("iceberg", 2, "year(born), truncate(500, price), truncate(20, id)"),
+    Kind("iceberg", 3, "bucket(3, name), bucket(3, ts), bucket(2, born), bucket(2, price), bucket(2, raw)"),
+    Kind("iceberg", 2, "identity(born), identity(flag), identity(name)"),
+    Kind("delta", None, "grp, flag"),
+    Kind("delta", None, "name, born"),
+    Kind("delta", None, "price, day(born), bucket(3, name)", ("born_day", "name_bucket")),
+    Kind("delta", None, "ts, wall"),
+]
+STEPS = [
+    "append",
+    "append from stdin",
+    "merge",
+    "merge again",
+    "update",
+    "delete",
+    "compact",
+    "restore",
+    "overwrite",
+]
+# Conditions on partition columns and others: whoever prunes by wrong values loses rows.
+FILTERS: list[tuple[str, Callable[[Row], bool]]] = [
+    ("id = 45", lambda r: r["id"] == 45),
+    (
+        "ts >= '2024-02-29T00:00:00+00:00' and ts < '2024-03-01T06:00:00+00:00'",
+        lambda r: r["ts"] and datetime(2024, 2, 29, tzinfo=UTC) <= r["ts"] < datetime(2024, 3, 1, 6, tzinfo=UTC),
+    ),
+    ("wall < '1970-01-01T00:00:00'", lambda r: r["wall"] and r["wall"] < datetime(1970, 1, 1)),
+    ("name = '日本語のテキスト'", lambda r: r["name"] == "日本語のテキスト"),
+    (
+        "grp = 2 and born >= '1969-12-31' and born < '1970-01-20'",
+        lambda r: r["grp"] == 2 and r["born"] and date(1969, 12, 31) <= r["born"] < date(1970, 1, 20),
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def cli(lake: Path) -> Lake:
+    return Lake(lake)
+
+
+@pytest.fixture(scope="module", params=WHOLE, ids=str)
+def life(request, cli, tmp_path_factory) -> Life:
+    return whole_life(cli, request.param, tmp_path_factory.mktemp("life"))
+
+
+@pytest.fixture(scope="module", params=SHORT, ids=str)
+def short(request, cli, tmp_path_factory) -> Life:
+    return short_life(cli, request.param, tmp_path_factory.mktemp("short"))
+
+
+def features(life: Life, version: int) -> list[str]:
+    """What readers may not know, as PyIceberg sees it."""
+    if life.kind.version != 3:
+        return []
+    from pyiceberg.table import StaticTable
+
+    snapshot = StaticTable.from_metadata(str(newest_metadata(life.path))).snapshot_by_id(version)
+    return ["deletion-vectors"] if int(snapshot.summary["total-delete-files"]) else []
+
+
+def check_all(life: Life, step: Step, version: int | None = None, **options) -> None:
+    check(
+        life.kind.format,
+        life.path,
+        step.expected,
+        version,
+        KEY,
+        features=features(life, step.version),
+        hidden=life.kind.hidden,
+        **options,
+    )
+
+
+# ---- what lake writes
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_every_reader_reads_every_version(life, name):
+    step = life.steps[name]
+    check_all(life, step, step.version)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_lake_reads_every_version_of_its_own(life, name, tmp_path):
+    step = life.steps[name]
+    assert_same(step.expected, life.lake.read(life.path, tmp_path, step.version), KEY)
+
+
+def test_every_reader_reads_the_newest_version(life):
+    check_all(life, life.steps["overwrite"])
+
+
+def test_versions_are_all_different(life):
+    assert len({step.version for step in life.steps.values()}) == len(STEPS)
+
+
+def test_merge_masks_rows_and_compact_drops_masks(life):
+    """Or else the versions above would show nothing about masks."""
+
+    def masks(step: str) -> int:
+        version = life.steps[step].version
+        if life.kind.format == "iceberg":
+            from pyiceberg.table import StaticTable
+
+            table = StaticTable.from_metadata(str(newest_metadata(life.path)))
+            return sum(len(task.delete_files) for task in table.scan(snapshot_id=version).plan_files())
+        table = deltalake.DeltaTable(life.path, version=version)
+        return sum(action is not None for action in pa.table(table.get_add_actions())["deletionVector"].to_pylist())
+
+    assert masks("append") == 0
+    assert masks("merge") > 0
+    assert masks("compact") == 0
+    assert masks("restore") > 0
+
+
+@pytest.mark.parametrize("number", range(len(FILTERS)))
+def test_every_reader_finds_the_rows_of_a_filter(life, number, tmp_path):
+    check_filter(life, life.steps["overwrite"], number, tmp_path)
+
+
+def check_filter(life: Life, step: Step, number: int, scratch: Path) -> None:
+    where, matches = FILTERS[number]
+    found = Step(step.name, step.version, {i: r for i, r in step.rows.items() if matches(r)})
+    check_all(life, found, where=where)
+    assert_same(found.expected, life.lake.read(life.path, scratch, where=where), KEY)
+
+
+def test_hidden_columns_of_delta_hold_what_their_expression_says(life):
+    if not life.kind.hidden:
+        pytest.skip("has no hidden columns")
+    read = deltalake.QueryBuilder().register("t", deltalake.DeltaTable(life.path))
+    rows = pa.table(read.execute("SELECT id, ts, ts_day, id_bucket FROM t").read_all()).to_pylist()
+    assert len(rows) == len(life.rows)
+    for r in rows:
+        assert r["ts_day"] == (r["ts"] and r["ts"].date())
+        assert r["id_bucket"] == spark_hash(r["id"]) % 4
+
+
+def spark_hash(value: int) -> int:
+    """Spark's `hash(bigint)`: murmur3 with 32 bits over the two halves, seed 42."""
+    mask, h = 0xFFFFFFFF, 42
+
+    def rotate(x: int, by: int) -> int:
+        return (x << by | x >> (32 - by)) & mask
+
+    for half in (value & mask, value >> 32 & mask):
+        h ^= rotate(half * 0xCC9E2D51 & mask, 15) * 0x1B873593 & mask
+        h = (rotate(h, 13) * 5 + 0xE6546B64) & mask
+    h ^= 8
+    h = (h ^ h >> 16) * 0x85EBCA6B & mask
+    h = (h ^ h >> 13) * 0xC2B2AE35 & mask
+    h ^= h >> 16
+    return h - 2**32 if h >= 2**31 else h
+
+
+def test_ndjson_of_a_query_holds_the_rows(life):
+    step = life.steps["merge"]
+    lines = life.lake("query", f"SELECT * FROM '{life.path}'", "--version", step.version, "--output", "ndjson")
+    assert_same(step.expected, table([from_json(json.loads(line)) for line in lines.splitlines()]), KEY)
+
+
+def from_json(values: dict) -> Row:
+    parse = {
+        "price": lambda v: Decimal(str(v)),
+        "wide": lambda v: Decimal(str(v)),
+        "born": date.fromisoformat,
+        "wall": datetime.fromisoformat,
+        "ts": datetime.fromisoformat,
+        "raw": bytes.fromhex,
+    }
+    found = {name: parse.get(name, lambda v: v)(v) for name, v in values.items() if v is not None}
+    return dict.fromkeys(SCHEMA.names) | found
+
+
+def test_every_reader_reads_every_kind_of_partitioning(short, tmp_path):
+    for step in short.steps.values():
+        check_all(short, step, step.version)
+        assert_same(step.expected, short.lake.read(short.path, tmp_path, step.version), KEY)
+
+
+def test_every_reader_filters_every_kind_of_partitioning(short, tmp_path):
+    for number in range(len(FILTERS)):
+        check_filter(short, short.steps["append"], number, tmp_path)
+
+
+def test_iceberg_table_that_was_moved_is_read_and_not_written(life, tmp_path):
+    if life.kind.format != "iceberg":
+        pytest.skip("Delta tables hold no absolute paths")
+    moved = tmp_path / "moved"
+    shutil.copytree(life.path, moved)
+    assert_same(life.steps["overwrite"].expected, life.lake.read(moved, tmp_path), KEY)
+    complaint = life.lake.refused("delete", moved, "--where", "id = 0")
+    assert str(life.path) in complaint and "hint" in complaint
+
+
+def test_delta_table_that_was_moved_is_written(cli, tmp_path):
+    life = born(cli, Kind("delta"), tmp_path)
+    append(life, [row(i) for i in range(10)])
+    life.path = life.path.rename(tmp_path / "moved")
+    append(life, [row(i) for i in range(10, 20)])
+    check_all(life, life.steps["append"])
+
+
+# ---- every type, at its edges
+
+TYPES = (
+    "id int not null, tiny tinyint, small smallint, big bigint, f real, d double, p decimal(38, 10), s string, "
+    "b binary, day date, wall timestamp, ts timestamptz, tags text[], point struct<x double, label text>"
+)
+TYPES_SCHEMA = pa.schema(
+    [
+        ("id", pa.int32()),
+        ("big", pa.int64()),
+        ("f", pa.float32()),
+        ("d", pa.float64()),
+        ("p", pa.decimal128(38, 10)),
+        ("s", pa.string()),
+        ("b", pa.binary()),
+        ("day", pa.date32()),
+        ("wall", pa.timestamp("us")),
+        ("ts", pa.timestamp("us", "UTC")),
+        ("tags", pa.list_(pa.string())),
+        ("point", pa.struct([("x", pa.float64()), ("label", pa.string())])),
+    ]
+)
+
+
+def edges(kind: Kind) -> pa.Table:
+    """The ends of each type, within what ClickHouse can show (1900 to 2299)."""
+    low = {
+        "big": -(2**63),
+        "f": float("-inf"),
+        "d": -1.7976931348623157e308,
+        "p": Decimal("-9999999999999999999999999999.9999999999"),
+        "s": "",
+        "b": b"",
+        "day": date(1900, 1, 1),
+        "wall": datetime(1900, 1, 1),
+        "ts": datetime(1900, 1, 1, tzinfo=UTC),
+        "tags": [],
+        "point": {"x": -0.0, "label": ""},
+    }
+    high = {
+        "big": 2**63 - 1,
+        "f": float("inf"),
+        "d": 5e-324,
+        "p": Decimal("9999999999999999999999999999.9999999999"),
+        "s": "\U0010ffff" * 20,
+        "b": b"\xff" * 40,
+        "day": date(2299, 12, 31),
+        "wall": datetime(2262, 1, 1, 23, 59, 59, 999999),
+        "ts": datetime(2262, 1, 1, 23, 59, 59, 999999, tzinfo=UTC),
+        "tags": ["", "ä", None],
+        "point": {"x": float("nan"), "label": None},
+    }
+    plain = {"f": float("nan"), "d": float("nan"), "s": "\x00\t\n", "tags": ["a"], "point": {"x": 1.0, "label": "b"}}
+    rows = [low, high, plain, dict.fromkeys(low) | {"tags": ["null"], "point": {"x": None, "label": None}}]
+    return pa.Table.from_pylist([r | {"id": i} for i, r in enumerate(rows)], schema=TYPES_SCHEMA)
+
+
+@pytest.mark.parametrize("kind", [Kind("iceberg", 2), Kind("iceberg", 3), Kind("delta")], ids=str)
+def test_every_reader_reads_the_ends_of_every_type(cli, kind, tmp_path):
+    life = born(cli, kind, tmp_path)
+    path = tmp_path / "types"
+    columns = re.sub(r"(tiny|small) \w+, ", "", TYPES)
+    kind.create(cli, path, columns)
+    file = tmp_path / "edges.arrow"
+    expected = edges(kind)
+    with pa.ipc.new_file(file, expected.schema) as writer:
+        writer.write_table(expected)
+    cli.write("append", path, file)
+    check(kind.format, path, expected, key=KEY)
+    assert_same(expected, cli.read(path, life.scratch), KEY)
+
+
+def test_every_reader_reads_small_integers_of_delta(cli, tmp_path):
+    schema = pa.schema([("id", pa.int64()), ("tiny", pa.int8()), ("small", pa.int16())])
+    path = tmp_path / "t"
+    Kind("delta").create(cli, path, "id bigint not null, tiny tinyint, small smallint")
+    rows = [{"id": 1, "tiny": -128, "small": -32768}, {"id": 2, "tiny": 127, "small": 32767}, {"id": 3}]
+    expected = pa.Table.from_pylist(rows, schema=schema)
+    cli.write("append", path, "-", "--input-format", "ndjson", input="\n".join(map(json.dumps, rows)).encode())
+    check("delta", path, expected, key=KEY)
+    assert_same(expected, cli.read(path, tmp_path), KEY)
+
+
+# ---- checkpoints
+
+
+@pytest.mark.parametrize("partition_by", ["", DAY_BUCKET])
+def test_every_reader_reads_delta_from_the_checkpoint(cli, tmp_path, partition_by):
+    hidden = ("ts_day", "id_bucket") if partition_by else ()
+    life = born(cli, Kind("delta", None, partition_by, hidden), tmp_path)
+    append(life, [row(i) for i in range(24)])
+    merge_feed(life, step=6)
+    for i in range(500, 511):
+        append(life, [row(i)])
+    log = life.path / "_delta_log"
+    last = json.loads((log / "_last_checkpoint").read_text())["version"]
+    assert (log / f"{last:020}.checkpoint.parquet").exists()
+    assert 10 <= last < life.steps["append"].version
+    # Without the commits before it, so that nobody can do without it.
+    for version in range(last):
+        (log / f"{version:020}.json").unlink()
+    check_all(life, life.steps["append"])
+    assert_same(life.steps["append"].expected, cli.read(life.path, tmp_path), KEY)
+    append(life, [row(600)])
+    check_all(life, life.steps["append"])
+
+
+# ---- what others write
+
+FOREIGN_READ = [(kind, write) for kind, all_ in writers.WRITERS.items() for write in all_]
+
+
+@pytest.mark.parametrize(("kind", "write"), FOREIGN_READ, ids=lambda p: getattr(p, "__name__", p))
+def test_lake_reads_what_others_write_now(cli, kind, write, tmp_path):
+    path, expected = write(tmp_path / "t")
+    assert_same(expected, cli.read(path, tmp_path))
+    if kind == "iceberg":
+        complaint = cli.refused("delete", path, "--where", "id = 0")
+        assert "catalog" in complaint and "hint" in complaint
+        check_unchanged(cli, path, expected, tmp_path)
+
+
+@pytest.mark.parametrize("name", writers.FOREIGN)
+def test_lake_reads_tables_that_others_wrote_and_that_were_moved(cli, name, tmp_path):
+    original, expected = writers.foreign(name)
+    path = tmp_path / "t"
+    shutil.copytree(original, path)
+    assert_same(expected, cli.read(path, tmp_path))
+    if writers.FOREIGN[name][0] == "iceberg":
+        complaint = cli.refused("delete", path, "--where", "id = 0")
+        assert "hint" in complaint
+        check_unchanged(cli, path, expected, tmp_path)
+
+
+def check_unchanged(cli: Lake, path: Path, expected: pa.Table, scratch: Path) -> None:
+    assert_same(expected, cli.read(path, scratch))
+
+
+def foreign_merge(cli: Lake, path: Path, expected: pa.Table, scratch: Path) -> pa.Table:
+    """An append, a merge and a delete by `lake`; what the table must hold then."""
+    import pyarrow.parquet as pq
+
+    pq.write_table(writers.rows(1000, 1010), scratch / "append.parquet")
+    cli.write("append", path, scratch / "append.parquet")
+    source = pa.concat_tables([writers.rows(40, 46, name="by lake"), writers.rows(1005, 1015, name="by lake")])
+    pq.write_table(source, scratch / "merge.parquet")
+    cli.write("merge", path, scratch / "merge.parquet", "--on", "id")
+    cli.write("delete", path, "--where", "id % 8 = 6")
+    rows = {r["id"]: r for part in (expected, writers.rows(1000, 1010), source) for r in part.to_pylist()}
+    return pa.Table.from_pylist([r for r in rows.values() if r["id"] % 8 != 6], schema=writers.SCHEMA)
+
+
+@pytest.mark.parametrize("write", [writers.deltalake_checkpoint, writers.duckdb_delta], ids=lambda w: w.__name__)
+def test_lake_writes_into_delta_tables_of_others(cli, write, tmp_path):
+    path, expected = write(tmp_path / "t")
+    expected = foreign_merge(cli, path, expected, tmp_path)
+    check("delta", path, expected, key=KEY)
+    # And they into theirs, after it.
+    deltalake.write_deltalake(path, writers.rows(2000, 2005), mode="append")
+    deltalake.DeltaTable(path).delete("id = 2001")
+    after = writers.rows(2000, 2005).take([0, 2, 3, 4])
+    expected = pa.concat_tables([expected, after])
+    check("delta", path, expected, key=KEY)
+    assert_same(expected, cli.read(path, tmp_path), KEY)
+
+
+def test_lake_replaces_deletion_vectors_of_others(cli, tmp_path):
+    original, expected = writers.foreign("sail_delta_dv")
+    path = tmp_path / "t"
+    shutil.copytree(original, path)
+    expected = foreign_merge(cli, path, expected, tmp_path)
+    check("delta", path, expected, key=KEY)
+    assert_same(expected, cli.read(path, tmp_path), KEY)
+
+
+@pytest.mark.parametrize("name", ["sail_delta_colmap"])
+def test_delta_feature_that_lake_cannot_write_is_refused_by_name(cli, name, tmp_path):
+    original, expected = writers.foreign(name)
+    path = tmp_path / "t"
+    shutil.copytree(original, path)
+    complaint = cli.refused("delete", path, "--where", "id = 1")
+    assert "columnMapping" in complaint
+    check("delta", path, expected, key=KEY)
+
+
+def test_deltalake_writes_into_a_table_of_lake(cli, tmp_path):
+    life = born(cli, Kind("delta"), tmp_path)
+    append(life, [row(i) for i in range(40)])
+    merge_feed(life)
+    more = [row(i) for i in range(700, 710)]
+    deltalake.write_deltalake(life.path, table(more), mode="append")
+    deltalake.DeltaTable(life.path).delete("id in (3, 705)")
+    rows = {r["id"]: r for r in [*life.rows.values(), *more] if r["id"] not in (3, 705)}
+    expected = table(list(rows.values()))
+    check("delta", life.path, expected, key=KEY)
+    assert_same(expected, cli.read(life.path, tmp_path), KEY)
+    life.step("delete", "delete", "--where", "id = 4 or id = 701", change=lambda model: None)
+    expected = table([r for r in rows.values() if r["id"] not in (4, 701)])
+    check("delta", life.path, expected, key=KEY)
+
+
+def test_a_reader_that_learns_is_noticed(tmp_path):
+    """The list of what readers cannot read is itself tested: a claim that is wrong fails."""
+    path, expected = writers.foreign("deltalake_checkpoint")
+    import readers
+
+    claims = readers.CANNOT | {("deltalake", "everything"): "a wrong claim"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readers, "CANNOT", claims)
+        with pytest.raises(AssertionError, match="has learned"):
+            check("delta", path, expected, key=KEY, features=["everything"])
+
+
+def test_comparison_notices_a_wrong_value():
+    wrong = table([row(1, name="other")])
+    with pytest.raises(AssertionError, match="rows differ"):
+        assert_same(table([row(1)]), wrong, KEY)
+    assert normalise(wrong).num_rows == 1
