@@ -187,10 +187,13 @@ def check(
 ) -> None:
     """Fails unless every reader of `kind` reads `expected`, but for those that cannot because of a feature.
 
-    `hidden` columns are not in `expected`, but each reader must show them, after all others.
+    `hidden` columns are not in `expected`, but each reader must show them, after all others. With `where`, a reader
+    that cannot read all of the table is left out: what it skips may be what it cannot read.
     """
     for name, read in READERS[kind].items():
         cannot = [CANNOT[name, feature] for feature in features if (name, feature) in CANNOT]
+        if cannot and where:
+            continue
         try:
             got = _without(read(path, version, key, where), list(hidden))
             # ClickHouse knows neither bytes nor timestamps without a zone.
