@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
+use datafusion::common::DataFusionError;
 use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::functions::core::getfield::GetFieldFunc;
@@ -114,7 +116,7 @@ impl FileColumns {
             ));
         };
         match self.index_of(wanted) {
-            Some(index) => Ok(self.adapted(self.at(index), Arc::clone(&self.file.fields()[index]), wanted)),
+            Some(index) => self.adapted(self.at(index), Arc::clone(&self.file.fields()[index]), wanted),
             None if wanted.is_nullable() => null_of(wanted),
             None => Err(missing(wanted, &self.file)),
         }
@@ -135,16 +137,32 @@ impl FileColumns {
         Arc::new(Column::new(self.file.field(index).name(), index))
     }
 
-    fn adapted(&self, expr: Arc<dyn PhysicalExpr>, from: FieldRef, to: &Field) -> Arc<dyn PhysicalExpr> {
-        if from.data_type() == to.data_type() {
+    fn adapted(
+        &self,
+        expr: Arc<dyn PhysicalExpr>,
+        from: FieldRef,
+        to: &Field,
+    ) -> Result<Arc<dyn PhysicalExpr>> {
+        // Checked here, because a filter that the Parquet reader cannot evaluate would be dropped.
+        if !alike(from.data_type(), to.data_type()) {
+            let place = self.file.metadata().get(FILE_KEY).cloned().unwrap_or_default();
+            let what = format!(
+                "column {}: the file has {}, the table {}",
+                to.name(),
+                from.data_type(),
+                to.data_type()
+            );
+            return Err(Error::invalid(what, place));
+        }
+        Ok(if from.data_type() == to.data_type() {
             expr
-        } else if to.data_type().is_nested() || from.data_type().is_nested() {
+        } else if to.data_type().is_nested() {
             Arc::new(Reshape::new(expr, from, Arc::new(to.clone())))
         } else {
             // A cast that the engine knows: it moves to the constants of a comparison, so that
             // statistics still prune.
             Arc::new(CastExpr::new(expr, to.data_type().clone(), None))
-        }
+        })
     }
 
     /// `get_field(column, 'a', 'b')`, so that only the leaf is read and the scan can filter by it.
@@ -199,7 +217,21 @@ impl FileColumns {
             &self.file,
             Arc::new(function.config_options().clone()),
         )?);
-        Ok(Some(self.adapted(read, Arc::clone(leaf), wanted)))
+        self.adapted(read, Arc::clone(leaf), wanted)
+            .map(Some)
+            .map_err(DataFusionError::from)
+    }
+}
+
+/// Whether values of one type can be brought into the other's shape at all.
+fn alike(from: &DataType, to: &DataType) -> bool {
+    match (from, to) {
+        (DataType::Struct(_), DataType::Struct(_))
+        | (DataType::List(_), DataType::List(_))
+        | (DataType::LargeList(_), DataType::LargeList(_))
+        | (DataType::FixedSizeList(..), DataType::FixedSizeList(..))
+        | (DataType::Map(..), DataType::Map(..)) => true,
+        (from, to) => !from.is_nested() && !to.is_nested() && can_cast_types(from, to),
     }
 }
 

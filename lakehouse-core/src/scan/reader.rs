@@ -119,6 +119,18 @@ pub(super) struct Reader {
 }
 
 impl Reader {
+    /// What a footer or page index points at must lie in the file: stores reserve memory for what is asked.
+    fn inside(&self, range: &Range<u64>) -> Result<()> {
+        if range.start <= range.end && (self.bytes == 0 || range.end <= self.bytes) {
+            return Ok(());
+        }
+        let what = format!(
+            "the Parquet file is damaged: it points at bytes {} to {} of {}",
+            range.start, range.end, self.bytes
+        );
+        Err(Error::invalid(what, &self.path))
+    }
+
     fn count(&self, bytes: u64) {
         if let Some(metrics) = &self.metrics {
             metrics
@@ -132,6 +144,7 @@ impl AsyncFileReader for Reader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
         self.count(range.end.saturating_sub(range.start));
         async move {
+            self.inside(&range).map_err(external)?;
             self.readers
                 .store
                 .get_range(&self.path, range)
@@ -147,6 +160,9 @@ impl AsyncFileReader for Reader {
     ) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
         self.count(ranges.iter().map(|r| r.end.saturating_sub(r.start)).sum());
         async move {
+            for range in &ranges {
+                self.inside(range).map_err(external)?;
+            }
             let fetch = |range| self.readers.store.get_range(&self.path, range);
             object_store::coalesce_ranges(&ranges, fetch, object_store::OBJECT_STORE_COALESCE_DEFAULT)
                 .await
@@ -203,7 +219,50 @@ async fn read_footer(store: &Store, path: &str, bytes: u64) -> Result<ParquetMet
     check_parquet_footer(&footer, path)?;
     let metadata = ParquetMetaDataReader::decode_metadata(&footer)
         .map_err(|e| Error::invalid(format!("not a Parquet file: {e}"), path))?;
+    let broken = |what: String| Error::invalid(format!("the Parquet file is damaged: {what}"), path);
+    check_places(&metadata, bytes).map_err(broken)?;
     Ok(named(metadata, path))
+}
+
+/// Column chunks and indexes must lie in the file, and row groups add up: readers rely on it.
+fn check_places(metadata: &ParquetMetaData, bytes: u64) -> Result<(), String> {
+    let end = i64::try_from(bytes).unwrap_or(i64::MAX);
+    let inside = |start: i64, length: i64| {
+        start >= 0 && length >= 0 && start.checked_add(length).is_some_and(|last| last <= end)
+    };
+    let mut rows: i64 = 0;
+    for (number, group) in metadata.row_groups().iter().enumerate() {
+        if group.num_rows() < 0 {
+            return Err(format!("row group {number} has {} rows", group.num_rows()));
+        }
+        rows = rows.saturating_add(group.num_rows());
+        for column in group.columns() {
+            let data = column.data_page_offset();
+            let start = column.dictionary_page_offset().unwrap_or(data);
+            let indexes = [
+                (column.column_index_offset(), column.column_index_length()),
+                (column.offset_index_offset(), column.offset_index_length()),
+                (column.bloom_filter_offset(), column.bloom_filter_length()),
+            ];
+            let indexed = indexes.iter().all(|(offset, length)| {
+                offset.is_none_or(|offset| inside(offset, length.unwrap_or(0).into()))
+            });
+            if !inside(start, column.compressed_size())
+                || !inside(data, 0)
+                || column.uncompressed_size() < 0
+                || !indexed
+            {
+                return Err(format!(
+                    "column {} of row group {number} lies outside of it",
+                    column.column_path()
+                ));
+            }
+        }
+    }
+    match metadata.file_metadata().num_rows() {
+        total if total == rows => Ok(()),
+        total => Err(format!("it claims {total} rows, its row groups have {rows}")),
+    }
 }
 
 fn named(metadata: ParquetMetaData, path: &str) -> ParquetMetaData {

@@ -312,3 +312,38 @@ async fn reserved_names_of_the_table_itself_are_refused_only_when_asked_for() {
     let error = rows(&ctx, "SELECT id FROM t").await.unwrap_err();
     assert!(error.contains("_file"), "{error}");
 }
+
+#[tokio::test]
+async fn damaged_footers_are_errors_and_never_panics() {
+    use rand::{Rng, SeedableRng};
+    let rng = &mut rand::rngs::StdRng::seed_from_u64(3);
+    let table = table().await;
+    let path = Path::parse("data/f 1%41.parquet").unwrap();
+    let store = table.handle.store.object_store();
+    let whole = store.get(&path).await.unwrap().bytes().await.unwrap().to_vec();
+    let footer =
+        whole.len() - 8 - u32::from_le_bytes(whole[whole.len() - 8..][..4].try_into().unwrap()) as usize;
+    let (mut failed, mut survived) = (0, 0);
+    for _ in 0..400 {
+        let mut bytes = whole.clone();
+        for _ in 0..rng.random_range(1..4) {
+            let at = rng.random_range(footer..bytes.len());
+            bytes[at] = rng.random();
+        }
+        store.put(&path, bytes.into()).await.unwrap();
+        let ctx = context(provider(&table));
+        let queried = tokio::spawn(async move {
+            let sql = "SELECT id, s, f FROM t WHERE id > 210 AND s <> 's250'";
+            ctx.sql(sql).await?.collect().await
+        });
+        match queried.await {
+            Ok(Ok(_)) => survived += 1,
+            Ok(Err(_)) => failed += 1,
+            Err(panic) => panic!("{panic}"),
+        }
+    }
+    assert!(
+        failed > 50 && survived > 0,
+        "{failed} failed, {survived} survived"
+    );
+}
