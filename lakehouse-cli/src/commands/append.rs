@@ -1,0 +1,84 @@
+use clap::Args;
+use lakehouse_core::{Error, Table};
+
+use super::create::{self, DefinitionArgs};
+use super::{InputArgs, WriteArgs};
+use crate::exit::Failure;
+use crate::input::Input;
+use crate::output::Ui;
+
+/// Add the rows of a file to a table.
+///
+/// With --create, a table that is not there is made first, with the columns of the file.
+///
+/// Example:
+///   lake append flights january.parquet
+///   zcat events.csv.gz | lake append events - --input-format csv --create --partition-by "day(ts)"
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Append {
+    /// Path or URL of the table
+    table: String,
+    /// Rows to add: a parquet, csv, ndjson or arrow file, or - for stdin
+    #[arg(required = true, value_name = "FILE|-", allow_hyphen_values = false)]
+    files: Vec<String>,
+    #[command(flatten)]
+    input: InputArgs,
+    /// Make the table if it is not there
+    #[arg(long)]
+    create: bool,
+    #[command(flatten)]
+    definition: DefinitionArgs,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+pub(super) async fn append(args: Append, ui: &Ui) -> Result<(), Failure> {
+    if args.definition.any() && !args.create {
+        return Err(Failure::usage(
+            "--format, --format-version, --partition-by and --property describe a new table",
+            "add --create, or leave them out",
+        ));
+    }
+    let input = Input::open_all(&args.files, args.input.format()?).await?;
+    let table = match super::open(&args.table).await {
+        Err(Failure::Lake(Error::NotFound { .. })) if args.create => {
+            let format = args.definition.format()?;
+            let definition = args.definition.definition(input.rows.schema().await?)?;
+            if args.write.dry_run {
+                return create::dry_run(&args.table, format, &definition, ui).await;
+            }
+            match Table::create(&args.table, format, &definition).await {
+                // Somebody else was faster; the rows decide whether the table fits.
+                Err(Error::AlreadyExists { .. }) => super::open(&args.table).await?,
+                made => made?,
+            }
+        }
+        Err(Failure::Lake(error @ Error::NotFound { .. })) => {
+            let hint = error.hint().unwrap_or_default();
+            let hint = if hint.starts_with("did you mean") {
+                hint.to_owned()
+            } else {
+                "check the path, or add --create to make the table from the columns of the file".into()
+            };
+            return Err(error.with_hint(hint).into());
+        }
+        found => found?,
+    };
+    if let Some(format) = args.definition.format.as_deref()
+        && format != table.format()
+    {
+        return Err(Failure::usage(
+            format!(
+                "{} is there already, in {} format, not {format}",
+                args.table,
+                table.format()
+            ),
+            "leave --format out, or name another table",
+        ));
+    }
+    let working = ui.progress(format!("append to {}", args.table));
+    let report = table.append(input.rows, &args.write.options()).await?;
+    drop(working);
+    ui.report(&args.table, &report)
+}

@@ -1,0 +1,29 @@
+use clap::Args;
+
+use super::WriteArgs;
+use crate::exit::Failure;
+use crate::output::Ui;
+
+/// Delete the rows that match.
+///
+/// Example:
+///   lake delete flights --where "cancelled and dep_delay is null"
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Delete {
+    /// Path or URL of the table
+    table: String,
+    /// The rows for which this is true
+    #[arg(long = "where", value_name = "EXPR", allow_hyphen_values = true)]
+    predicate: String,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+pub(super) async fn delete(args: Delete, ui: &Ui) -> Result<(), Failure> {
+    let table = super::open(&args.table).await?;
+    let working = ui.progress(format!("delete from {}", args.table));
+    let report = table.delete(&args.predicate, &args.write.options()).await?;
+    drop(working);
+    ui.report(&args.table, &report)
+}

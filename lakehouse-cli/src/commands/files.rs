@@ -1,0 +1,69 @@
+use clap::Args;
+use lakehouse_core::model::{At, DataFile, Snapshot};
+use serde_json::json;
+
+use crate::exit::Failure;
+use crate::output::Ui;
+use crate::values;
+
+/// List the data files of the newest version of a table.
+///
+/// Example:
+///   lake files flights
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Files {
+    /// Path or URL of the table
+    table: String,
+}
+
+pub(super) async fn files(args: Files, ui: &Ui) -> Result<(), Failure> {
+    let table = super::open(&args.table).await?;
+    let snapshot = table.snapshot(&At::Latest).await?;
+    let mut files = table.files(&At::Version(snapshot.version)).await?;
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    if ui.json {
+        let files: Vec<_> = files
+            .iter()
+            .map(|file| {
+                json!({
+                    "path": file.path, "rows": file.rows, "masked_rows": file.masked_rows(),
+                    "bytes": file.bytes, "partition": partition(&snapshot, file), "spec_id": file.spec_id,
+                    "equality_deletes": file.equality_deletes.len(),
+                })
+            })
+            .collect();
+        return ui.json(&json!({"table": args.table, "version": snapshot.version, "files": files}));
+    }
+    let rows: Vec<_> = files
+        .iter()
+        .map(|file| {
+            let partition: Vec<_> = partition(&snapshot, file)
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            vec![
+                file.path.clone(),
+                partition.join(" "),
+                values::show_count(file.rows),
+                file.masked_rows().map_or_else(|| "?".into(), values::show_count),
+                values::show_bytes(file.bytes),
+            ]
+        })
+        .collect();
+    ui.table(&["file", "partition", "rows", "masked", "size"], &rows)?;
+    let bytes = files.iter().map(|file| file.bytes).sum();
+    ui.line(&format!("{} files, {}", files.len(), values::show_bytes(bytes)))
+}
+
+/// Names and values of a file's partition, in the words of its own spec.
+fn partition(snapshot: &Snapshot, file: &DataFile) -> std::collections::BTreeMap<String, String> {
+    snapshot
+        .specs
+        .get(&file.spec_id)
+        .into_iter()
+        .flatten()
+        .zip(&file.partition)
+        .map(|(field, value)| (field.name.clone(), field.text(value)))
+        .collect()
+}

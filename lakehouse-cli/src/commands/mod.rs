@@ -1,0 +1,292 @@
+//! The verbs, one file each.
+
+mod append;
+mod compact;
+mod create;
+mod delete;
+mod demo;
+mod files;
+mod history;
+mod merge;
+mod overwrite;
+mod query;
+mod restore;
+mod show;
+mod update;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+use datafusion::catalog::TableProvider;
+use futures::FutureExt;
+use lakehouse_core::model::At;
+use lakehouse_core::operations::{InputFormat, Options};
+use lakehouse_core::sql::{Opener, Session};
+use lakehouse_core::{Error, Table};
+
+use crate::exit::{self, Failure};
+use crate::output::Ui;
+use crate::values;
+
+/// Apache Iceberg and Delta Lake tables on the command line.
+///
+/// TABLE is a path or a URL (s3://, gs://, az://, file://); its format is found out. Credentials come
+/// from the places that the cloud's own tools use (AWS_*, GOOGLE_APPLICATION_CREDENTIALS, AZURE_*).
+#[derive(Debug, Parser)]
+#[command(name = "lake", version, propagate_version = false, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 error (nothing committed), 2 usage, 3 conflict (safe to run again), \
+    4 commit unknown (look at the history before you run again), 130 interrupted.\n\n\
+    Example:\n  lake append flights january.parquet --create --partition-by \"day(time_hour)\"\n  \
+    lake merge flights february.parquet --on \"time_hour, carrier, flight, origin\"\n  \
+    lake query \"SELECT carrier, count(*) FROM 'flights' GROUP BY carrier\""
+)]
+struct Cli {
+    /// Print one JSON object on stdout instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Create(create::Create),
+    Append(append::Append),
+    Overwrite(overwrite::Overwrite),
+    Merge(Box<merge::Merge>),
+    Update(update::Update),
+    Delete(delete::Delete),
+    Query(query::Query),
+    Compact(compact::Compact),
+    History(history::History),
+    Files(files::Files),
+    Show(show::Show),
+    Restore(restore::Restore),
+    Demo(demo::Demo),
+}
+
+/// Reads the command line, does what it says, tells how it went.
+pub(crate) fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // What could not be parsed cannot say whether `--json` was meant.
+        Err(error) => return exit::usage(&error, std::env::args_os().any(|arg| arg == "--json")),
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("LAKE_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("off")),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        // Plans of long expressions recurse deeply in builds that are not optimised.
+        .thread_stack_size(16 << 20)
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(source) => {
+            let failure = Failure::Io {
+                action: "start",
+                place: "the worker threads".into(),
+                source,
+            };
+            return exit::finish(Err(failure), cli.json);
+        }
+    };
+    let ui = Ui::new(cli.json);
+    let result = runtime.block_on(async {
+        // On a worker thread, for its stack; aborted when Ctrl-C comes first.
+        let mut work = tokio::spawn(async move { dispatch(cli.verb, &ui).await });
+        tokio::select! {
+            done = &mut work => done.unwrap_or_else(|fault| Err(exit::fault(fault))),
+            _ = tokio::signal::ctrl_c() => {
+                work.abort();
+                // Temporary files go with the future.
+                let _ = work.await;
+                Err(Failure::Interrupted)
+            }
+        }
+    });
+    runtime.shutdown_background();
+    exit::finish(result, ui.json)
+}
+
+async fn dispatch(verb: Verb, ui: &Ui) -> Result<(), Failure> {
+    match verb {
+        Verb::Create(args) => create::create(args, ui).await,
+        Verb::Append(args) => append::append(args, ui).await,
+        Verb::Overwrite(args) => overwrite::overwrite(args, ui).await,
+        Verb::Merge(args) => merge::merge(*args, ui).await,
+        Verb::Update(args) => update::update(args, ui).await,
+        Verb::Delete(args) => delete::delete(args, ui).await,
+        Verb::Query(args) => query::query(args, ui).await,
+        Verb::Compact(args) => compact::compact(args, ui).await,
+        Verb::History(args) => history::history(args, ui).await,
+        Verb::Files(args) => files::files(args, ui).await,
+        Verb::Show(args) => show::show(args, ui).await,
+        Verb::Restore(args) => restore::restore(args, ui).await,
+        Verb::Demo(args) => demo::demo(args, ui).await,
+    }
+}
+
+/// What every verb that writes understands.
+#[derive(Debug, Clone, Default, Args)]
+struct WriteArgs {
+    /// Name of this change: a second run with the same one commits nothing and says so
+    #[arg(long, value_name = "K")]
+    idempotency_key: Option<String>,
+    /// Say what would happen, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl WriteArgs {
+    fn options(&self) -> Options {
+        Options {
+            token: self.idempotency_key.clone(),
+            dry_run: self.dry_run,
+            ..Options::default()
+        }
+    }
+}
+
+/// A version to read or to go back to.
+#[derive(Debug, Clone, Args)]
+struct AtArgs {
+    /// Version: a number (-1 is the one before the newest), a tag or a branch
+    #[arg(long, value_name = "V", allow_hyphen_values = true, value_parser = values::parse_version)]
+    version: Option<At>,
+    /// The version that was current at this time: 2013-07-01, "2013-07-01 12:00" (UTC), RFC 3339, or
+    /// milliseconds since 1970
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = values::parse_time, conflicts_with = "version")]
+    as_of: Option<i64>,
+}
+
+impl AtArgs {
+    fn at(&self) -> Option<At> {
+        self.version.clone().or_else(|| self.as_of.map(At::Timestamp))
+    }
+}
+
+/// The format of an input file, if its name does not say.
+#[derive(Debug, Clone, Args)]
+struct InputArgs {
+    /// Format of the input, if neither its name nor its first bytes tell
+    #[arg(long, value_name = "FORMAT", value_parser = ["parquet", "csv", "ndjson", "arrow"])]
+    input_format: Option<String>,
+}
+
+impl InputArgs {
+    fn format(&self) -> Result<Option<InputFormat>, Failure> {
+        Ok(self.input_format.as_deref().map(str::parse).transpose()?)
+    }
+}
+
+/// Opens a table that must be there.
+async fn open(table: &str) -> Result<Table, Failure> {
+    match Table::open(table).await {
+        Err(Error::NotFound { what, place, hint }) => Err(Error::NotFound {
+            what,
+            place,
+            hint: not_found_hint(table, hint),
+        }
+        .into()),
+        other => Ok(other?),
+    }
+}
+
+/// A session in which quoted paths and URLs are tables, at this version where a query names none.
+fn session(at: At) -> Session {
+    let opener: Opener = Arc::new(|place: String, at: At| {
+        async move {
+            let table = match Table::open(&place).await {
+                Ok(table) => table,
+                Err(error @ Error::NotFound { .. }) => {
+                    return match neighbour(&place) {
+                        Some(near) => Err(error.with_hint(format!("did you mean {near}?"))),
+                        None => Ok(None),
+                    };
+                }
+                Err(error) => return Err(error),
+            };
+            let provider: Arc<dyn TableProvider> = table.provider(&at).await?;
+            Ok(Some(provider))
+        }
+        .boxed()
+    });
+    Session::new(opener, None).with_version(at)
+}
+
+/// What to do about a table that is not there: a name that was probably meant, or how to make one.
+fn not_found_hint(table: &str, given: String) -> String {
+    if let Some(near) = neighbour(table) {
+        return format!("did you mean {near}?");
+    }
+    let looked = if given.is_empty() {
+        given
+    } else {
+        format!("{given}; ")
+    };
+    format!("{looked}check the path, or make the table: lake create {table} --schema \"id bigint, ..\"")
+}
+
+/// The folder beside `table` whose name is closest to it, if it is close.
+fn neighbour(table: &str) -> Option<String> {
+    if table.contains("://") {
+        return None;
+    }
+    let path = std::path::Path::new(table.trim_end_matches('/'));
+    let name = path.file_name()?.to_str()?;
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => std::path::Path::new("."),
+    };
+    let (distance, near) = std::fs::read_dir(parent)
+        .ok()?
+        .filter_map(Result::ok)
+        .filter(|entry| entry.path().join("metadata").is_dir() || entry.path().join("_delta_log").is_dir())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .map(|near| (edits(name, &near), near))
+        .min()?;
+    (distance > 0 && distance <= 1 + name.chars().count() / 4)
+        .then(|| path.with_file_name(near).display().to_string())
+}
+
+/// Letters to add, drop or change to get from one word to the other.
+fn edits(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in to.iter().enumerate() {
+            let change = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_of_every_verb_are_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn edits_counts_letters_that_differ() {
+        assert_eq!(edits("flights", "flights"), 0);
+        assert_eq!(edits("flihgts", "flights"), 2);
+        assert_eq!(edits("flight", "flights"), 1);
+        assert_eq!(edits("", "abc"), 3);
+    }
+}

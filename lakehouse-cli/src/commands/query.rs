@@ -1,0 +1,76 @@
+use std::path::PathBuf;
+
+use clap::Args;
+use lakehouse_core::model::At;
+use serde_json::json;
+
+use super::AtArgs;
+use crate::exit::Failure;
+use crate::output::{self, Form, Ui};
+use crate::values;
+
+/// Ask a question in SQL.
+///
+/// A quoted path or URL in FROM is a table; -t gives a table a name. VERSION AS OF and TIMESTAMP AS OF
+/// work per table, --version and --as-of for every table that has no version of its own.
+///
+/// Example:
+///   lake query "SELECT carrier, avg(arr_delay) FROM 'data/flights' GROUP BY carrier"
+///   lake query "SELECT count(*) FROM f" -t f=data/flights@-1
+///   lake query -f report.sql -t f=data/flights -o report.parquet
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Query {
+    /// The question
+    #[arg(required_unless_present = "file", conflicts_with = "file")]
+    sql: Option<String>,
+    /// Read the question from this file (- for stdin)
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// A table by name, at a version if one is given; may be given several times
+    #[arg(short, long, value_name = "NAME=TABLE[@VERSION]", value_parser = values::parse_property)]
+    table: Vec<(String, String)>,
+    #[command(flatten)]
+    at: AtArgs,
+    /// Form of the answer [default: table; with -o, as the name of the file ends]
+    #[arg(long, value_enum, conflicts_with = "json")]
+    output: Option<Form>,
+    /// Write the answer to this file
+    #[arg(short, value_name = "FILE")]
+    o: Option<PathBuf>,
+}
+
+pub(super) async fn query(args: Query, ui: &Ui) -> Result<(), Failure> {
+    let sql = match (&args.sql, &args.file) {
+        (Some(sql), _) => sql.clone(),
+        (None, Some(file)) if file.as_os_str() == "-" => {
+            std::io::read_to_string(std::io::stdin()).map_err(Failure::io("read", file))?
+        }
+        (None, Some(file)) => std::fs::read_to_string(file).map_err(Failure::io("read", file))?,
+        (None, None) => return Err(Failure::usage("the question is missing", "give SQL or -f FILE")),
+    };
+    // Before any work, so that a wrong name of a file costs nothing.
+    let form = match (&args.output, &args.o) {
+        (Some(form), _) => *form,
+        (None, Some(file)) => Form::of(file)?,
+        (None, None) if ui.json => Form::Json,
+        (None, None) => Form::Table,
+    };
+    let mut session = super::session(args.at.at().unwrap_or(At::Latest));
+    for (name, text) in &args.table {
+        let (location, at) = values::split_version(text)?;
+        session.name(name, location, at.unwrap_or(At::Latest));
+    }
+    let working = ui.progress("query".into());
+    let stream = session.query(&sql).await?.execute_stream().await?;
+    let rows = output::write(stream, form, args.o.as_deref(), working).await?;
+    match &args.o {
+        Some(file) if ui.json => ui.json(&json!({"file": file.display().to_string(), "rows": rows})),
+        Some(file) => ui.line(&format!(
+            "{} rows in {}",
+            values::show_count(rows),
+            file.display()
+        )),
+        None => Ok(()),
+    }
+}

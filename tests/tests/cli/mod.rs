@@ -1,0 +1,7 @@
+//! The real binary: what it prints on both streams, its exit codes, and what it leaves behind.
+
+mod bad_input;
+mod behaviour;
+mod demo;
+mod lab;
+mod verbs;

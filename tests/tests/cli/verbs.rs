@@ -1,0 +1,378 @@
+//! Every verb once, as people see it.
+
+use super::lab::{Lab, snapshot};
+
+const FORMATS: [&str; 2] = ["iceberg", "delta"];
+
+#[test]
+fn help_of_every_verb_has_an_example() {
+    let lab = Lab::new();
+    snapshot!("help", lab.ok(&["--help"]));
+    for verb in [
+        "create",
+        "append",
+        "overwrite",
+        "merge",
+        "update",
+        "delete",
+        "query",
+        "compact",
+        "history",
+        "files",
+        "show",
+        "restore",
+        "demo",
+    ] {
+        let run = lab.ok(&[verb, "--help"]);
+        assert!(
+            run.stdout.contains("Example:") && run.stdout.contains(&format!("lake {verb}")),
+            "{}",
+            run.text()
+        );
+        assert!(run.stdout.contains("--json"), "{}", run.text());
+    }
+    snapshot!("help_merge", lab.ok(&["merge", "--help"]));
+}
+
+#[test]
+fn create_says_what_was_made() {
+    for format in FORMATS {
+        let lab = Lab::new();
+        let args = [
+            "create",
+            "t",
+            "--format",
+            format,
+            "--schema",
+            "id bigint not null, ts timestamptz, name string",
+            "--partition-by",
+            "day(ts), bucket(4, id)",
+            "--property",
+            "owner=ann",
+        ];
+        let dry: Vec<_> = args.iter().copied().chain(["--dry-run"]).collect();
+        snapshot!(format!("create_dry_run_{format}"), lab.ok(&dry));
+        assert!(!lab.path("t").exists(), "a dry run leaves nothing behind");
+        snapshot!(format!("create_{format}"), lab.ok(&args));
+        snapshot!(format!("create_again_{format}"), lab.lake(&args));
+        snapshot!(format!("show_empty_{format}"), lab.ok(&["show", "t"]));
+        let shown = lab.ok(&["show", "t", "--json"]).json();
+        assert_eq!(shown["rows"], 0);
+        assert_eq!(shown["properties"]["owner"], "ann");
+        assert_eq!(
+            shown["partitioning"],
+            serde_json::json!(["day(ts)", "bucket(4, id)"])
+        );
+    }
+}
+
+#[test]
+fn create_takes_the_columns_of_a_file() {
+    let lab = Lab::new();
+    lab.write("people.csv", "id,name,born\n1,Ann,1990-05-06\n2,Bob,1991-01-02\n");
+    lab.ok(&["create", "people", "--schema-from", "people.csv"]);
+    snapshot!("create_schema_from", lab.ok(&["show", "people"]));
+}
+
+#[test]
+fn append_reports_rows_files_and_time() {
+    for format in FORMATS {
+        let lab = Lab::accounts(format);
+        lab.write(
+            "more.ndjson",
+            "{\"id\":5,\"name\":\"Eve\",\"balance\":1}\n{\"id\":6}\n",
+        );
+        snapshot!(
+            format!("append_dry_run_{format}"),
+            lab.ok(&["append", "accounts", "more.ndjson", "--dry-run"])
+        );
+        assert_eq!(
+            lab.rows("SELECT count(*) FROM 'accounts'"),
+            serde_json::json!([[4]])
+        );
+        snapshot!(
+            format!("append_{format}"),
+            lab.ok(&["append", "accounts", "more.ndjson"])
+        );
+        snapshot!(
+            format!("query_{format}"),
+            lab.ok(&["query", "SELECT * FROM 'accounts' ORDER BY id"])
+        );
+    }
+}
+
+#[test]
+fn append_creates_the_table_when_told() {
+    for format in FORMATS {
+        let lab = Lab::new();
+        lab.write("a.csv", "id,name\n1,Ann\n");
+        lab.write("b.csv", "name,id\nBob,2\n");
+        let create = [
+            "append",
+            "t",
+            "a.csv",
+            "b.csv",
+            "--create",
+            "--format",
+            format,
+            "--partition-by",
+            "bucket(2, id)",
+        ];
+        lab.ok(&create);
+        assert_eq!(
+            lab.rows("SELECT id, name FROM 't' ORDER BY id"),
+            serde_json::json!([[1, "Ann"], [2, "Bob"]]),
+            "columns are found by name"
+        );
+        // A second run appends to the table that is there now.
+        lab.ok(&create);
+        assert_eq!(lab.rows("SELECT count(*) FROM 't'"), serde_json::json!([[4]]));
+    }
+}
+
+#[test]
+fn overwrite_replaces_all_rows_or_those_that_match() {
+    for format in FORMATS {
+        let lab = Lab::accounts(format);
+        lab.write("new.csv", "id,name\n2,Bert\n");
+        snapshot!(
+            format!("overwrite_where_{format}"),
+            lab.ok(&["overwrite", "accounts", "new.csv", "--where", "id = 2"])
+        );
+        assert_eq!(
+            lab.rows("SELECT id, name FROM 'accounts' ORDER BY id"),
+            serde_json::json!([[1, "Ann"], [2, "Bert"], [3, "Cay"], [4, null]])
+        );
+        lab.ok(&["overwrite", "accounts", "new.csv"]);
+        assert_eq!(
+            lab.rows("SELECT id, name FROM 'accounts'"),
+            serde_json::json!([[2, "Bert"]])
+        );
+    }
+}
+
+#[test]
+fn merge_with_every_flag_does_what_each_says() {
+    for format in FORMATS {
+        let lab = Lab::accounts(format);
+        lab.write(
+            "changes.csv",
+            "id,name,balance,op\n1,Anna,99,U\n2,Bob,5,D\n7,New,1,U\n8,Gone,1,D\n9,Poor,-1,U\n",
+        );
+        snapshot!(
+            format!("merge_{format}"),
+            lab.ok(&[
+                "merge",
+                "accounts",
+                "changes.csv",
+                "--on",
+                "target.id = source.id",
+                "--delete-when",
+                "source.op = 'D'",
+                "--update-when",
+                "source.balance > target.balance",
+                "--set",
+                "name = source.name, balance = -source.balance",
+                "--insert-when",
+                "source.balance > 0",
+                "--when-not-matched-by-source",
+                "update",
+                "--by-source-when",
+                "target.balance < 0",
+                "--by-source-set",
+                "balance = 0",
+            ])
+        );
+        assert_eq!(
+            lab.rows("SELECT id, name, balance FROM 'accounts' ORDER BY id"),
+            serde_json::json!([
+                [1, "Anna", -99.0],
+                [3, "Cay", 0.0],
+                [4, null, 0.0],
+                [7, "New", 1.0]
+            ])
+        );
+    }
+}
+
+#[test]
+fn merge_takes_a_table_a_query_and_stdin() {
+    for format in FORMATS {
+        let lab = Lab::accounts(format);
+        lab.write("s.csv", "id,name\n1,One\n");
+        lab.ok(&["append", "source", "s.csv", "--create"]);
+        lab.ok(&["merge", "accounts", "source", "--on", "id"]);
+        lab.ok(&[
+            "merge",
+            "accounts",
+            "SELECT id + 1 AS id, 'Two' AS name FROM 'source'",
+            "--on",
+            "id",
+        ]);
+        let run = lab.lake_with(
+            &[
+                "merge",
+                "accounts",
+                "-",
+                "--on",
+                "id",
+                "--input-format",
+                "csv",
+                "--when-not-matched",
+                "ignore",
+            ],
+            b"id,name\n3,Three\n77,Nobody\n",
+        );
+        assert_eq!(run.code, 0, "{}", run.text());
+        assert_eq!(
+            lab.rows("SELECT id, name FROM 'accounts' ORDER BY id"),
+            serde_json::json!([[1, "One"], [2, "Two"], [3, "Three"], [4, null]])
+        );
+    }
+}
+
+#[test]
+fn a_merge_that_changes_nothing_commits_nothing() {
+    for format in FORMATS {
+        let lab = Lab::accounts(format);
+        lab.write("none.csv", "id,name\n100,Nobody\n");
+        let before = lab.state("accounts");
+        let args = [
+            "merge",
+            "accounts",
+            "none.csv",
+            "--on",
+            "id",
+            "--when-not-matched",
+            "ignore",
+        ];
+        snapshot!(format!("merge_nothing_{format}"), lab.ok(&args));
+        assert_eq!(lab.state("accounts"), before);
+    }
+}
+
+#[test]
+fn update_and_delete_report_rows() {
+    for format in FORMATS {
+        let lab = Lab::accounts(format);
+        snapshot!(
+            format!("update_{format}"),
+            lab.ok(&[
+                "update",
+                "accounts",
+                "--set",
+                "balance = -1, name = upper(name)",
+                "--where",
+                "id <= 2"
+            ])
+        );
+        snapshot!(
+            format!("delete_{format}"),
+            lab.ok(&["delete", "accounts", "--where", "-balance > 1"])
+        );
+        assert_eq!(
+            lab.rows("SELECT id, name, balance FROM 'accounts' ORDER BY id"),
+            serde_json::json!([[1, "ANN", -1.0], [2, "BOB", -1.0], [4, null, 0.0]])
+        );
+    }
+}
+
+#[test]
+fn compact_reports_and_a_second_run_does_nothing() {
+    for format in FORMATS {
+        let lab = Lab::accounts(format);
+        lab.ok(&["append", "accounts", "accounts.csv"]);
+        lab.ok(&["delete", "accounts", "--where", "id = 1"]);
+        let rows = lab.rows("SELECT * FROM 'accounts' ORDER BY id");
+        snapshot!(
+            format!("compact_dry_run_{format}"),
+            lab.ok(&["compact", "accounts", "--target-file-size", "1MB", "--dry-run"])
+        );
+        snapshot!(
+            format!("compact_{format}"),
+            lab.ok(&["compact", "accounts", "--target-file-size", "1MB"])
+        );
+        assert_eq!(lab.rows("SELECT * FROM 'accounts' ORDER BY id"), rows);
+        snapshot!(
+            format!("compact_again_{format}"),
+            lab.ok(&["compact", "accounts"])
+        );
+    }
+}
+
+#[test]
+fn history_files_and_show_tell_what_a_table_is() {
+    for format in FORMATS {
+        let lab = Lab::accounts(format);
+        lab.ok(&["delete", "accounts", "--where", "id = 1"]);
+        snapshot!(format!("history_{format}"), lab.ok(&["history", "accounts"]));
+        snapshot!(format!("files_{format}"), lab.ok(&["files", "accounts"]));
+        snapshot!(format!("show_{format}"), lab.ok(&["show", "accounts"]));
+        let files = lab.ok(&["files", "accounts", "--json"]).json();
+        let sum = |key: &str| -> u64 {
+            files["files"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|file| file[key].as_u64().unwrap())
+                .sum()
+        };
+        assert_eq!(sum("rows") - sum("masked_rows"), 3);
+        let history = lab.ok(&["history", "accounts", "--json"]).json();
+        assert!(history["commits"].as_array().unwrap().len() >= 2);
+    }
+}
+
+#[test]
+fn restore_makes_an_old_version_current_again() {
+    for format in FORMATS {
+        let lab = Lab::accounts(format);
+        let before = lab.rows("SELECT * FROM 'accounts' ORDER BY id");
+        lab.ok(&["delete", "accounts", "--where", "true"]);
+        assert_eq!(lab.rows("SELECT * FROM 'accounts'"), serde_json::json!([]));
+        snapshot!(
+            format!("restore_{format}"),
+            lab.ok(&["restore", "accounts", "--version", "-1"])
+        );
+        assert_eq!(lab.rows("SELECT * FROM 'accounts' ORDER BY id"), before);
+    }
+}
+
+#[test]
+fn query_travels_in_time_per_table_and_for_all() {
+    for format in FORMATS {
+        let lab = Lab::accounts(format);
+        lab.ok(&["delete", "accounts", "--where", "id > 1"]);
+        let count = |args: &[&str]| {
+            let mut line = vec!["query"];
+            line.extend_from_slice(args);
+            line.push("--json");
+            lab.ok(&line).json()["rows"][0].clone()
+        };
+        let sql = "SELECT count(*) FROM 'accounts'";
+        assert_eq!(count(&[sql]), serde_json::json!([1]));
+        assert_eq!(count(&[sql, "--version", "-1"]), serde_json::json!([4]));
+        assert_eq!(count(&[sql, "--as-of", "2999-01-01"]), serde_json::json!([1]));
+        assert_eq!(
+            count(&[
+                "SELECT (SELECT count(*) FROM now) AS now, (SELECT count(*) FROM old) AS old",
+                "-t",
+                "now=accounts",
+                "-t",
+                "old=accounts@-1",
+            ]),
+            serde_json::json!([1, 4])
+        );
+        assert_eq!(
+            count(&[
+                "SELECT (SELECT count(*) FROM a) AS a, (SELECT count(*) FROM 'accounts') AS b",
+                "-t",
+                "a=accounts",
+                "--version",
+                "-1"
+            ]),
+            serde_json::json!([4, 4]),
+            "--version is for every table without a version of its own"
+        );
+    }
+}
