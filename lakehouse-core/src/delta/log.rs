@@ -79,6 +79,11 @@ pub(super) async fn entry(store: &Store, version: u64) -> Result<Option<Entry>> 
     let Some(file) = store.head(&key).await? else {
         return Ok(None);
     };
+    if file.bytes == 0 {
+        // The protocol could read it as a version that changes nothing: rows would be missing in silence.
+        return Err(Error::invalid("the log entry is empty", key)
+            .with_hint("it was cut off: copy it again; versions before it can still be read"));
+    }
     let mut info = None;
     if file.bytes > BEGINNING {
         let bytes = store.get_range(&key, 0..BEGINNING).await?;
