@@ -262,7 +262,15 @@ fn broken(format: InputFormat, error: &ArrowError, place: &str) -> Error {
         other => other.to_string(),
     };
     let why = why.strip_prefix("Parquet error: ").unwrap_or(&why);
-    Error::invalid(format!("cannot be read as {}: {why}", spelled(format)), place)
+    let hint = match format {
+        InputFormat::Csv | InputFormat::Ndjson => {
+            "correct the line; columns that the table has are read with its types, an empty cell is NULL"
+        }
+        InputFormat::Parquet | InputFormat::Arrow => {
+            "the file is damaged or cut off: copy or write it again"
+        }
+    };
+    Error::invalid(format!("cannot be read as {}: {why}", spelled(format)), place).with_hint(hint)
 }
 
 fn thread_died(error: &tokio::task::JoinError, place: &str) -> Error {
