@@ -100,6 +100,7 @@ pub(super) fn names(statement: &mut Statement, known: &dyn Fn(&[String]) -> bool
     let mut walk = Names {
         known,
         names: Vec::new(),
+        function: false,
     };
     match statement.visit(&mut walk) {
         ControlFlow::Continue(()) => Ok(walk.names),
@@ -110,6 +111,8 @@ pub(super) fn names(statement: &mut Statement, known: &dyn Fn(&[String]) -> bool
 struct Names<'a> {
     known: &'a dyn Fn(&[String]) -> bool,
     names: Vec<Named>,
+    /// The name that is visited next is called with arguments: `generate_series(1, 9)`.
+    function: bool,
 }
 
 impl VisitorMut for Names<'_> {
@@ -122,11 +125,13 @@ impl VisitorMut for Names<'_> {
             version,
             sample,
             partitions,
+            args,
             ..
         } = factor
         else {
             return ControlFlow::Continue(());
         };
+        self.function = args.is_some();
         let ignored = if version.is_some() {
             "this way to name a version"
         } else if sample.is_some() {
@@ -159,6 +164,9 @@ impl VisitorMut for Names<'_> {
     }
 
     fn pre_visit_relation(&mut self, name: &mut ObjectName) -> ControlFlow<Error> {
+        if std::mem::take(&mut self.function) {
+            return ControlFlow::Continue(());
+        }
         let parts = parts(name);
         let named = if parts.len() > 1 {
             if (self.known)(&parts) {

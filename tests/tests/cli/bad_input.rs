@@ -319,14 +319,15 @@ fn a_full_disk_stops_a_write_and_leaves_the_table_alone() {
         // The table lives on a disk of one megabyte while the script runs.
         lab.write(
             "full.sh",
-            "mkdir -p disk && mount -t tmpfs -o size=1m tmpfs disk && cp -r accounts disk/t || exit 9\n\
+            "mkdir -p disk && mount -t tmpfs -o size=1m tmpfs disk || exit 9\n\
+             $LAKE append disk/t accounts.csv --create --format $1 > /dev/null\n\
              state() { $LAKE query \"SELECT * FROM 'disk/t' ORDER BY id\" --json; find disk/t -type f | sort; }\n\
              state > before\n\
              $LAKE append disk/t big.parquet; echo code $?\n\
              state > after\n\
              $LAKE delete disk/t --where 'id = 1' > /dev/null; echo then $?\n",
         );
-        let run = lab.run(lab.shell("unshare -rm sh full.sh"));
+        let run = lab.run(lab.shell(&format!("unshare -rm sh full.sh {format}")));
         assert!(run.stdout.contains("code 1\n"), "{format}: {}", run.text());
         assert!(
             run.stderr.contains("No space left"),
