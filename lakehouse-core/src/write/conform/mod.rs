@@ -141,8 +141,10 @@ impl Misfit {
             error.with_hint(format!(
                 "the table's columns are {columns}; leave the column out, or add it to the table"
             ))
+        } else if self.row.is_some() {
+            error.with_hint("correct the value, or leave the row out")
         } else {
-            error
+            error.with_hint("change the input, or select and cast its columns in a query")
         }
     }
 }
