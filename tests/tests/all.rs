@@ -4,5 +4,6 @@ mod architecture;
 mod cli;
 mod faults;
 mod model;
+mod readme;
 mod support;
 mod verbs;

@@ -362,7 +362,11 @@ mod tests {
     fn bounds_do_not_drift_when_they_are_read_and_written_again() {
         let at = |micros| ScalarValue::TimestampMicrosecond(Some(micros), None);
         let once = there_and_back(at(0).data_type(), at(7_001), at(1_357_000_000_000_001));
-        let twice = there_and_back(at(0).data_type(), once.min.clone().unwrap(), once.max.clone().unwrap());
+        let twice = there_and_back(
+            at(0).data_type(),
+            once.min.clone().unwrap(),
+            once.max.clone().unwrap(),
+        );
         assert_eq!(twice, once);
     }
 

@@ -14,9 +14,26 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("scan", &["format", "store", "model"]),
     ("write", &["format", "store", "model"]),
     ("commit", &["format", "store", "model"]),
-    ("operations", &["commit", "scan", "write", "format", "store", "model"]),
+    (
+        "operations",
+        &["commit", "scan", "write", "format", "store", "model"],
+    ),
     ("sql", &["operations", "scan", "format", "model"]),
-    ("table", &["sql", "operations", "commit", "scan", "write", "format", "store", "model", "iceberg", "delta"]),
+    (
+        "table",
+        &[
+            "sql",
+            "operations",
+            "commit",
+            "scan",
+            "write",
+            "format",
+            "store",
+            "model",
+            "iceberg",
+            "delta",
+        ],
+    ),
 ];
 
 const LONGEST_FILE: usize = 600;
@@ -49,14 +66,22 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 /// The room that a file is in: the first folder or file below `src`.
 fn room(file: &Path) -> String {
     let first = file.strip_prefix(core()).unwrap().components().next().unwrap();
-    first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned()
+    first
+        .as_os_str()
+        .to_str()
+        .unwrap()
+        .trim_end_matches(".rs")
+        .to_owned()
 }
 
 /// Every room that a text imports through `crate::`, in `use` lines (also grouped ones) and in paths.
 fn imports(text: &str) -> Vec<String> {
     let mut found = Vec::new();
-    let code: String =
-        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let code: String = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n");
     for (start, _) in code.match_indices("crate::") {
         let rest = &code[start + "crate::".len()..];
         if let Some(group) = rest.strip_prefix('{') {
@@ -82,7 +107,12 @@ fn imports(text: &str) -> Vec<String> {
     }
     found
         .into_iter()
-        .map(|path| path.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>())
+        .map(|path| {
+            path.trim()
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect::<String>()
+        })
         .filter(|name| !name.is_empty() && name.chars().all(|c| c.is_lowercase() || c == '_'))
         .collect()
 }
@@ -105,15 +135,25 @@ fn imports_run_one_way() {
             }
         }
     }
-    assert!(wrong.is_empty(), "arrows that the design does not have:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "arrows that the design does not have:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
 fn a_forbidden_arrow_is_seen_in_every_spelling() {
     assert_eq!(imports("use crate::delta::Delta;"), ["delta"]);
-    assert_eq!(imports("use crate::{error::Result, model::{Snapshot, prune::Prune}, table};"), ["error", "model", "table"]);
+    assert_eq!(
+        imports("use crate::{error::Result, model::{Snapshot, prune::Prune}, table};"),
+        ["error", "model", "table"]
+    );
     assert_eq!(imports("let x = crate::iceberg::open();"), ["iceberg"]);
-    assert_eq!(imports("// use crate::delta::Delta;\nuse crate::Result;"), Vec::<String>::new());
+    assert_eq!(
+        imports("// use crate::delta::Delta;\nuse crate::Result;"),
+        Vec::<String>::new()
+    );
 }
 
 #[test]
@@ -124,17 +164,30 @@ fn files_of_production_code_stay_short() {
         .filter(|(lines, _)| *lines > LONGEST_FILE)
         .map(|(lines, file)| format!("{lines} lines: {}", file.display()))
         .collect();
-    assert!(long.is_empty(), "split where the idea splits:\n{}", long.join("\n"));
+    assert!(
+        long.is_empty(),
+        "split where the idea splits:\n{}",
+        long.join("\n")
+    );
 }
 
 #[test]
 fn only_store_builds_object_stores() {
-    let builders = ["LocalFileSystem::", "InMemory::new", "AmazonS3Builder", "GoogleCloudStorageBuilder", "MicrosoftAzureBuilder"];
+    let builders = [
+        "LocalFileSystem::",
+        "InMemory::new",
+        "AmazonS3Builder",
+        "GoogleCloudStorageBuilder",
+        "MicrosoftAzureBuilder",
+    ];
     let wrong: Vec<String> = sources(&core())
         .into_iter()
         .filter(|file| room(file) != "store")
         .filter(|file| builders.iter().any(|builder| production(file).contains(builder)))
         .map(|file| file.display().to_string())
         .collect();
-    assert!(wrong.is_empty(), "object stores are built in store/ only: {wrong:?}");
+    assert!(
+        wrong.is_empty(),
+        "object stores are built in store/ only: {wrong:?}"
+    );
 }

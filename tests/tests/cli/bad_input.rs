@@ -329,11 +329,7 @@ fn a_full_disk_stops_a_write_and_leaves_the_table_alone() {
         );
         let run = lab.run(lab.shell(&format!("unshare -rm sh full.sh {format}")));
         assert!(run.stdout.contains("code 1\n"), "{format}: {}", run.text());
-        assert!(
-            run.stderr.contains("No space left"),
-            "{}",
-            run.text()
-        );
+        assert!(run.stderr.contains("No space left"), "{}", run.text());
         assert!(run.stderr.contains("hint: free some space"), "{}", run.text());
         let read = |name: &str| fs::read_to_string(lab.path(name)).unwrap();
         assert!(read("before").contains("Ann"), "{}", run.text());

@@ -121,7 +121,9 @@ fn value(rng: &mut StdRng, column: &Column) -> ScalarValue {
         DataType::Boolean => ScalarValue::Boolean(Some(rng.random_bool(0.5))),
         DataType::Utf8 => {
             let empty = if EMPTY_TEXT.get() { "" } else { "ap" };
-            ScalarValue::Utf8(Some(pick(rng, &["eu", "us", empty, "a/b=c", "über", "x y"]).to_owned()))
+            ScalarValue::Utf8(Some(
+                pick(rng, &["eu", "us", empty, "a/b=c", "über", "x y"]).to_owned(),
+            ))
         }
         DataType::Date32 => ScalarValue::Date32(Some(day)),
         DataType::Timestamp(_, zone) => {

@@ -8,10 +8,21 @@ use lakehouse_core::{Merge, Options, Result, Rows, Table, TableFormat};
 async fn example(location: String, feed: std::path::PathBuf) -> Result<usize> {
     // README
     let table = Table::open(&location).await?;
-    let merge = Merge::on("id").when_matched_update_all().when_not_matched_insert_all();
-    let report = table.merge(Rows::file(&feed, None)?, &merge, &Options::default()).await?;
-    println!("version {}: {} rows inserted", report.version, report.metric("num_target_rows_inserted"));
-    let rows = session(None).read_table(table.provider(&At::Latest).await?)?.count().await?;
+    let merge = Merge::on("id")
+        .when_matched_update_all()
+        .when_not_matched_insert_all();
+    let report = table
+        .merge(Rows::file(&feed, None)?, &merge, &Options::default())
+        .await?;
+    println!(
+        "version {}: {} rows inserted",
+        report.version,
+        report.metric("num_target_rows_inserted")
+    );
+    let rows = session(None)
+        .read_table(table.provider(&At::Latest).await?)?
+        .count()
+        .await?;
     // README
     assert!(report.committed);
     Ok(rows)
@@ -27,7 +38,9 @@ async fn rust_example_of_the_readme_merges_a_file() {
         properties: Default::default(),
         format_version: None,
     };
-    Table::create(&location, TableFormat::Iceberg, &definition).await.unwrap();
+    Table::create(&location, TableFormat::Iceberg, &definition)
+        .await
+        .unwrap();
     let feed = folder.path().join("feed.csv");
     std::fs::write(&feed, "id,name\n1,Ada\n2,Grace\n").unwrap();
     assert_eq!(example(location, feed).await.unwrap(), 2);
@@ -36,10 +49,19 @@ async fn rust_example_of_the_readme_merges_a_file() {
 #[test]
 fn rust_example_of_the_readme_is_the_one_that_runs() {
     let readme = include_str!("../../../README.md");
-    let shown = readme.split("```rust\n").nth(1).unwrap().split("```").next().unwrap();
+    let shown = readme
+        .split("```rust\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
     let run = include_str!("mod.rs").split("// README\n").nth(1).unwrap();
     let lines = |text: &str| {
-        text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty() && line != "//").collect::<Vec<_>>()
+        text.lines()
+            .map(|line| line.trim().to_owned())
+            .filter(|line| !line.is_empty() && line != "//")
+            .collect::<Vec<_>>()
     };
     assert_eq!(lines(shown), lines(run));
 }

@@ -365,13 +365,24 @@ async fn a_value_that_the_partitioning_cannot_hold_is_refused_not_changed() {
     append(&delta, "(1, 'eu', 1)").await;
     let before = delta.handle().store.list("").await.unwrap();
     let empty = rows("id, region, n", "(2, '', 2)").await;
-    says(&refusal(delta.append(empty, &Options::default()).await), &["empty text", "region", "NULL"]);
-    assert_eq!(delta.handle().store.list("").await.unwrap(), before, "staged files left behind");
+    says(
+        &refusal(delta.append(empty, &Options::default()).await),
+        &["empty text", "region", "NULL"],
+    );
+    assert_eq!(
+        delta.handle().store.list("").await.unwrap(),
+        before,
+        "staged files left behind"
+    );
     let iceberg = table(FORMATS[0], "region").await;
     append(&iceberg, "(2, '', 2), (3, NULL, 3)").await;
     let provider = iceberg.provider(&At::Latest).await.unwrap();
     let ctx = lakehouse_core::scan::session(None);
-    let nulls = ctx.read_table(provider).unwrap().filter(datafusion::prelude::col("region").is_null()).unwrap();
+    let nulls = ctx
+        .read_table(provider)
+        .unwrap()
+        .filter(datafusion::prelude::col("region").is_null())
+        .unwrap();
     assert_eq!(nulls.count().await.unwrap(), 1);
 }
 

@@ -266,9 +266,7 @@ fn broken(format: InputFormat, error: &ArrowError, place: &str) -> Error {
         InputFormat::Csv | InputFormat::Ndjson => {
             "correct the line; columns that the table has are read with its types, an empty cell is NULL"
         }
-        InputFormat::Parquet | InputFormat::Arrow => {
-            "the file is damaged or cut off: copy or write it again"
-        }
+        InputFormat::Parquet | InputFormat::Arrow => "the file is damaged or cut off: copy or write it again",
     };
     Error::invalid(format!("cannot be read as {}: {why}", spelled(format)), place).with_hint(hint)
 }
