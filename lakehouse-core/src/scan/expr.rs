@@ -64,7 +64,8 @@ pub fn parse_predicate(text: &str, schema: &DFSchema) -> Result<Expr> {
         other => Err(Error::invalid(
             format!("a condition must be true or false, this one is {other}"),
             text,
-        )),
+        )
+        .with_hint("compare it with something: a = 1, b IS NOT NULL")),
     }
 }
 
@@ -265,7 +266,10 @@ fn fit_constant(expr: Expr, to: &DataType, column: &str) -> Result<Expr> {
     let Expr::Literal(value, metadata) = expr else {
         return Ok(expr);
     };
-    let misfit = || Error::invalid(format!("{value} does not fit {to}"), format!("column {column}"));
+    let misfit = || {
+        Error::invalid(format!("{value} does not fit {to}"), format!("column {column}"))
+            .with_hint("write a value of the column's type")
+    };
     let cast = value.cast_to(to).map_err(|_| misfit())?;
     if cast.is_null() != value.is_null() {
         return Err(misfit());

@@ -100,10 +100,10 @@ fn check_footer(file: &mut File, place: &str) -> Result<()> {
     let bytes = file.metadata().map_err(|error| cannot_read(&error, place))?.len();
     let mut tail = [0; PARQUET_TAIL];
     if bytes < tail.len() as u64 {
-        return Err(Error::invalid(
-            "this is not a Parquet file: it is too short",
-            place,
-        ));
+        return Err(
+            Error::invalid("this is not a Parquet file: it is too short", place)
+                .with_hint("the file is damaged or cut off: copy or write it again"),
+        );
     }
     read(file, SeekFrom::End(-(PARQUET_TAIL as i64)), &mut tail)?;
     let length = parquet_footer_length(tail, bytes, place)?;
