@@ -158,6 +158,9 @@ impl Failure {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Usage { hint, .. } => Some(hint.clone()).filter(|hint| !hint.is_empty()),
+            Self::Lake(Error::AlreadyExists { .. }) => {
+                Some("name another place, or add to it: lake append, lake merge".into())
+            }
             Self::Lake(error) => error
                 .hint()
                 .map(str::to_owned)

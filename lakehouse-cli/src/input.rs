@@ -89,6 +89,7 @@ impl Input {
 fn with_format_hint(error: Error) -> Error {
     match error {
         Error::Invalid { .. } => error.with_hint("add --input-format parquet, csv, ndjson or arrow"),
+        Error::NotFound { .. } => error.with_hint("check the path; - reads stdin"),
         other => other,
     }
 }
