@@ -191,12 +191,14 @@ impl Run {
 pub(super) const FILTERS: &[(&str, &str)] = &[
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}", "[time]"),
     (r#""timestamp_ms":\d+"#, r#""timestamp_ms":0"#),
+    (r"\(at \d+ ms\)", "(at [time])"),
     (r"\b\d+\.\d{3} s\b", "[s] s"),
     (r#""seconds":\{[^}]*\}"#, r#""seconds":{}"#),
     (
         r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b",
         "[id]",
     ),
+    (r"\b\d{5}-\[id\]", "[n]-[id]"),
     (r"\b\d{17,19}\b", "[snapshot]"),
     (r"\b\d+(\.\d+)? (B|KB|MB)\b", "[size]"),
     (r#""(bytes|bytes_[a-z]+|[a-z-]*-size)":"?\d+"?"#, r#""$1":0"#),
@@ -205,7 +207,7 @@ pub(super) const FILTERS: &[(&str, &str)] = &[
         "$1=0",
     ),
     // Widths of columns depend on what was replaced above.
-    (r" {2,}", "  "),
+    (r" {2,}", " "),
     (r"[─═]{2,}", "──"),
 ];
 
