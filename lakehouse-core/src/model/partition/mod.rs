@@ -127,11 +127,6 @@ impl Transform {
     pub(crate) fn keeps_order(&self) -> bool {
         !matches!(self, Self::Bucket { .. } | Self::Void)
     }
-
-    /// Whether a NULL partition value means that the source is NULL in every row.
-    pub(crate) fn null_means_null(&self) -> bool {
-        !matches!(self, Self::Void)
-    }
 }
 
 impl PartitionField {

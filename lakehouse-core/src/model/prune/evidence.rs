@@ -41,7 +41,6 @@ pub(super) enum Witness<'a> {
     },
     /// Groups of files, by ranges of partition values.
     Ranges {
-        snapshot: &'a Snapshot,
         fields: &'a [PartitionField],
         ranges: &'a [Vec<Option<PartitionRange>>],
     },
@@ -64,16 +63,8 @@ impl<'a> Witness<'a> {
         }
     }
 
-    pub(super) fn ranges(
-        snapshot: &'a Snapshot,
-        fields: &'a [PartitionField],
-        ranges: &'a [Vec<Option<PartitionRange>>],
-    ) -> Self {
-        Self::Ranges {
-            snapshot,
-            fields,
-            ranges,
-        }
+    pub(super) fn ranges(fields: &'a [PartitionField], ranges: &'a [Vec<Option<PartitionRange>>]) -> Self {
+        Self::Ranges { fields, ranges }
     }
 
     /// Number of containers.

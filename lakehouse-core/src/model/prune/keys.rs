@@ -297,9 +297,9 @@ impl Sorted {
             while start < end {
                 let middle = start + (end - start) / 2;
                 if self.rows.row(middle) < bound {
-                    start = middle + 1
+                    start = middle + 1;
                 } else {
-                    end = middle
+                    end = middle;
                 }
             }
             start

@@ -138,7 +138,7 @@ impl Prune {
         fields: &[PartitionField],
         ranges: &[Vec<Option<PartitionRange>>],
     ) -> Result<Vec<bool>> {
-        let witness = Witness::ranges(snapshot, fields, ranges);
+        let witness = Witness::ranges(fields, ranges);
         let by_keys = self.keys.as_ref().map(|keys| -> Result<Vec<bool>> {
             let transformed = keys.in_partition_ranges(snapshot, fields, ranges)?;
             let sources = keys.in_ranges(&witness, &snapshot.schema)?;

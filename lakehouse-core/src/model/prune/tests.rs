@@ -109,7 +109,7 @@ fn random_rows(rng: &mut StdRng, rows: usize) -> RecordBatch {
     let centre = rng.random_range(-50..50i64);
     let near = move |rng: &mut StdRng| centre + rng.random_range(-8..8i64);
     let nulls = [0.0, 0.1, 1.0][rng.random_range(0..3)];
-    let mut value = |rng: &mut StdRng| (!rng.random_bool(nulls)).then(|| near(rng));
+    let value = |rng: &mut StdRng| (!rng.random_bool(nulls)).then(|| near(rng));
     let text = |n: i64| match n.rem_euclid(5) {
         0 => String::new(),
         1 => format!("é{n}"),
