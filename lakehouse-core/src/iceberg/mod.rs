@@ -81,6 +81,10 @@ impl Format for Iceberg {
         view::open(&Arc::new(load::newest(&self.store).await?), at)
     }
 
+    fn check_writable(&self, snapshot: &Snapshot) -> Result<()> {
+        view::View::of(snapshot)?.state.check_writable()
+    }
+
     fn files(&self, snapshot: &Arc<Snapshot>, prune: Arc<Prune>) -> BoxStream<'static, Result<DataFile>> {
         files::files(self.store.clone(), Arc::clone(snapshot), prune)
     }

@@ -309,6 +309,8 @@ async fn a_table_of_a_catalog_is_read_at_its_newest_and_not_written() {
     let opened = bench.newest().await;
     assert_eq!(opened.version, first.version);
     assert!(!opened.capabilities.writable);
+    let refusal = bench.format.check_writable(&opened).unwrap_err();
+    assert!(refusal.to_string().contains("catalog"), "{refusal}");
     assert_eq!(names(&bench.list(&opened).await), ["a"]);
     let error = bench
         .format
@@ -343,6 +345,8 @@ async fn a_copied_table_is_read_from_its_new_place_and_not_written() {
     }
     let opened = copy.newest().await;
     assert!(!opened.capabilities.writable);
+    let refusal = copy.format.check_writable(&opened).unwrap_err();
+    assert!(refusal.to_string().contains("copied"), "{refusal}");
     let listed = copy.list(&opened).await;
     assert_eq!(names(&listed), ["a"]);
     assert_eq!(copy.format.masks(&opened, &listed).await.unwrap(), [hidden]);
