@@ -16,7 +16,7 @@ use futures::TryStreamExt;
 use super::super::Rows;
 use crate::error::{Error, Result};
 use crate::scan::session;
-use crate::write::conform;
+use crate::write::conform_at;
 
 /// Name of the column that numbers the source's rows.
 pub(super) const NUMBER: &str = "__lakehouse_source_row";
@@ -109,7 +109,7 @@ impl Source {
         let mut batches = Vec::with_capacity(collected.batches.len());
         let mut rows = 0;
         for batch in &collected.batches {
-            let fitting = conform(&batch.project(&known)?, &known_schema)?;
+            let fitting = conform_at(&batch.project(&known)?, &known_schema, rows)?;
             let mut columns = batch.columns().to_vec();
             for (at, column) in known.iter().zip(fitting.columns()) {
                 columns[*at] = Arc::clone(column);
