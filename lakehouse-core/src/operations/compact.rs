@@ -17,6 +17,10 @@ use crate::format::Handle;
 use crate::model::{DataFile, OperationKind, Prune};
 use crate::scan::{MetadataColumns, session};
 
+/// Bytes and partitions that are rewritten at once: few enough that the writer need not close files early.
+const LOT_BYTES: u64 = 64 << 20;
+const LOT_PARTITIONS: usize = 128;
+
 /// What to compact.
 #[derive(Debug, Clone, Default)]
 pub struct Compact {
@@ -57,11 +61,33 @@ impl Verb for CompactVerb<'_> {
             None => Prune::everything(),
         };
         let files = work.list(&Arc::new(prune)).await?;
-        for group in groups(files, target) {
-            rewrite(work, group).await?;
+        for files in lots(groups(files, target)) {
+            rewrite(work, files).await?;
         }
         Ok(())
     }
+}
+
+/// Groups that are rewritten by one scan and one writer, which splits them again: planning a scan for
+/// each small partition would take longer than reading it.
+fn lots(groups: Vec<Vec<DataFile>>) -> Vec<Vec<DataFile>> {
+    let mut lots: Vec<Vec<DataFile>> = Vec::new();
+    let (mut bytes, mut partitions) = (0, 0);
+    for group in groups {
+        let more: u64 = group.iter().map(|f| f.bytes).sum();
+        match lots.last_mut() {
+            Some(lot) if bytes + more <= LOT_BYTES && partitions < LOT_PARTITIONS => {
+                lot.extend(group);
+                bytes += more;
+                partitions += 1;
+            }
+            _ => {
+                lots.push(group);
+                (bytes, partitions) = (more, 1);
+            }
+        }
+    }
+    lots
 }
 
 /// The files worth rewriting, those of one partition together, in the order of their listing.
@@ -92,16 +118,16 @@ fn is_masked(file: &DataFile) -> bool {
     !file.masks.is_empty() || !file.equality_deletes.is_empty()
 }
 
-async fn rewrite(work: &mut Work, group: Vec<DataFile>) -> Result<()> {
+async fn rewrite(work: &mut Work, files: Vec<DataFile>) -> Result<()> {
     work.begin("write");
-    let expected = visible_rows(work, &group).await?;
+    let expected = visible_rows(work, &files).await?;
     let columns = MetadataColumns {
         file: false,
         position: false,
         lineage: work.lineage(),
     };
     let ctx = in_order(&session(work.options.memory_limit));
-    let (frame, report) = frame(work, &ctx, group.clone(), columns)?;
+    let (frame, report) = frame(work, &ctx, files.clone(), columns)?;
     let mut stream = frame.execute_stream().await?;
     let mut read = 0;
     while let Some(batch) = stream.try_next().await? {
@@ -113,13 +139,13 @@ async fn rewrite(work: &mut Work, group: Vec<DataFile>) -> Result<()> {
         let expected = expected.unwrap_or(read);
         return Err(Error::invalid(
             format!("compaction would change the number of rows: {expected} visible, {read} read, {written} written"),
-            group.first().map_or("", |f| f.path.as_str()),
+            files.first().map_or("", |f| f.path.as_str()),
         )
         .with_hint("nothing was committed; the metadata of these files does not agree with their content"));
     }
     work.count("num_target_rows_copied", read);
     work.count("bytes_read", report.bytes_planned.load(Relaxed));
-    work.change.removed.extend(group);
+    work.change.removed.extend(files);
     Ok(())
 }
 
