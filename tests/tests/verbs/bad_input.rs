@@ -51,7 +51,7 @@ async fn merge_on_a_missing_key_column_names_the_column_and_those_there_are() {
         let text = refusal(
             table
                 .merge(
-                    super::rows("id, region, n", "(1, 'us', 2)").await,
+                    rows("id, region, n", "(1, 'us', 2)").await,
                     &upsert("Id"),
                     &Options::default(),
                 )

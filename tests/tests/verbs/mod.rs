@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod compact;
+mod concurrent;
 mod files;
 mod lineage;
 mod merge;
