@@ -1,9 +1,12 @@
 """The README's shell and Python examples are run as they stand."""
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import lakehouse
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -25,7 +28,8 @@ def test_shell_example_runs(tmp_path, lake):
 
 
 def test_python_example_runs(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", section("In Python", "python")], cwd=tmp_path, capture_output=True, text=True
-    )
+    # The module as it was found here: the example runs in another folder.
+    environment = os.environ | {"PYTHONPATH": str(Path(lakehouse.__file__).resolve().parents[1])}
+    command = [sys.executable, "-c", section("In Python", "python")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
