@@ -1,5 +1,1 @@
-//! Tests across crates; the families are in `tests/`. Here: the README's Rust example, compiled and run.
-
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
+//! Tests across crates: the families are in `tests/`, one binary for all.

@@ -22,7 +22,6 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::ProjectionExec;
 use object_store::ObjectMeta;
-use object_store::memory::InMemory;
 use object_store::path::Path;
 
 use super::columns::ColumnsById;
@@ -232,7 +231,7 @@ impl SnapshotTable {
         let url = ObjectStoreUrl::parse(STORE_NAME)?;
         state
             .runtime_env()
-            .register_object_store(url.as_ref(), Arc::new(InMemory::new()));
+            .register_object_store(url.as_ref(), Arc::clone(self.handle.store.object_store()));
         let options = TableParquetOptions {
             global: state.config_options().execution.parquet.clone(),
             ..TableParquetOptions::default()

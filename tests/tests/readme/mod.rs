@@ -57,11 +57,7 @@ fn rust_example_of_the_readme_is_the_one_that_runs() {
         .next()
         .unwrap();
     let run = include_str!("mod.rs").split("// README\n").nth(1).unwrap();
-    let lines = |text: &str| {
-        text.lines()
-            .map(|line| line.trim().to_owned())
-            .filter(|line| !line.is_empty() && line != "//")
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(lines(shown), lines(run));
+    // Line breaks and the commas before them are the formatter's.
+    let code = |text: &str| text.replace(|c: char| c.is_whitespace() || c == '/', "").replace(",)", ")");
+    assert_eq!(code(shown), code(run));
 }

@@ -390,8 +390,12 @@ impl Format for Fake {
     }
 
     fn files(&self, snapshot: &Arc<Snapshot>, prune: Arc<Prune>) -> BoxStream<'static, Result<DataFile>> {
-        let _ = (snapshot, prune);
-        match Ok(self.files.clone()) {
+        let keep = prune.keep_files(snapshot, &self.files);
+        let kept = |keep: Vec<bool>| -> Vec<DataFile> {
+            let pairs = self.files.iter().zip(keep);
+            pairs.filter(|(_, keep)| *keep).map(|(file, _)| file.clone()).collect()
+        };
+        match keep.map(kept) {
             Ok(files) => futures::stream::iter(files.into_iter().map(Ok)).boxed(),
             Err(error) => futures::stream::iter([Err(error)]).boxed(),
         }
