@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, UInt64Array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema};
@@ -50,6 +50,9 @@ impl Analysed {
         let parts = split_conjunction(predicate).into_iter().filter_map(|part| {
             let plain = plain(part, &flat)?;
             let coerced = simplifier.coerce(plain, &df_schema).ok()?;
+            if !in_whole_units(&coerced, &flat) {
+                return None;
+            }
             let part = simplifier.simplify(coerced).ok()?;
             (keeps_order(&part, &df_schema)
                 && create_physical_expr(
@@ -215,6 +218,45 @@ fn path(expr: &Expr) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Whether every instant that is written out is a whole number of the units of the columns beside it:
+/// the engine's simplification compares in the column's unit, and cuts off what does not fit.
+fn in_whole_units(expr: &Expr, schema: &Schema) -> bool {
+    let per_second = |unit: &TimeUnit| match unit {
+        TimeUnit::Second => 1,
+        TimeUnit::Millisecond => 1_000,
+        TimeUnit::Microsecond => 1_000_000,
+        TimeUnit::Nanosecond => 1_000_000_000i64,
+    };
+    let mut unit_nanos = 1i64;
+    let mut instants: Vec<i128> = Vec::new();
+    let visited = expr.apply(|node| {
+        match node {
+            Expr::Column(column) => match schema.field_with_name(&column.name).map(Field::data_type) {
+                Ok(DataType::Timestamp(unit, _)) => {
+                    unit_nanos = unit_nanos.max(1_000_000_000 / per_second(unit));
+                }
+                Ok(DataType::Date32 | DataType::Date64) => {
+                    unit_nanos = unit_nanos.max(86_400_000_000_000);
+                }
+                _ => {}
+            },
+            Expr::Literal(ScalarValue::TimestampSecond(Some(v), _), _) => {
+                instants.push(i128::from(*v) * 1_000_000_000);
+            }
+            Expr::Literal(ScalarValue::TimestampMillisecond(Some(v), _), _) => {
+                instants.push(i128::from(*v) * 1_000_000);
+            }
+            Expr::Literal(ScalarValue::TimestampMicrosecond(Some(v), _), _) => {
+                instants.push(i128::from(*v) * 1_000);
+            }
+            Expr::Literal(ScalarValue::TimestampNanosecond(Some(v), _), _) => instants.push(i128::from(*v)),
+            _ => {}
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    visited.is_ok() && instants.iter().all(|nanos| nanos % i128::from(unit_nanos) == 0)
 }
 
 /// Whether every cast of something with a column in it keeps the order of values: the engine replaces

@@ -221,7 +221,8 @@ fn split(
                 .unwrap()
         })
         .collect();
-    let mut groups: HashMap<Vec<ScalarValue>, Vec<u32>> = HashMap::new();
+    let mut numbers: HashMap<Vec<ScalarValue>, usize> = HashMap::new();
+    let mut groups: Vec<(Vec<ScalarValue>, Vec<u32>)> = Vec::new();
     for row in 0..rows.num_rows() {
         let mut key: Vec<_> = values
             .iter()
@@ -240,7 +241,11 @@ fn split(
                 *day = (micros - DAY / 3).div_euclid(DAY) as i32;
             }
         }
-        groups.entry(key).or_default().push(row as u32);
+        let number = *numbers.entry(key.clone()).or_insert_with(|| {
+            groups.push((key, Vec::new()));
+            groups.len() - 1
+        });
+        groups[number].1.push(row as u32);
     }
     groups
         .into_iter()
@@ -326,6 +331,10 @@ fn random_literal(rng: &mut StdRng, column: &str) -> Expr {
             .checked_add_signed(chrono::TimeDelta::days(n))
             .unwrap()
             .to_string()),
+        ("d", 1) => lit(ScalarValue::TimestampMicrosecond(
+            Some(n * DAY / 4),
+            Some("UTC".into()),
+        )),
         ("d", _) => lit(ScalarValue::Date32(Some(n as i32))),
         _ => lit(n > 0),
     }
