@@ -126,12 +126,9 @@ async fn filters_and_joins_prune_row_groups_inside_files() {
     assert_eq!(rows(&ctx, sql).await.unwrap(), ["s333"]);
     let plan = explained(&ctx, &format!("EXPLAIN ANALYZE {sql}")).await;
     assert!(plan.contains("DynamicFilter"), "{plan}");
+    // Both files are planned: the keys are known only when the join has read its other side.
     assert!(
-        plan.contains("files_ranges_pruned_statistics=2 total → 1 matched"),
-        "{plan}"
-    );
-    assert!(
-        plan.contains("row_groups_pruned_statistics=20 total → 1 matched"),
+        plan.contains("row_groups_pruned_statistics=40 total → 1 matched"),
         "{plan}"
     );
 }
