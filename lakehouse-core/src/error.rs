@@ -250,6 +250,13 @@ impl Error {
                 _ => next = inner.source(),
             }
         }
+        if let datafusion::error::DataFusionError::ResourcesExhausted(why) = error.find_root() {
+            let what = why.lines().next().unwrap_or_default();
+            return Self::Limit {
+                what: format!("not enough memory: {what}"),
+                place: "memory limit".to_owned(),
+            };
+        }
         Self::Engine(Box::new(error))
     }
 
