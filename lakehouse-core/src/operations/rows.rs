@@ -253,12 +253,14 @@ pub(super) fn in_order(ctx: &SessionContext) -> SessionContext {
     SessionContext::new_with_config_rt(config, ctx.runtime_env())
 }
 
-/// A column of a batch by name.
+/// A column that a scan or join was asked for. Such columns come last: a column of the user's that has
+/// the same name is another one.
 pub(super) fn named(batch: &RecordBatch, name: &str) -> Result<ArrayRef> {
-    batch
-        .column_by_name(name)
-        .cloned()
-        .ok_or_else(|| Error::invalid(format!("the scan returned no column {name}"), ""))
+    let schema = batch.schema_ref();
+    match schema.fields().iter().rposition(|field| field.name() == name) {
+        Some(index) => Ok(Arc::clone(batch.column(index))),
+        None => Err(Error::invalid(format!("the scan returned no column {name}"), "")),
+    }
 }
 
 /// The table's columns of a batch that has more.

@@ -324,7 +324,7 @@ impl Work {
                 let options = WriteOptions {
                     target_file_bytes: self.target_file_bytes()?,
                     lineage: self.lineage,
-                    ..WriteOptions::default()
+                    memory_bytes: self.writer_memory(),
                 };
                 let id = &self.change.commit_id;
                 let naming = match self.writers {
@@ -341,6 +341,14 @@ impl Work {
         writer.write(&rows).await?;
         self.count("num_output_rows", rows.num_rows() as u64);
         Ok(())
+    }
+
+    /// What open files may hold: half of the memory limit, the other half is for reading and joining.
+    fn writer_memory(&self) -> usize {
+        let usual = WriteOptions::default().memory_bytes;
+        self.options
+            .memory_limit
+            .map_or(usual, |limit| usual.min(limit / 2))
     }
 
     /// Closes the files written so far and adds them to the change. Returns the rows in them.
