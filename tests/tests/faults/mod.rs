@@ -8,7 +8,7 @@ use arrow::array::{Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use lakehouse_core::model::{At, Definition, parse_partitioning};
 use lakehouse_core::store::Store;
-use lakehouse_core::store::sim::{Fault, faulty};
+use lakehouse_core::store::sim::{Fault, Refusal, faulty};
 use lakehouse_core::{Compact, Error, Merge, Options, Report, Result, Rows, Table, TableFormat};
 use object_store::memory::InMemory;
 
@@ -254,6 +254,44 @@ fn creating_a_table_survives_every_single_fault() {
                         other => panic!("{case}: {other:?}"),
                     }
                     assert_eq!(content(&healthy).await, Vec::<String>::new(), "{case}");
+                }
+            }
+        }
+    });
+}
+
+/// A disk that is full or must not be written: an error that says so, the table as it was, and the same
+/// operation once the disk is well again.
+#[test]
+fn a_full_or_read_only_disk_leaves_the_table_as_it_was() {
+    block_on(async {
+        for (format, version) in [
+            (TableFormat::Iceberg, Some(2)),
+            (TableFormat::Iceberg, Some(3)),
+            (TableFormat::Delta, None),
+        ] {
+            let prepared = Arc::new(InMemory::new());
+            let root = "memory://faults".parse().unwrap();
+            prepare(Store::over(Arc::clone(&prepared) as _, root), format, version).await;
+            let before = content(&over(&prepared)).await;
+            let keys_before = keys(&over(&prepared)).await;
+            for verb in VERBS {
+                for refusal in [Refusal::DiskFull, Refusal::ReadOnly, Refusal::Permission] {
+                    let healthy = over(&prepared);
+                    let (store, faults) = faulty(&healthy);
+                    let table = Table::open_in(store).await.unwrap();
+                    faults.refuse(Some(refusal));
+                    let case = format!("{format} {version:?} {verb:?}: {refusal:?}");
+                    let error = verb.run(&table, &Options::default()).await.expect_err(&case);
+                    assert!(
+                        !matches!(error, Error::CommitUnknown { .. } | Error::Conflict { .. }),
+                        "{case}: {error}"
+                    );
+                    assert_eq!(content(&healthy).await, before, "{case}");
+                    assert_eq!(keys(&healthy).await, keys_before, "{case}: files left behind");
+                    faults.refuse(None);
+                    let report = verb.run(&table, &Options::default()).await.expect(&case);
+                    assert!(report.committed, "{case}");
                 }
             }
         }

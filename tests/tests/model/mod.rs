@@ -10,7 +10,10 @@ mod run;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use lakehouse_core::store::Store;
 use run::{Kind, run_program};
+
+use crate::support::memory;
 
 const PROGRAMS: u64 = 500;
 
@@ -24,7 +27,7 @@ fn every_format_agrees_with_the_model_at_every_version() {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         for kind in Kind::ALL {
             println!("{:#?}", program::Program::random(seed));
-            if let Err(why) = runtime.block_on(run_program(seed, kind)) {
+            if let Err(why) = runtime.block_on(run_program(seed, kind, memory(&format!("program-{seed}")))) {
                 panic!("{why}");
             }
         }
@@ -48,7 +51,9 @@ fn every_format_agrees_with_the_model_at_every_version() {
                         return failures;
                     }
                     for kind in Kind::ALL {
-                        if let Err(why) = runtime.block_on(run_program(seed, kind)) {
+                        if let Err(why) =
+                            runtime.block_on(run_program(seed, kind, memory(&format!("program-{seed}"))))
+                        {
                             failures.push(why);
                         }
                     }
@@ -61,4 +66,21 @@ fn every_format_agrees_with_the_model_at_every_version() {
         .flat_map(|worker| worker.join().unwrap())
         .collect();
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// The same on local disk, where files are synced and linked: fewer programs, since it takes longer.
+#[test]
+fn tables_on_local_disk_agree_with_the_model_too() {
+    const LOCAL_PROGRAMS: u64 = 12;
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for seed in 0..LOCAL_PROGRAMS {
+        for kind in Kind::ALL {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("a table, ünusual % name");
+            let store = Store::open(path.to_str().unwrap()).unwrap();
+            if let Err(why) = runtime.block_on(run_program(seed, kind, store)) {
+                panic!("{why}");
+            }
+        }
+    }
 }

@@ -8,11 +8,11 @@ use arrow::datatypes::{Field, Schema};
 use datafusion::scalar::ScalarValue;
 use lakehouse_core::model::{At, Definition, Version, parse_partitioning};
 use lakehouse_core::operations::{Action, When};
+use lakehouse_core::store::Store;
 use lakehouse_core::{Compact, Error, Merge, Options, Report, Result, Rows, Table, TableFormat};
 
 use super::program::{Program, Step};
 use super::reference::{self, Column, Condition, Effect, Row, Scope, assign, spell, widen};
-use crate::support::memory;
 
 /// A format, in one of its versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,16 +113,12 @@ struct Run {
 }
 
 /// Runs the program of a seed; says what differs.
-pub(super) async fn run_program(seed: u64, kind: Kind) -> Result<(), String> {
+pub(super) async fn run_program(seed: u64, kind: Kind, store: Store) -> Result<(), String> {
     let program = Program::random(seed);
     let failed = |what: String| format!("LAKEHOUSE_SEED={seed} {kind:?}: {what}");
-    let table = Table::create_in(
-        memory(&format!("program-{seed}")),
-        kind.format(),
-        &kind.definition(&program),
-    )
-    .await
-    .map_err(|e| failed(format!("create: {e}")))?;
+    let table = Table::create_in(store, kind.format(), &kind.definition(&program))
+        .await
+        .map_err(|e| failed(format!("create: {e}")))?;
     let version = table
         .snapshot(&At::Latest)
         .await

@@ -224,3 +224,43 @@ async fn another_table_can_be_the_source() {
         assert_eq!(content(&target).await, ["1|eu|1", "2|us|20", "3|us|30"]);
     }
 }
+
+#[tokio::test]
+async fn a_source_beyond_the_memory_limit_is_refused_with_the_limit() {
+    let table = table(FORMATS[0], "").await;
+    append(&table, "(1, 'eu', 1)").await;
+    let sql = "SELECT value AS id, CAST(value AS VARCHAR) AS region FROM generate_series(1, 500000)";
+    let frame = lakehouse_core::scan::session(None).sql(sql).await.unwrap();
+    let upsert = Merge::on("id")
+        .when_matched_update_all()
+        .when_not_matched_insert_all();
+    let options = Options {
+        memory_limit: Some(4 << 20),
+        ..Options::default()
+    };
+    let refused = table.merge(Rows::frame(frame), &upsert, &options).await;
+    assert!(
+        matches!(refused, Err(lakehouse_core::Error::Limit { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(content(&table).await, ["1|eu|1"]);
+}
+
+#[tokio::test]
+async fn source_columns_may_have_the_names_of_metadata_columns() {
+    for format in FORMATS {
+        let table = table(format, "").await;
+        append(&table, "(1, 'eu', 1), (2, 'eu', 2), (3, 'eu', 3)").await;
+        let set = Merge::on("id")
+            .when_matched_update("n = source._pos, region = source._file")
+            .only_if("source._row_id > 0");
+        merge(
+            &table,
+            "id, _pos, _file, _row_id",
+            "(2, 0, 'x', 77), (3, 0, 'y', 78)",
+            &set,
+        )
+        .await;
+        assert_eq!(content(&table).await, ["1|eu|1", "2|x|0", "3|y|0"]);
+    }
+}
