@@ -159,11 +159,6 @@ fn headline(table: &str, report: &Report) -> String {
 
 /// A report for machines.
 fn report_json(table: &str, report: &Report) -> Value {
-    let seconds: serde_json::Map<_, _> = report
-        .phases
-        .iter()
-        .map(|(phase, time)| ((*phase).to_owned(), json!(time.as_secs_f64())))
-        .collect();
     json!({
         "operation": report.operation,
         "table": table,
@@ -173,8 +168,16 @@ fn report_json(table: &str, report: &Report) -> Value {
         "dry_run": report.dry_run,
         "attempts": report.attempts,
         "metrics": report.metrics,
-        "seconds": seconds,
+        "seconds": phases_json(report),
     })
+}
+
+/// Seconds per phase.
+pub(crate) fn phases_json(report: &Report) -> Value {
+    let seconds = report.phases.iter();
+    seconds
+        .map(|(phase, time)| ((*phase).to_owned(), json!(time.as_secs_f64())))
+        .collect()
 }
 
 /// Text as a table. `fit` breaks long cells where the terminal is too narrow; otherwise lines are as

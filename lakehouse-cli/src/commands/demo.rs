@@ -222,6 +222,7 @@ async fn run(format: TableFormat, place: &Path, feed: &Feed, ui: &Ui) -> Result<
             "step": step.name, "seconds": step.seconds,
             "version": step.report.as_ref().map(|report| report.version),
             "metrics": step.report.as_ref().map(|report| &report.metrics),
+            "phases": step.report.as_ref().map(|report| output::phases_json(report)),
         })).collect::<Vec<_>>(),
     }))
 }
@@ -233,6 +234,27 @@ fn step(name: &str, started: Instant, report: Option<Report>) -> Step {
         report,
         note: String::new(),
     }
+}
+
+/// Where the time of all operations went, the longest first.
+fn phases(steps: &[Step]) -> String {
+    let mut sums: Vec<(&str, f64)> = Vec::new();
+    for (phase, time) in steps
+        .iter()
+        .filter_map(|step| step.report.as_ref())
+        .flat_map(|report| &report.phases)
+    {
+        match sums.iter_mut().find(|(name, _)| name == phase) {
+            Some((_, sum)) => *sum += time.as_secs_f64(),
+            None => sums.push((phase, time.as_secs_f64())),
+        }
+    }
+    sums.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let texts: Vec<_> = sums
+        .iter()
+        .map(|(phase, seconds)| format!("{phase} {seconds:.1} s"))
+        .collect();
+    texts.join(", ")
 }
 
 /// The answer to [`QUESTION`] at a version, as rows of text.
@@ -298,6 +320,7 @@ fn tell(
         ],
         &rows,
     )?;
+    ui.line(&format!("time of the operations: {}", phases(steps)))?;
     let old = match old {
         At::Version(version) => *version,
         _ => Version::default(),
