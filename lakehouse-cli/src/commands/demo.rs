@@ -358,6 +358,9 @@ async fn parquet(context: &SessionContext, file: &Path) -> Result<datafusion::da
 }
 
 /// Columns by name.
-fn columns(names: &[&str]) -> Vec<datafusion::logical_expr::Expr> {
-    names.iter().map(|name| col(format!("\"{name}\""))).collect()
+fn columns(names: &[impl AsRef<str>]) -> Vec<datafusion::logical_expr::Expr> {
+    names
+        .iter()
+        .map(|name| col(format!("\"{}\"", name.as_ref())))
+        .collect()
 }

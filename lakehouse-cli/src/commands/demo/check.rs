@@ -2,7 +2,8 @@
 
 use datafusion::common::JoinType;
 use datafusion::dataframe::DataFrame;
-use datafusion::prelude::{SessionConfig, SessionContext, col};
+use datafusion::functions_aggregate::expr_fn::sum;
+use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
 use lakehouse_core::Table;
 use lakehouse_core::model::At;
 
@@ -13,69 +14,66 @@ use crate::exit::Failure;
 /// Compares the newest version of the table with the schedule joined to what happened, in every row
 /// and column. Returns the number of rows.
 ///
-/// Both sides have as many rows, no key twice, and no row that the other lacks: so they are equal.
+/// Rows of the source count as 1, rows of the table as -1; equal rows cancel out, and nothing is left
+/// exactly when both hold the same rows, each as often.
 pub(super) async fn equal_to_source(table: &Table, feed: &Feed) -> Result<u64, Failure> {
     // The engine as it comes: none of our settings, none of our readers.
     let context = SessionContext::new_with_config(SessionConfig::new());
-    let expected = source(&context, feed).await?.cache().await?;
-    let actual = context.read_table(table.provider(&At::Latest).await?)?;
-    let names: Vec<String> = expected
+    let expected = source(&context, feed).await?;
+    let names = names(&expected);
+    let columns = columns(&names);
+    let found = context.read_table(table.provider(&At::Latest).await?)?;
+    if found.schema().fields().len() != columns.len() {
+        return Err(Failure::Check(
+            "the table has other columns than the source".into(),
+        ));
+    }
+    let with_side = |frame: DataFrame, side: i64| -> Result<DataFrame, Failure> {
+        let mut all = columns.clone();
+        all.push(lit(side).alias(SIDE));
+        Ok(frame.select(all)?)
+    };
+    let left = with_side(expected, 1)?
+        .union(with_side(found, -1)?)?
+        .aggregate(columns.clone(), vec![sum(col(SIDE)).alias(SIDE)])?
+        .filter(col(SIDE).not_eq(lit(0)))?
+        .cache()
+        .await?;
+    let differ = left.clone().count().await?;
+    if differ > 0 {
+        let sample = left.limit(0, Some(3))?.to_string().await?;
+        return Err(Failure::Check(format!(
+            "{differ} rows differ ({SIDE} is above 0 where only the source has them), for example\n{sample}"
+        )));
+    }
+    Ok(context
+        .read_table(table.provider(&At::Latest).await?)?
+        .count()
+        .await? as u64)
+}
+
+/// Name of the column that tells the sides apart.
+const SIDE: &str = "_side";
+
+fn names(frame: &DataFrame) -> Vec<String> {
+    frame
         .schema()
         .fields()
         .iter()
         .map(|field| field.name().clone())
-        .collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let actual = actual.select(columns(&names))?.cache().await?;
-
-    let rows = expected.clone().count().await?;
-    let found = actual.clone().count().await?;
-    if rows != found {
-        return Err(Failure::Check(format!(
-            "the table has {found} rows, the source {rows}"
-        )));
-    }
-    let keys = actual.clone().select(columns(&KEY))?.distinct()?.count().await?;
-    if keys != rows {
-        return Err(Failure::Check(format!(
-            "{} keys are twice in the table",
-            rows - keys
-        )));
-    }
-    for (one, other, what) in [
-        (&actual, &expected, "rows of the table are not in the source"),
-        (&expected, &actual, "rows of the source are not in the table"),
-    ] {
-        let missing = one.clone().except(other.clone())?;
-        let differ = missing.clone().count().await?;
-        if differ > 0 {
-            let sample = missing.limit(0, Some(3))?.to_string().await?;
-            return Err(Failure::Check(format!("{differ} {what}, for example\n{sample}")));
-        }
-    }
-    Ok(rows as u64)
+        .collect()
 }
 
 /// The schedule with what happened, or NULLs where nothing is known.
 async fn source(context: &SessionContext, feed: &Feed) -> Result<DataFrame, Failure> {
     let schedule = parquet(context, &feed.schedule()).await?;
-    let all: Vec<String> = schedule
-        .schema()
-        .fields()
-        .iter()
-        .map(|field| field.name().clone())
-        .collect();
+    let all = names(&schedule);
     let mut actuals = parquet(context, &feed.month_file(1)).await?;
     for month in 2..=feed.months() {
         actuals = actuals.union(parquet(context, &feed.month_file(month)).await?)?;
     }
-    let happened: Vec<String> = actuals
-        .schema()
-        .fields()
-        .iter()
-        .map(|field| field.name().clone())
-        .collect();
-    // One row per key on each side, or the join would make more of them.
+    let happened = names(&actuals);
+    // One row per key, or the join would make more of them.
     let keys = actuals.clone().select(columns(&KEY))?.distinct()?.count().await?;
     if keys != actuals.clone().count().await? {
         return Err(Failure::Check(
@@ -106,4 +104,81 @@ async fn source(context: &SessionContext, feed: &Feed) -> Result<DataFrame, Fail
         })
         .collect();
     Ok(joined.select(picked)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::dataframe::DataFrameWriteOptions;
+    use lakehouse_core::model::Definition;
+    use lakehouse_core::{Options, Rows, TableFormat};
+
+    const FLIGHTS: &str = "SELECT to_timestamp_micros(g.value * 3600000000) AS time_hour, 'AA' AS carrier, \
+         g.value AS flight, 'JFK' AS origin, g.value * 10 AS distance, CAST(NULL AS BIGINT) AS arr_delay \
+         FROM generate_series(1, 24) AS g";
+
+    /// Twenty-four flights, one in two of which is reported, all in the same month.
+    async fn fixtures(folder: &std::path::Path) {
+        let context = SessionContext::new();
+        let mut files = vec![("schedule.parquet".to_owned(), FLIGHTS.to_owned())];
+        for month in 1..=12 {
+            let sql = format!(
+                "SELECT time_hour, carrier, flight, origin, flight - 3 AS arr_delay FROM ({FLIGHTS}) \
+                 WHERE flight % 2 = 0 AND {month} = 3"
+            );
+            files.push((format!("actuals-2013-{month:02}.parquet"), sql));
+        }
+        for (name, sql) in files {
+            let path = folder.join(name).display().to_string();
+            let options = DataFrameWriteOptions::new().with_single_file_output(true);
+            context
+                .sql(&sql)
+                .await
+                .unwrap()
+                .write_parquet(&path, options, None)
+                .await
+                .unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_row_too_few_too_many_or_changed_is_found() {
+        let folder = tempfile::TempDir::new().unwrap();
+        fixtures(folder.path()).await;
+        let feed = Feed::open(folder.path()).await.unwrap();
+        let definition = Definition {
+            schema: feed.schema(),
+            partition_fields: Vec::new(),
+            properties: std::collections::BTreeMap::new(),
+            format_version: None,
+        };
+        let place = folder.path().join("table").display().to_string();
+        let table = Table::create(&place, TableFormat::Delta, &definition)
+            .await
+            .unwrap();
+        let options = Options::default();
+        let plain = SessionContext::new();
+        let right = || async { Rows::frame(source(&plain, &feed).await.unwrap()) };
+
+        table.append(right().await, &options).await.unwrap();
+        assert_eq!(equal_to_source(&table, &feed).await.unwrap(), 24);
+
+        table.append(right().await, &options).await.unwrap();
+        assert!(equal_to_source(&table, &feed).await.is_err(), "every row twice");
+
+        table.overwrite(right().await, None, &options).await.unwrap();
+        table.delete("flight = 7", &options).await.unwrap();
+        assert!(equal_to_source(&table, &feed).await.is_err(), "a row too few");
+
+        table.overwrite(right().await, None, &options).await.unwrap();
+        table
+            .update("arr_delay = 0", Some("flight = 7"), &options)
+            .await
+            .unwrap();
+        let error = equal_to_source(&table, &feed).await.unwrap_err();
+        assert!(
+            matches!(&error, Failure::Check(text) if text.starts_with("2 rows differ")),
+            "{error:?}"
+        );
+    }
 }
