@@ -82,7 +82,7 @@ impl Format for Iceberg {
     }
 
     fn check_writable(&self, snapshot: &Snapshot) -> Result<()> {
-        view::View::of(snapshot)?.state.check_writable()
+        View::of(snapshot)?.state.check_writable()
     }
 
     fn files(&self, snapshot: &Arc<Snapshot>, prune: Arc<Prune>) -> BoxStream<'static, Result<DataFile>> {
