@@ -121,8 +121,8 @@ impl Side {
         let own = manifests
             .iter()
             .filter(|m| !shared.contains(m.manifest_path.as_str()));
-        let (own_data, own_deletes) = split(own.cloned().collect());
-        let (data, deletes) = split(manifests.iter().cloned().collect());
+        let (own_data, own_deletes) = split(own.cloned());
+        let (data, deletes) = split(manifests.iter().cloned());
         Ok(Self {
             data,
             deletes,

@@ -80,7 +80,9 @@ pub(super) fn joined(error: tokio::task::JoinError) -> crate::Error {
 }
 
 /// Data manifests and delete manifests.
-pub(super) fn split(manifests: Vec<ManifestFile>) -> (Vec<ManifestFile>, Vec<ManifestFile>) {
+pub(super) fn split(
+    manifests: impl IntoIterator<Item = ManifestFile>,
+) -> (Vec<ManifestFile>, Vec<ManifestFile>) {
     manifests
         .into_iter()
         .partition(|manifest| manifest.content == ManifestContentType::Data)

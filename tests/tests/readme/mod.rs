@@ -58,6 +58,9 @@ fn rust_example_of_the_readme_is_the_one_that_runs() {
         .unwrap();
     let run = include_str!("mod.rs").split("// README\n").nth(1).unwrap();
     // Line breaks and the commas before them are the formatter's.
-    let code = |text: &str| text.replace(|c: char| c.is_whitespace() || c == '/', "").replace(",)", ")");
+    let code = |text: &str| {
+        text.replace(|c: char| c.is_whitespace() || c == '/', "")
+            .replace(",)", ")")
+    };
     assert_eq!(code(shown), code(run));
 }

@@ -240,10 +240,11 @@ fn random_filter(rng: &mut StdRng) -> String {
 
 /// A query, and whether it may return any subset of so many rows.
 fn random_query(rng: &mut StdRng) -> (String, bool) {
-    let filter = rng
-        .random_bool(0.7)
-        .then(|| format!(" WHERE {}", random_filter(rng)))
-        .unwrap_or_default();
+    let filter = if rng.random_bool(0.7) {
+        format!(" WHERE {}", random_filter(rng))
+    } else {
+        String::new()
+    };
     let some = |rng: &mut StdRng, from: &[&str]| {
         let count = rng.random_range(1..5);
         from.choose_multiple(rng, count)

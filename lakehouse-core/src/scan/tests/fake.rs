@@ -393,7 +393,10 @@ impl Format for Fake {
         let keep = prune.keep_files(snapshot, &self.files);
         let kept = |keep: Vec<bool>| -> Vec<DataFile> {
             let pairs = self.files.iter().zip(keep);
-            pairs.filter(|(_, keep)| *keep).map(|(file, _)| file.clone()).collect()
+            pairs
+                .filter(|(_, keep)| *keep)
+                .map(|(file, _)| file.clone())
+                .collect()
         };
         match keep.map(kept) {
             Ok(files) => futures::stream::iter(files.into_iter().map(Ok)).boxed(),
