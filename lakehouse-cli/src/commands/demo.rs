@@ -222,7 +222,7 @@ async fn run(format: TableFormat, place: &Path, feed: &Feed, ui: &Ui) -> Result<
             "step": step.name, "seconds": step.seconds,
             "version": step.report.as_ref().map(|report| report.version),
             "metrics": step.report.as_ref().map(|report| &report.metrics),
-            "phases": step.report.as_ref().map(|report| output::phases_json(report)),
+            "phases": step.report.as_ref().map(output::phases_json),
         })).collect::<Vec<_>>(),
     }))
 }
