@@ -4,6 +4,7 @@ mod architecture;
 mod cli;
 mod faults;
 mod model;
+mod races;
 mod readme;
 mod support;
 mod verbs;

@@ -11,8 +11,9 @@
 //! | alter | ok (R3 if it read rows) | the same | the same | ok | conflict |
 //! | restore | conflict | conflict | conflict | conflict | conflict |
 //!
-//! A rule that fires means: plan again on the newest version. Only what planning again cannot mend is a
-//! conflict that ends the operation.
+//! A rule that fires means: the operation is asked to fit its change to the newest version, where R1 to R3
+//! fired (masks of different rows of one file are united, rows that a compaction moved are found again),
+//! else to plan again. Only what planning again cannot mend is a conflict that ends the operation.
 
 use std::collections::HashSet;
 
@@ -111,15 +112,8 @@ fn mask_changed(mine: &Change, winner: &Change) -> Option<String> {
     let hit = winner
         .masked
         .iter()
-        .find(|(before, after)| touched.contains(identity(before)) && !masks_unite(mine, before, after))?;
+        .find(|(before, _)| touched.contains(identity(before)))?;
     Some(fired("R2", "masked rows of", &hit.0, winner))
-}
-
-/// Whether my mask of a file may be united with the winner's instead of being planned again. It may,
-/// where the statement is local to rows and the winner's rows avoid every row that mine matched; that
-/// needs the masks themselves, which are not known here, so for now every such change is planned again.
-fn masks_unite(_mine: &Change, _before: &DataFile, _after: &DataFile) -> bool {
-    false
 }
 
 /// R3: the winner added rows that may match what I read.

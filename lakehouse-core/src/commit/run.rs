@@ -10,7 +10,7 @@ use super::sound::assert_sound;
 use super::{Isolation, check};
 use crate::error::{Error, Result};
 use crate::format::{Handle, Outcome};
-use crate::model::{At, Change, CommitId, Snapshot};
+use crate::model::{At, Change, CommitId, MetadataChange, Snapshot};
 use crate::store::clock;
 
 /// How old staged files may become before they are published. Clean-up removes what is older than twice
@@ -65,6 +65,23 @@ pub trait Plan: Send {
     /// # Errors
     /// Whatever stops the operation; what was staged until then is for the plan to remove.
     async fn plan(&mut self, base: Arc<Snapshot>, id: CommitId) -> Result<Option<Change>>;
+
+    /// Fits the change that was planned last, on `base`, to `newest`, without planning all of it again:
+    /// asked when a rule on files or rows (R1 to R3) fires. What comes back is published over `newest`
+    /// and keeps the commit id. `None`: it has to be planned again.
+    ///
+    /// # Errors
+    /// Whatever stops the operation; what was staged here is for the plan to remove, what was staged
+    /// before is not.
+    async fn adapt(
+        &mut self,
+        _change: &Change,
+        _base: &Arc<Snapshot>,
+        _newest: &Arc<Snapshot>,
+        _winners: &[Change],
+    ) -> Result<Option<Change>> {
+        Ok(None)
+    }
 }
 
 /// Runs an operation: plans on the newest snapshot and publishes, over every winner that the plan is
@@ -110,16 +127,8 @@ pub(super) async fn commit_within(
             run.clean_up(&change).await;
             return Err(unsound);
         }
-        match run.publish(base, &change, planned_ms, &mut attempts).await? {
-            End::Committed(snapshot) => {
-                return Ok(Committed {
-                    snapshot,
-                    change: Some(Arc::new(change)),
-                    already: None,
-                    attempts,
-                });
-            }
-            End::Already(done) => return Ok(done),
+        match run.publish(base, change, planned_ms, &mut attempts, plan).await? {
+            End::Done(done) => return Ok(done),
             End::Replan(newest) => base = newest,
         }
     }
@@ -136,8 +145,7 @@ fn nothing(snapshot: Arc<Snapshot>, attempts: u32) -> Committed {
 
 /// How publishing one plan ended.
 enum End {
-    Committed(Arc<Snapshot>),
-    Already(Committed),
+    Done(Committed),
     /// The plan was abandoned and cleaned up; plan again on this snapshot.
     Replan(Arc<Snapshot>),
 }
@@ -159,30 +167,44 @@ impl Run<'_> {
     async fn publish(
         &self,
         mut base: Arc<Snapshot>,
-        change: &Change,
+        mut change: Change,
         planned_ms: i64,
         attempts: &mut u32,
+        plan: &mut dyn Plan,
     ) -> Result<End> {
         loop {
             if clock::now_ms() - planned_ms > self.lease.as_millis() as i64 {
-                self.clean_up(change).await;
+                self.clean_up(&change).await;
                 self.give_up_after(*attempts, "the files took longer to write than the lease allows")?;
                 *attempts += 1;
                 return Ok(End::Replan(self.handle.format.snapshot(&At::Latest).await?));
             }
             *attempts += 1;
-            if let Attempt::Landed(snapshot) = self.attempt(&base, change).await? {
-                return Ok(End::Committed(snapshot));
+            if let Attempt::Landed(snapshot) = self.attempt(&base, &change).await? {
+                return Ok(End::Done(Committed {
+                    snapshot,
+                    change: Some(Arc::new(change)),
+                    already: None,
+                    attempts: *attempts,
+                }));
             }
             // Lost for certain: from here on, whatever fails, the staged files are nobody's.
-            match self.after_loss(&base, change, *attempts).await {
+            match self.after_loss(&base, &change, *attempts, plan).await {
                 Ok(Next::Publish(newest)) => base = newest,
+                Ok(Next::PublishAdapted(newest, adapted)) => {
+                    self.clean_up(&superseded(change, &adapted)).await;
+                    (base, change) = (newest, *adapted);
+                    if let Err(unsound) = assert_sound(self.handle.store.location(), &base, &change) {
+                        self.clean_up(&change).await;
+                        return Err(unsound);
+                    }
+                }
                 Ok(Next::End(end)) => {
-                    self.clean_up(change).await;
+                    self.clean_up(&change).await;
                     return Ok(end);
                 }
                 Err(error) => {
-                    self.clean_up(change).await;
+                    self.clean_up(&change).await;
                     return Err(error);
                 }
             }
@@ -210,7 +232,13 @@ impl Run<'_> {
     }
 
     /// What to do about the winners.
-    async fn after_loss(&self, base: &Snapshot, change: &Change, attempts: u32) -> Result<Next> {
+    async fn after_loss(
+        &self,
+        base: &Arc<Snapshot>,
+        change: &Change,
+        attempts: u32,
+        plan: &mut dyn Plan,
+    ) -> Result<Next> {
         if attempts < self.options.max_attempts {
             // Before looking at what is newest: the next attempt should follow that look at once.
             let pause = FIRST_PAUSE.saturating_mul(1 << attempts.saturating_sub(1).min(16));
@@ -218,29 +246,44 @@ impl Run<'_> {
         }
         let newest = self.handle.format.snapshot(&At::Latest).await?;
         if let Some(done) = self.recorded(&newest, attempts).await? {
-            return Ok(Next::End(End::Already(done)));
+            return Ok(Next::End(End::Done(done)));
         }
-        let verdict = self.judge(base, &newest, change).await?;
+        let winners = match self.handle.format.changes(base, &newest).await {
+            Err(Error::Conflict { detail, .. }) => match conflict::base_gone(change, &detail) {
+                Verdict::Compatible => Vec::new(),
+                Verdict::Replan(detail) | Verdict::Conflict(detail) => return Err(self.conflict(detail)),
+            },
+            other => other?,
+        };
+        let verdict = self.judge(base, &newest, change, &winners)?;
         tracing::debug!(attempts, ?verdict, commit_id = %change.commit_id, "lost a race");
-        match &verdict {
-            Verdict::Conflict(detail) => return Err(self.conflict(detail.clone())),
-            Verdict::Replan(detail) => self.give_up_after(attempts, detail)?,
-            Verdict::Compatible => self.give_up_after(attempts, "other writers were faster every time")?,
+        match verdict {
+            Verdict::Conflict(detail) => Err(self.conflict(detail)),
+            Verdict::Compatible => {
+                self.give_up_after(attempts, "other writers were faster every time")?;
+                Ok(Next::Publish(newest))
+            }
+            Verdict::Replan(detail) => {
+                self.give_up_after(attempts, &detail)?;
+                let reshaped = winners.iter().any(|w| w.metadata != MetadataChange::default());
+                if !reshaped && let Some(adapted) = plan.adapt(change, base, &newest, &winners).await? {
+                    return Ok(Next::PublishAdapted(newest, Box::new(adapted)));
+                }
+                Ok(Next::End(End::Replan(newest)))
+            }
         }
-        Ok(match verdict {
-            Verdict::Compatible => Next::Publish(newest),
-            _ => Next::End(End::Replan(newest)),
-        })
     }
 
     /// The change against every winner since `base`.
-    async fn judge(&self, base: &Snapshot, newest: &Snapshot, change: &Change) -> Result<Verdict> {
-        let winners = match self.handle.format.changes(base, newest).await {
-            Err(Error::Conflict { detail, .. }) => return Ok(conflict::base_gone(change, &detail)),
-            other => other?,
-        };
+    fn judge(
+        &self,
+        base: &Snapshot,
+        newest: &Snapshot,
+        change: &Change,
+        winners: &[Change],
+    ) -> Result<Verdict> {
         let mut worst = Verdict::Compatible;
-        for winner in &winners {
+        for winner in winners {
             match check(base, change, winner, self.options.isolation)? {
                 Verdict::Compatible => {}
                 Verdict::Conflict(detail) => return Ok(Verdict::Conflict(detail)),
@@ -305,5 +348,13 @@ impl Run<'_> {
 enum Next {
     /// Publish the same change over this snapshot.
     Publish(Arc<Snapshot>),
+    /// Publish this one, which was fitted to the snapshot.
+    PublishAdapted(Arc<Snapshot>, Box<Change>),
     End(End),
+}
+
+/// What a change staged that the change it became does not need.
+fn superseded(mut change: Change, by: &Change) -> Change {
+    change.staged.retain(|path| !by.staged.contains(path));
+    change
 }

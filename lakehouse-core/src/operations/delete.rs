@@ -8,13 +8,13 @@ use datafusion::logical_expr::Expr;
 use datafusion::prelude::ident;
 use futures::TryStreamExt;
 
-use super::rows::{Places, Touched, frame};
+use super::rows::{Found, Places, Touched, frame};
 use super::work::{Verb, Work, run};
 use super::{Options, Report};
 use crate::error::Result;
 use crate::format::Handle;
 use crate::model::schema::{FILE_COLUMN, POSITION_COLUMN};
-use crate::model::{OperationKind, Prune};
+use crate::model::{DataFile, OperationKind, Prune};
 use crate::scan::{MetadataColumns, columns_of, parse_predicate, session};
 
 /// Deletes the rows for which `predicate` (over the table's columns) is true. Files that hold such
@@ -41,6 +41,11 @@ impl Verb for Delete<'_> {
         work.count("num_target_rows_deleted", touched.rows());
         touched.apply(work).await
     }
+
+    async fn find(&mut self, work: &mut Work, files: Vec<DataFile>) -> Result<Option<Found>> {
+        let predicate = understood(work, self.predicate)?;
+        find_rows(work, Some(predicate), files).await.map(Some)
+    }
 }
 
 /// Finds the rows for which a predicate is true, and notes in the change that it was read.
@@ -52,7 +57,23 @@ pub(super) async fn matching_rows(work: &mut Work, predicate: &str) -> Result<To
         Arc::clone(&work.snapshot.schema),
     )?);
     work.change.read = Some(Arc::clone(&prune));
-    let mut touched = Touched::new(work.list(&prune).await?);
+    let files = work.list(&prune).await?;
+    scan_rows(work, Some(predicate), files).await
+}
+
+/// The rows of these files for which a predicate is true, as what an operation depends on.
+pub(super) async fn find_rows(
+    work: &mut Work,
+    predicate: Option<Expr>,
+    files: Vec<DataFile>,
+) -> Result<Found> {
+    let touched = scan_rows(work, predicate, files).await?.by_file();
+    let matched = touched.clone();
+    Ok(Found { matched, touched })
+}
+
+async fn scan_rows(work: &mut Work, predicate: Option<Expr>, files: Vec<DataFile>) -> Result<Touched> {
+    let mut touched = Touched::new(files);
     if touched.files().is_empty() {
         return Ok(touched);
     }
@@ -63,9 +84,11 @@ pub(super) async fn matching_rows(work: &mut Work, predicate: &str) -> Result<To
         lineage: false,
     };
     let ctx = session(work.options.memory_limit);
-    let (frame, report) = frame(work, &ctx, touched.files().to_vec(), columns)?;
+    let (mut frame, report) = frame(work, &ctx, touched.files().to_vec(), columns)?;
+    if let Some(predicate) = predicate {
+        frame = frame.filter(predicate)?;
+    }
     let mut stream = frame
-        .filter(predicate)?
         .select([ident(FILE_COLUMN), ident(POSITION_COLUMN)])?
         .execute_stream()
         .await?;

@@ -4,6 +4,7 @@
 //! Delete, update, merge and overwrite share one machine (`rows.rs`): rows are touched where they are
 //! and, if they live on, written anew; `decide.rs` chooses what becomes of each file.
 
+mod adapt;
 mod append;
 mod compact;
 mod decide;
@@ -23,7 +24,7 @@ pub use compact::{Compact, compact};
 pub use delete::delete;
 pub use input::{InputFormat, Rows};
 pub use merge::{Action, Clause, Merge, When, merge};
-pub use options::{Options, Report};
+pub use options::{Options, Report, Strategy};
 pub use overwrite::overwrite;
 pub use restore::restore;
 pub use update::update;

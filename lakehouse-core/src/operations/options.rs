@@ -1,9 +1,11 @@
 //! What every operation is asked and what it answers.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::commit::{CommitOptions, Isolation};
+use crate::error::{Error, Result};
 use crate::model::Version;
 
 /// How an operation runs. The default is what most callers want.
@@ -21,6 +23,35 @@ pub struct Options {
     pub target_file_bytes: Option<u64>,
     /// Bytes that joins and sorts may hold before they spill or give up; `None` for a share of the machine.
     pub memory_limit: Option<usize>,
+    /// What becomes of files of which some rows change.
+    pub strategy: Strategy,
+}
+
+/// What becomes of files of which some rows change. Words of Iceberg's `write.merge.mode`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// As the table's properties say (`write.merge.mode`, `write.update.mode`, `write.delete.mode`); where
+    /// they say nothing, each file is masked or rewritten, whichever costs less.
+    #[default]
+    Auto,
+    /// Rows are masked, whatever it costs readers.
+    MergeOnRead,
+    /// Files are rewritten, whatever it costs now.
+    CopyOnWrite,
+}
+
+impl FromStr for Strategy {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "auto" => Ok(Self::Auto),
+            "merge-on-read" => Ok(Self::MergeOnRead),
+            "copy-on-write" => Ok(Self::CopyOnWrite),
+            _ => Err(Error::invalid(format!("there is no strategy {text:?}"), "")
+                .with_hint("one of auto, merge-on-read, copy-on-write")),
+        }
+    }
 }
 
 impl Default for Options {
@@ -33,6 +64,7 @@ impl Default for Options {
             dry_run: false,
             target_file_bytes: None,
             memory_limit: None,
+            strategy: Strategy::default(),
         }
     }
 }
@@ -53,9 +85,11 @@ pub struct Report {
     pub dry_run: bool,
     /// Publish attempts made.
     pub attempts: u32,
-    /// Figures: `num_source_rows`, `num_target_rows_inserted`, `_updated`, `_deleted`, `_copied`,
-    /// `num_output_rows`, `num_target_files_scanned`, `num_target_files_skipped_during_scan`,
-    /// `num_target_files_added`, `_removed`, `_masked`, `bytes_written`, `bytes_read`. Absent means
+    /// How often it was planned: again only where a concurrent commit could not be fitted in.
+    pub plans: u32,
+    /// Figures: `num_source_rows`, `num_target_rows_inserted`, `_updated`, `_deleted`, `_unchanged`,
+    /// `_copied`, `num_output_rows`, `num_target_files_scanned`, `num_target_files_skipped_during_scan`,
+    /// `num_target_files_added`, `_removed`, `_masked`, `_rewritten`, `bytes_written`, `bytes_read`. Absent means
     /// that the verb has no such figure.
     pub metrics: BTreeMap<&'static str, u64>,
     /// Wall time per phase, in the order in which they ran.

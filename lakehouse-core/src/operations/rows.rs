@@ -12,7 +12,7 @@ use datafusion::dataframe::DataFrame;
 use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 
-use super::decide::{Fate, decide};
+use super::decide::{Decider, Fate};
 use super::work::{Origin, Work};
 use crate::error::{Error, Result};
 use crate::model::schema::{FILE_COLUMN, LAST_UPDATED_COLUMN, POSITION_COLUMN, ROW_ID_COLUMN};
@@ -24,6 +24,15 @@ pub(super) struct Touched {
     files: Vec<DataFile>,
     index: HashMap<String, usize>,
     masks: Vec<RowMask>,
+}
+
+/// Rows of some files: those that an operation matches, and those of them that it makes disappear.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// By path of the file. What the operation does depends on these rows being there.
+    pub(super) matched: HashMap<String, RowMask>,
+    /// By path of the file.
+    pub(super) touched: HashMap<String, RowMask>,
 }
 
 /// `_file` and `_pos` of the rows of a batch.
@@ -114,8 +123,26 @@ impl Touched {
         Ok(())
     }
 
+    /// The touched rows by path of their file.
+    pub(super) fn by_file(&self) -> HashMap<String, RowMask> {
+        let touched = self.files.iter().zip(&self.masks);
+        touched
+            .filter(|(_, mask)| !mask.is_empty())
+            .map(|(file, mask)| (file.path.clone(), mask.clone()))
+            .collect()
+    }
+
     /// Makes the touched rows disappear: masks are staged, files removed or rewritten.
     pub(super) async fn apply(self, work: &mut Work) -> Result<()> {
+        let touched = self.by_file();
+        let matched = touched.clone();
+        self.apply_to(work, Found { matched, touched }).await
+    }
+
+    /// The same for an operation that depends on more rows than it touches.
+    pub(super) async fn apply_to(self, work: &mut Work, found: Found) -> Result<()> {
+        let decider = Decider::new(work.options.strategy, &work.snapshot, work.change.operation)?;
+        work.found = found;
         let (files, touched): (Vec<DataFile>, Vec<RowMask>) = self
             .files
             .into_iter()
@@ -129,15 +156,7 @@ impl Touched {
         let mut to_mask = Vec::new();
         let mut to_rewrite = Vec::new();
         for ((file, touched), complete) in files.into_iter().zip(touched).zip(complete) {
-            let snapshot = &work.snapshot;
-            let kind = work.change.operation;
-            match decide(
-                &snapshot.capabilities,
-                &snapshot.properties,
-                kind,
-                &file,
-                &complete,
-            ) {
+            match decider.decide(&file, &complete) {
                 Fate::Remove => work.change.removed.push(file),
                 Fate::Mask => to_mask.push((file, complete)),
                 Fate::Rewrite => to_rewrite.push((file, touched)),
@@ -162,7 +181,8 @@ async fn complete_masks(work: &mut Work, files: &[DataFile], touched: &[RowMask]
     Ok(complete)
 }
 
-async fn stage_masks(work: &mut Work, masks: Vec<(DataFile, RowMask)>) -> Result<()> {
+/// Stages complete masks and notes them in the change.
+pub(super) async fn stage_masks(work: &mut Work, masks: Vec<(DataFile, RowMask)>) -> Result<()> {
     if masks.is_empty() {
         return Ok(());
     }
@@ -188,6 +208,7 @@ async fn rewrite(work: &mut Work, files: Vec<(DataFile, RowMask)>) -> Result<()>
         return Ok(());
     }
     work.begin("write");
+    work.count("num_target_files_rewritten", files.len() as u64);
     let mut touched = Touched::new(files.iter().map(|(file, _)| file.clone()).collect());
     touched.masks = files.iter().map(|(_, mask)| mask.clone()).collect();
     let columns = MetadataColumns {

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, make_comparator};
+use arrow::compute::kernels::cmp::not_distinct;
+use arrow::compute::{SortOptions, and, cast, not};
 use arrow::datatypes::{Field, Schema};
 use async_trait::async_trait;
 use datafusion::common::DFSchema;
@@ -12,16 +14,17 @@ use datafusion::logical_expr::Expr;
 use datafusion::prelude::{SessionContext, ident};
 use futures::TryStreamExt;
 
-use super::delete::understood;
+use super::delete::{find_rows, understood};
 use super::evaluate::Compiled;
-use super::rows::{Places, Touched, frame, named};
+use super::rows::{Found, Places, Touched, frame, named};
 use super::work::{Origin, Verb, Work, run};
 use super::{Options, Report};
 use crate::error::Result;
 use crate::format::Handle;
 use crate::model::schema::{FILE_COLUMN, POSITION_COLUMN, ROW_ID_COLUMN};
-use crate::model::{OperationKind, Prune};
+use crate::model::{DataFile, OperationKind, Prune};
 use crate::scan::{MetadataColumns, columns_of, parse_assignments, session};
+use crate::write::conform;
 
 /// Sets columns (`"c = expr, .."`, expressions over the row as it was) in the rows for which
 /// `predicate` is true, in all rows without one. Rows keep their ids. Without such rows nothing is
@@ -90,6 +93,11 @@ impl Verb for Update<'_> {
         work.count("bytes_read", report.bytes_planned.load(Relaxed));
         touched.apply(work).await
     }
+
+    async fn find(&mut self, work: &mut Work, files: Vec<DataFile>) -> Result<Option<Found>> {
+        let predicate = self.predicate.map(|p| understood(work, p)).transpose()?;
+        find_rows(work, predicate, files).await.map(Some)
+    }
 }
 
 fn needed_columns(schema: &Schema, assignments: &[(String, Expr)], lineage: bool) -> Vec<Expr> {
@@ -116,6 +124,40 @@ pub(super) async fn write_updated(work: &mut Work, values: &Assigned, batch: &Re
     } else {
         work.write(&rows, Origin::Updated(None)).await
     }
+}
+
+/// For which rows of a batch the new versions differ from the old ones; `None` if all do. NULL is the same
+/// as NULL.
+pub(super) fn changed_rows(
+    work: &Work,
+    old: &Assigned,
+    new: &Assigned,
+    batch: &RecordBatch,
+) -> Result<Option<BooleanArray>> {
+    let old = old.rows(batch)?;
+    let new = conform(&new.rows(batch)?, &work.snapshot.schema)?;
+    let mut same: Option<BooleanArray> = None;
+    for (old, new) in old.columns().iter().zip(new.columns()) {
+        let equal = equal_values(old, new)?;
+        same = Some(match same {
+            None => equal,
+            Some(same) => and(&same, &equal)?,
+        });
+    }
+    match same {
+        Some(same) if same.true_count() > 0 => Ok(Some(not(&same)?)),
+        _ => Ok(None),
+    }
+}
+
+/// Whether values are the same, NULL the same as NULL, to the bit.
+fn equal_values(old: &ArrayRef, new: &ArrayRef) -> Result<BooleanArray> {
+    if old.data_type() == new.data_type() && !old.data_type().is_nested() {
+        return Ok(not_distinct(old, new)?);
+    }
+    let old = cast(old, new.data_type())?;
+    let compare = make_comparator(&old, new, SortOptions::default())?;
+    Ok((0..new.len()).map(|at| Some(compare(at, at).is_eq())).collect())
 }
 
 /// How each column of new rows is made from a batch.

@@ -10,6 +10,8 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
 
+use super::adapt::adapt;
+use super::rows::Found;
 use super::{Options, Report};
 use crate::commit::{CommitOptions, Plan, commit};
 use crate::error::{Error, Result};
@@ -31,6 +33,12 @@ pub(super) trait Verb: Send {
 
     /// Fills `work.change`; an empty change means that there is nothing to do.
     async fn plan(&mut self, work: &mut Work) -> Result<()>;
+
+    /// The rows of these files that the operation would match and touch; nothing is written. `None` if
+    /// what it does to a row depends on other rows of the table.
+    async fn find(&mut self, _work: &mut Work, _files: Vec<DataFile>) -> Result<Option<Found>> {
+        Ok(None)
+    }
 }
 
 /// One plan in the making: the snapshot it is for, the change it has become so far, what was staged.
@@ -45,6 +53,8 @@ pub(super) struct Work {
     /// New files carry the lineage columns.
     lineage: bool,
     target_file_bytes: Option<u64>,
+    /// The rows that the change depends on, for when other commits come first.
+    pub(super) found: Found,
     summary: Summary,
 }
 
@@ -92,6 +102,8 @@ async fn real_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Re
         handle,
         options,
         verb,
+        plans: 0,
+        found: Found::default(),
         summary: Summary::default(),
     };
     let committed = commit(handle, &commit_options, &mut planner).await?;
@@ -107,6 +119,7 @@ async fn real_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Re
         already: committed.already,
         dry_run: false,
         attempts: committed.attempts,
+        plans: planner.plans,
         metrics: summary.metrics,
         phases: summary.phases,
     })
@@ -117,18 +130,44 @@ struct Planner<'a> {
     handle: &'a Handle,
     options: &'a Options,
     verb: &'a mut dyn Verb,
+    plans: u32,
     /// Of the last plan.
+    found: Found,
     summary: Summary,
 }
 
 #[async_trait]
 impl Plan for Planner<'_> {
     async fn plan(&mut self, base: Arc<Snapshot>, id: CommitId) -> Result<Option<Change>> {
+        self.plans += 1;
         let mut work = Work::new(self.handle, self.options, self.verb.kind(), base, id);
         work.plan(self.verb).await?;
+        self.found = work.found;
         self.summary = work.summary;
         self.summary.begin("commit");
         Ok((!work.change.is_empty()).then_some(work.change))
+    }
+
+    async fn adapt(
+        &mut self,
+        change: &Change,
+        base: &Arc<Snapshot>,
+        newest: &Arc<Snapshot>,
+        winners: &[Change],
+    ) -> Result<Option<Change>> {
+        let id = change.commit_id.clone();
+        let mut work = Work::new(
+            self.handle,
+            self.options,
+            self.verb.kind(),
+            Arc::clone(newest),
+            id,
+        );
+        let adapted = adapt(&mut work, self.verb, &mut self.found, change, base, winners).await;
+        if adapted.is_err() {
+            work.discard().await;
+        }
+        adapted
     }
 }
 
@@ -143,6 +182,7 @@ async fn dry_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Res
         already: None,
         dry_run: true,
         attempts: 0,
+        plans: 1,
         metrics: BTreeMap::new(),
         phases: Vec::new(),
     };
@@ -180,6 +220,7 @@ impl Work {
             writer: None,
             lineage: false,
             target_file_bytes: options.target_file_bytes,
+            found: Found::default(),
             summary: Summary::default(),
         }
     }

@@ -15,6 +15,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::prelude::SessionContext;
 use lakehouse_core::model::{At, Definition, parse_partitioning};
+use lakehouse_core::store::Store;
 use lakehouse_core::{Options, Report, Rows, Table, TableFormat, scan};
 
 use crate::support::memory;
@@ -36,15 +37,18 @@ pub(crate) fn schema() -> SchemaRef {
 
 /// An empty table `(id bigint not null, region string, n int)` in a store of its own.
 pub(crate) async fn table(format: (TableFormat, Option<u8>), partitioning: &str) -> Table {
+    table_in(memory("verbs"), format, partitioning).await
+}
+
+/// The same in this store.
+pub(crate) async fn table_in(store: Store, format: (TableFormat, Option<u8>), partitioning: &str) -> Table {
     let definition = Definition {
         schema: schema(),
         partition_fields: parse_partitioning(partitioning).unwrap(),
         properties: Default::default(),
         format_version: format.1,
     };
-    Table::create_in(memory("verbs"), format.0, &definition)
-        .await
-        .unwrap()
+    Table::create_in(store, format.0, &definition).await.unwrap()
 }
 
 /// Rows of a query such as `VALUES (1, 'eu', 1)`, columns named as given.

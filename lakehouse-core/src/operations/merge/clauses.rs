@@ -17,16 +17,20 @@ use crate::error::Result;
 pub(super) struct Clauses {
     conditions: Vec<Option<Compiled>>,
     effects: Vec<Option<Assigned>>,
+    /// The target's columns as they are, if new values are compared with them.
+    pub(super) old: Option<Assigned>,
 }
 
 impl Clauses {
-    /// Columns that no assignment names are kept from the target if `keep`, else left out.
+    /// Columns that no assignment names are kept from the target if `keep`, else left out. To `compare` new
+    /// values with old ones, batches must have all columns of the target.
     pub(super) fn new(
         ctx: &SessionContext,
         steps: &[Step],
         table: &Schema,
         batch: &DFSchema,
         keep: bool,
+        compare: bool,
     ) -> Result<Self> {
         let mut conditions = Vec::with_capacity(steps.len());
         let mut effects = Vec::with_capacity(steps.len());
@@ -41,7 +45,16 @@ impl Clauses {
                 Effect::Write(values) => Some(Assigned::only(ctx, values.clone(), batch)?),
             });
         }
-        Ok(Self { conditions, effects })
+        let old = if compare && steps.iter().any(|step| matches!(step.effect, Effect::Write(_))) {
+            Some(Assigned::new(ctx, table, Vec::new(), batch, Some(TARGET))?)
+        } else {
+            None
+        };
+        Ok(Self {
+            conditions,
+            effects,
+            old,
+        })
     }
 
     /// Gives each row to the first clause that applies: the rows, and how to make the new ones
@@ -55,8 +68,9 @@ impl Clauses {
     }
 }
 
-/// The columns that clauses read: those in expressions, and those of the target that updated rows keep.
-pub(super) fn needed(steps: &[Step], table: &Schema) -> Vec<Expr> {
+/// The columns that clauses read: those in expressions, and those of the target that updated rows keep,
+/// or that they are compared with.
+pub(super) fn needed(steps: &[Step], table: &Schema, compare: bool) -> Vec<Expr> {
     let mut names = BTreeSet::new();
     for step in steps {
         if let Some(condition) = &step.condition {
@@ -69,7 +83,8 @@ pub(super) fn needed(steps: &[Step], table: &Schema) -> Vec<Expr> {
             names.extend(value.column_refs().into_iter().cloned());
         }
         for field in table.fields() {
-            if !values.iter().any(|(name, _)| name == field.name())
+            let kept = !values.iter().any(|(name, _)| name == field.name());
+            if (kept || compare)
                 && let Expr::Column(kept) = column(Some(TARGET), field.name())
             {
                 names.insert(kept);

@@ -15,8 +15,8 @@ use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 use roaring::RoaringTreemap;
 
-use super::super::rows::{Places, Touched, frame, named};
-use super::super::update::{Assigned, column, write_updated};
+use super::super::rows::{Found, Places, Touched, frame, named};
+use super::super::update::{Assigned, changed_rows, column, write_updated};
 use super::super::work::{Origin, Work};
 use super::clauses::{Clauses, needed};
 use super::plan::{Plan, SOURCE, TARGET};
@@ -35,9 +35,14 @@ pub(super) struct Matching<'a> {
     plan: &'a Plan,
     source: &'a Source,
     source_rows: RoaringTreemap,
+    /// Rows of the target that match.
     target_rows: Touched,
+    /// Those of them that go: deleted, or written anew.
     touched: Touched,
+    /// Those of them that an update was decided for.
     updated: Touched,
+    /// Nothing is written: only which rows match and go is asked.
+    looking: bool,
 }
 
 impl<'a> Matching<'a> {
@@ -51,10 +56,26 @@ impl<'a> Matching<'a> {
             target_rows: Touched::new(files.clone()),
             touched: Touched::new(files.clone()),
             updated: Touched::new(files),
+            looking: false,
         }
     }
 
-    /// The rows of the target that are touched.
+    /// Only finds out which rows match and go.
+    #[must_use]
+    pub(super) fn looking(mut self) -> Self {
+        self.looking = true;
+        self
+    }
+
+    /// The rows of the target that match, and those that go.
+    pub(super) fn found(&self) -> Found {
+        Found {
+            matched: self.target_rows.by_file(),
+            touched: self.touched.by_file(),
+        }
+    }
+
+    /// The rows of the target that go.
     pub(super) fn into_touched(self) -> Touched {
         self.touched
     }
@@ -66,30 +87,33 @@ impl<'a> Matching<'a> {
             return Ok(());
         }
         let table = Arc::clone(&work.snapshot.schema);
-        let touches = !self.plan.matched.is_empty() || !self.plan.by_source.is_empty();
-        let (target, report) = target(work, &self.ctx, files, touches)?;
-        let mut columns = needed(&self.plan.matched, &table);
+        let (target, report) = target(work, &self.ctx, files)?;
+        let mut columns = needed(&self.plan.matched, &table, self.plan.skip_unchanged);
         columns.push(column(Some(SOURCE), NUMBER));
-        if touches {
-            columns.extend(metadata_columns(work));
-        }
+        columns.extend(metadata_columns(work));
         let joined = self
             .source
             .frame(&self.ctx)?
             .alias(SOURCE)?
             .join_on(target, JoinType::Inner, [self.plan.on.clone()])?
             .select(columns)?;
-        let clauses = Clauses::new(&self.ctx, &self.plan.matched, &table, joined.schema(), true)?;
+        let compare = self.plan.skip_unchanged;
+        let clauses = Clauses::new(
+            &self.ctx,
+            &self.plan.matched,
+            &table,
+            joined.schema(),
+            true,
+            compare,
+        )?;
         let mut stream = joined.execute_stream().await?;
         while let Some(batch) = stream.try_next().await? {
             let numbers = named(&batch, NUMBER)?;
             self.source_rows
                 .extend(numbers.as_primitive::<UInt64Type>().values());
-            if !self.plan.by_source.is_empty() {
-                self.target_rows.touch(&Places::of(&batch)?)?;
-            }
+            self.target_rows.touch(&Places::of(&batch)?)?;
             for (rows, effect) in clauses.take(batch)? {
-                self.act(work, &rows, effect).await?;
+                self.act(work, &rows, effect, clauses.old.as_ref()).await?;
             }
         }
         work.count("bytes_read", report.bytes_planned.load(Relaxed));
@@ -97,34 +121,67 @@ impl<'a> Matching<'a> {
     }
 
     /// One clause on the rows it got.
-    async fn act(&mut self, work: &mut Work, rows: &RecordBatch, effect: Option<&Assigned>) -> Result<()> {
+    async fn act(
+        &mut self,
+        work: &mut Work,
+        rows: &RecordBatch,
+        effect: Option<&Assigned>,
+        old: Option<&Assigned>,
+    ) -> Result<()> {
         let places = Places::of(rows)?;
-        let fresh = self.touched.touch(&places)?;
         let updated_before = self.updated.contains(&places)?;
-        // Deleting a row twice is deleting it; anything else is ambiguous.
-        let twice = |i: &usize| {
-            if effect.is_some() {
-                !fresh[*i]
-            } else {
-                updated_before[*i]
+        let Some(values) = effect else {
+            // Deleting a row twice is deleting it; anything else is ambiguous.
+            self.refuse_duplicates(rows, &updated_before)?;
+            let fresh = self.touched.touch(&places)?;
+            let deleted = fresh.iter().filter(|fresh| **fresh).count();
+            work.count("num_target_rows_deleted", deleted as u64);
+            return Ok(());
+        };
+        let gone_before = self.touched.contains(&places)?;
+        let fresh = self.updated.touch(&places)?;
+        let twice: Vec<bool> = fresh
+            .iter()
+            .zip(gone_before)
+            .map(|(fresh, gone)| !fresh || gone)
+            .collect();
+        self.refuse_duplicates(rows, &twice)?;
+        self.update(work, rows, values, old).await
+    }
+
+    /// Writes the new versions of rows, or of those that differ from the `old` ones.
+    async fn update(
+        &mut self,
+        work: &mut Work,
+        rows: &RecordBatch,
+        values: &Assigned,
+        old: Option<&Assigned>,
+    ) -> Result<()> {
+        let changed = match old {
+            Some(old) => changed_rows(work, old, values, rows)?,
+            None => None,
+        };
+        let rows = match changed {
+            None => rows.clone(),
+            Some(changed) => {
+                work.count("num_target_rows_unchanged", changed.false_count() as u64);
+                filter_record_batch(rows, &changed)?
             }
         };
-        let duplicates: Vec<usize> = (0..fresh.len()).filter(twice).collect();
-        if !duplicates.is_empty() {
-            return Err(self.duplicate_matches(rows, &duplicates));
+        self.touched.touch(&Places::of(&rows)?)?;
+        if !self.looking {
+            write_updated(work, values, &rows).await?;
         }
-        match effect {
-            Some(values) => {
-                self.updated.touch(&places)?;
-                write_updated(work, values, rows).await?;
-                work.count("num_target_rows_updated", rows.num_rows() as u64);
-            }
-            None => {
-                let deleted = fresh.iter().filter(|fresh| **fresh).count();
-                work.count("num_target_rows_deleted", deleted as u64);
-            }
-        }
+        work.count("num_target_rows_updated", rows.num_rows() as u64);
         Ok(())
+    }
+
+    fn refuse_duplicates(&self, rows: &RecordBatch, twice: &[bool]) -> Result<()> {
+        if !twice.contains(&true) {
+            return Ok(());
+        }
+        let at: Vec<usize> = (0..twice.len()).filter(|at| twice[*at]).collect();
+        Err(self.duplicate_matches(rows, &at))
     }
 
     /// Applies the clauses for target rows that match nothing.
@@ -144,7 +201,7 @@ impl<'a> Matching<'a> {
         }
         self.touched.extend(files.clone());
         self.target_rows.extend(files.clone());
-        let (mut target, report) = target(work, &self.ctx, files, true)?;
+        let (mut target, report) = target(work, &self.ctx, files)?;
         if let Some(any) = self
             .plan
             .by_source
@@ -155,23 +212,29 @@ impl<'a> Matching<'a> {
         {
             target = target.filter(any)?;
         }
-        let mut columns = needed(&self.plan.by_source, &table);
+        let compare = self.plan.skip_unchanged;
+        let mut columns = needed(&self.plan.by_source, &table, compare);
         columns.extend(metadata_columns(work));
         let target = target.select(columns)?;
-        let clauses = Clauses::new(&self.ctx, &self.plan.by_source, &table, target.schema(), true)?;
+        let clauses = Clauses::new(
+            &self.ctx,
+            &self.plan.by_source,
+            &table,
+            target.schema(),
+            true,
+            compare,
+        )?;
         let mut stream = target.execute_stream().await?;
         while let Some(batch) = stream.try_next().await? {
             let matched = self.target_rows.contains(&Places::of(&batch)?)?;
             let left: BooleanArray = matched.into_iter().map(|matched| Some(!matched)).collect();
             for (rows, effect) in clauses.take(filter_record_batch(&batch, &left)?)? {
-                self.touched.touch(&Places::of(&rows)?)?;
-                let count = rows.num_rows() as u64;
                 match effect {
-                    Some(values) => {
-                        write_updated(work, values, &rows).await?;
-                        work.count("num_target_rows_updated", count);
+                    Some(values) => self.update(work, &rows, values, clauses.old.as_ref()).await?,
+                    None => {
+                        self.touched.touch(&Places::of(&rows)?)?;
+                        work.count("num_target_rows_deleted", rows.num_rows() as u64);
                     }
-                    None => work.count("num_target_rows_deleted", count),
                 }
             }
         }
@@ -187,7 +250,7 @@ impl<'a> Matching<'a> {
         work.begin("write");
         let table = Arc::clone(&work.snapshot.schema);
         let columns = columns_of(self.source.schema(), Some(SOURCE))?;
-        let clauses = Clauses::new(&self.ctx, &self.plan.inserts, &table, &columns, false)?;
+        let clauses = Clauses::new(&self.ctx, &self.plan.inserts, &table, &columns, false, false)?;
         let mut keys = InsertedKeys::new(self.plan, self.source)?;
         let mut before = 0;
         for batch in self.source.batches() {
@@ -232,12 +295,11 @@ fn target(
     work: &Work,
     ctx: &SessionContext,
     files: Vec<DataFile>,
-    places: bool,
 ) -> Result<(DataFrame, Arc<crate::scan::ScanReport>)> {
     let columns = MetadataColumns {
-        file: places,
-        position: places,
-        lineage: places && work.lineage(),
+        file: true,
+        position: true,
+        lineage: work.lineage(),
     };
     let (frame, report) = frame(work, ctx, files, columns)?;
     Ok((frame.alias(TARGET)?, report))

@@ -19,13 +19,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use datafusion::prelude::SessionContext;
 pub use spec::{Action, Clause, Merge, When};
 
+use super::rows::Found;
 use super::work::{Verb, Work, run};
 use super::{Options, Report, Rows};
 use crate::error::Result;
 use crate::format::Handle;
-use crate::model::{OperationKind, Prune};
+use crate::model::{DataFile, OperationKind, Prune};
 use matching::Matching;
 use plan::Plan;
 use source::{Collected, Source};
@@ -60,20 +62,9 @@ impl Verb for MergeVerb<'_> {
 
     async fn plan(&mut self, work: &mut Work) -> Result<()> {
         work.keep_lineage();
-        let ctx = source::session_for_merge(work.options.memory_limit);
-        let table = Arc::clone(&work.snapshot.schema);
-        if self.collected.is_none() {
-            work.begin("source");
-            self.collected = Some(Collected::read(&self.rows, &table, &ctx).await?);
-            work.begin("plan");
-        }
-        let Some(collected) = &self.collected else {
-            return Ok(());
-        };
-        let source = Source::new(collected, &table)?;
+        let (ctx, source, plan) = self.prepare(work).await?;
         work.count("num_source_rows", source.rows());
-        let plan = Plan::new(self.merge, &table, source.schema())?;
-        let prune = Arc::new(plan.prune(&table, &source)?);
+        let prune = Arc::new(plan.prune(&work.snapshot.schema, &source)?);
         work.change.read = Some(if plan.by_source.is_empty() {
             Arc::clone(&prune)
         } else {
@@ -86,6 +77,37 @@ impl Verb for MergeVerb<'_> {
         matching.matched(work).await?;
         matching.by_source(work).await?;
         matching.inserts(work).await?;
-        matching.into_touched().apply(work).await
+        let found = matching.found();
+        matching.into_touched().apply_to(work, found).await
+    }
+
+    async fn find(&mut self, work: &mut Work, files: Vec<DataFile>) -> Result<Option<Found>> {
+        let (ctx, source, plan) = self.prepare(work).await?;
+        if !plan.by_source.is_empty() {
+            return Ok(None);
+        }
+        let mut matching = Matching::new(ctx, &plan, &source, files).looking();
+        matching.matched(work).await?;
+        Ok(Some(matching.found()))
+    }
+}
+
+impl MergeVerb<'_> {
+    /// The source, read once, and what the merge means for it and the table as it is now.
+    async fn prepare(&mut self, work: &mut Work) -> Result<(SessionContext, Source, Plan)> {
+        let ctx = source::session_for_merge(work.options.memory_limit);
+        let collected = match &self.collected {
+            Some(collected) => collected,
+            None => {
+                let table = Arc::clone(&work.snapshot.schema);
+                work.begin("source");
+                let collected = Collected::read(&self.rows, &table, &ctx).await?;
+                work.begin("plan");
+                self.collected.insert(collected)
+            }
+        };
+        let source = Source::new(collected, &work.snapshot.schema)?;
+        let plan = Plan::new(self.merge, &work.snapshot.schema, source.schema())?;
+        Ok((ctx, source, plan))
     }
 }

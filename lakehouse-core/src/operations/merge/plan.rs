@@ -38,6 +38,8 @@ pub(super) struct Plan {
     pub(super) inserts: Vec<Step>,
     /// Clauses for target rows that match nothing.
     pub(super) by_source: Vec<Step>,
+    /// Rows that an update would not change are left where they are.
+    pub(super) skip_unchanged: bool,
 }
 
 /// `target.x = source.y`.
@@ -74,6 +76,7 @@ impl Plan {
             matched: Vec::new(),
             inserts: Vec::new(),
             by_source: Vec::new(),
+            skip_unchanged: merge.skip_unchanged,
         };
         let mut named = BTreeSet::new();
         note_source_columns(&plan.on, &mut named);

@@ -22,6 +22,9 @@ pub struct Merge {
     pub clauses: Vec<Clause>,
     /// Source rows for which one of these is true are never inserted.
     pub never_insert: Vec<String>,
+    /// Matched rows whose values an update would not change stay where they are. Costs reading the
+    /// columns that are set.
+    pub skip_unchanged: bool,
 }
 
 /// One `WHEN .. [AND ..] THEN ..`.
@@ -68,7 +71,15 @@ impl Merge {
             on: on.into(),
             clauses: Vec::new(),
             never_insert: Vec::new(),
+            skip_unchanged: false,
         }
+    }
+
+    /// Leaves matched rows alone whose values an update would not change.
+    #[must_use]
+    pub fn skip_unchanged(mut self) -> Self {
+        self.skip_unchanged = true;
+        self
     }
 
     /// Adds a clause.

@@ -1,0 +1,167 @@
+//! Random operations that meet random winners, against the same operations one after the other.
+
+use lakehouse_core::operations::Strategy;
+use lakehouse_core::{Compact, Merge, Options, Report, Table};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+
+use super::hooked;
+use crate::support::memory;
+use crate::verbs::{FORMATS, append, content, rows, table_in};
+
+const PROGRAMS: u64 = 120;
+
+/// One operation, chosen at random.
+#[derive(Debug, Clone)]
+enum Step {
+    Append(String),
+    Delete(String),
+    Update(String),
+    Merge(String, Merge),
+    Overwrite(String, String),
+    Compact,
+}
+
+fn values(rng: &mut StdRng, most: usize) -> String {
+    let mut ids: Vec<i64> = (0..rng.random_range(1..=most))
+        .map(|_| rng.random_range(0..40))
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let region = *["eu", "us", "ap"].choose(rng).unwrap();
+    let rows: Vec<String> = ids
+        .iter()
+        .map(|id| format!("({id}, '{region}', {})", rng.random_range(-9..10)))
+        .collect();
+    rows.join(", ")
+}
+
+fn condition(rng: &mut StdRng) -> String {
+    let id = rng.random_range(0..40);
+    match rng.random_range(0..4) {
+        0 => format!("id = {id}"),
+        1 => format!("id BETWEEN {id} AND {}", id + rng.random_range(0..4)),
+        2 => format!("n = {}", rng.random_range(-9..10)),
+        _ => format!("region = 'ap' AND id > {id}"),
+    }
+}
+
+fn step(rng: &mut StdRng) -> Step {
+    match rng.random_range(0..12) {
+        0..2 => Step::Append(values(rng, 3)),
+        2..4 => Step::Delete(condition(rng)),
+        4..6 => Step::Update(condition(rng)),
+        6..9 => {
+            let mut merge = Merge::on("id");
+            merge = match rng.random_range(0..4) {
+                0 => merge.when_matched_delete(),
+                1 => merge
+                    .when_matched_update("n = target.n + source.n")
+                    .only_if("target.n < 5"),
+                2 => merge.when_matched_update_all().skip_unchanged(),
+                _ => merge.when_matched_update_all(),
+            };
+            if rng.random_bool(0.7) {
+                merge = merge.when_not_matched_insert_all();
+            }
+            if rng.random_bool(0.1) {
+                merge = merge.when_not_matched_by_source_delete().only_if("target.n = 3");
+            }
+            Step::Merge(values(rng, 4), merge)
+        }
+        9 => {
+            let id = rng.random_range(0..40);
+            Step::Overwrite(format!("id = {id}"), format!("({id}, 'us', 0)"))
+        }
+        _ => Step::Compact,
+    }
+}
+
+impl Step {
+    async fn run(&self, table: &Table, options: &Options) -> Report {
+        let source = |values: &str| {
+            let values = values.to_owned();
+            async move { rows("id, region, n", &values).await }
+        };
+        let done = match self {
+            Self::Append(values) => table.append(source(values).await, options).await,
+            Self::Delete(condition) => table.delete(condition, options).await,
+            Self::Update(condition) => table.update("n = n + 1", Some(condition), options).await,
+            Self::Merge(values, merge) => table.merge(source(values).await, merge, options).await,
+            Self::Overwrite(condition, values) => {
+                table
+                    .overwrite(source(values).await, Some(condition), options)
+                    .await
+            }
+            Self::Compact => table.compact(&Compact::default(), options).await,
+        };
+        done.unwrap_or_else(|error| panic!("{self:?}: {error}"))
+    }
+}
+
+#[tokio::test]
+async fn an_operation_that_lost_a_race_ends_as_if_it_had_come_later() {
+    let (mut lost, mut adapted) = (0, 0);
+    for seed in 0..PROGRAMS {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let rng = &mut rng;
+        let format = FORMATS[(seed % 3) as usize];
+        let partitioning = *["", "", "bucket(2, id)", "region"].choose(rng).unwrap();
+        let base: Vec<String> = (0..rng.random_range(1..4)).map(|_| values(rng, 12)).collect();
+        let before: Vec<Step> = (0..rng.random_range(0..2)).map(|_| step(rng)).collect();
+        let winners: Vec<Step> = (0..rng.random_range(1..4)).map(|_| step(rng)).collect();
+        let mine = step(rng);
+        let options = Options {
+            strategy: *[
+                Strategy::Auto,
+                Strategy::MergeOnRead,
+                Strategy::MergeOnRead,
+                Strategy::CopyOnWrite,
+            ]
+            .choose(rng)
+            .unwrap(),
+            ..Options::default()
+        };
+
+        let (store, hook) = hooked::store();
+        let raced = table_in(store.clone(), format, partitioning).await;
+        let serial = table_in(memory("serial"), format, partitioning).await;
+        for table in [&raced, &serial] {
+            for values in &base {
+                append(table, values).await;
+            }
+            for step in &before {
+                step.run(table, &options).await;
+            }
+        }
+        let rival = Table::open_in(hook.plain(&store)).await.unwrap();
+        let (steps, theirs) = (winners.clone(), options.clone());
+        hook.before_commit(async move {
+            for step in &steps {
+                step.run(&rival, &theirs).await;
+            }
+        });
+        let report = mine.run(&raced, &options).await;
+        // Without a commit of its own it never met the winners: then they come after it.
+        let met = report.committed || report.attempts > 0;
+        if met {
+            for step in winners.iter().chain([&mine]) {
+                step.run(&serial, &options).await;
+            }
+        } else {
+            mine.run(&serial, &options).await;
+        }
+        lost += u32::from(report.attempts > 1);
+        adapted += u32::from(report.attempts > 1 && report.plans == 1);
+        assert_eq!(
+            content(&raced).await,
+            content(&serial).await,
+            "seed {seed}, {format:?}: {base:?}, then {before:?}; {mine:?} met {winners:?}: {report:?}"
+        );
+    }
+    assert!(
+        lost >= 40 && adapted >= 15,
+        "too few races: {lost} lost, {adapted} fitted"
+    );
+}
