@@ -118,6 +118,7 @@ const FIGURES: &[(&str, &[(&str, &str)])] = &[
             ("inserted", "num_target_rows_inserted"),
             ("updated", "num_target_rows_updated"),
             ("deleted", "num_target_rows_deleted"),
+            ("unchanged", "num_target_rows_unchanged"),
             ("copied", "num_target_rows_copied"),
             ("written", "num_output_rows"),
         ],
@@ -128,6 +129,7 @@ const FIGURES: &[(&str, &[(&str, &str)])] = &[
             ("scanned", "num_target_files_scanned"),
             ("skipped", "num_target_files_skipped_during_scan"),
             ("masked", "num_target_files_masked"),
+            ("rewritten", "num_target_files_rewritten"),
             ("added", "num_target_files_added"),
             ("removed", "num_target_files_removed"),
         ],
@@ -167,6 +169,7 @@ fn report_json(table: &str, report: &Report) -> Value {
         "already": report.already,
         "dry_run": report.dry_run,
         "attempts": report.attempts,
+        "plans": report.plans,
         "metrics": report.metrics,
         "seconds": phases_json(report),
     })

@@ -14,6 +14,7 @@ pub(crate) fn report(py: Python<'_>, report: &Report) -> PyResult<Py<PyDict>> {
     dict.set_item("already_committed_as", report.already)?;
     dict.set_item("dry_run", report.dry_run)?;
     dict.set_item("attempts", report.attempts)?;
+    dict.set_item("plans", report.plans)?;
     for (name, figure) in &report.metrics {
         dict.set_item(name, figure)?;
     }

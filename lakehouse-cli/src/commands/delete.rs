@@ -1,6 +1,6 @@
 use clap::Args;
 
-use super::WriteArgs;
+use super::{TouchArgs, WriteArgs};
 use crate::exit::Failure;
 use crate::output::Ui;
 
@@ -17,13 +17,17 @@ pub(super) struct Delete {
     #[arg(long = "where", value_name = "EXPR", allow_hyphen_values = true)]
     predicate: String,
     #[command(flatten)]
+    touch: TouchArgs,
+    #[command(flatten)]
     write: WriteArgs,
 }
 
 pub(super) async fn delete(args: Delete, ui: &Ui) -> Result<(), Failure> {
     let table = super::open(&args.table).await?;
     let working = ui.progress(format!("delete from {}", args.table));
-    let report = table.delete(&args.predicate, &args.write.options()).await?;
+    let report = table
+        .delete(&args.predicate, &args.touch.options(&args.write)?)
+        .await?;
     drop(working);
     ui.report(&args.table, &report)
 }

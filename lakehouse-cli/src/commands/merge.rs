@@ -4,7 +4,7 @@ use clap::Args;
 use lakehouse_core::model::At;
 use lakehouse_core::operations::{self, Action, Rows, When};
 
-use super::{InputArgs, WriteArgs};
+use super::{InputArgs, TouchArgs, WriteArgs};
 use crate::exit::Failure;
 use crate::input::Input;
 use crate::output::Ui;
@@ -58,8 +58,14 @@ pub(super) struct Merge {
     /// What an update by --when-not-matched-by-source sets, "c = expr, .."
     #[arg(long, value_name = "SET", allow_hyphen_values = true)]
     by_source_set: Option<String>,
+    /// Leave matched rows where they are if the update would not change a value (it costs reading the
+    /// columns that are set)
+    #[arg(long)]
+    skip_unchanged: bool,
     #[command(flatten)]
     input: InputArgs,
+    #[command(flatten)]
+    touch: TouchArgs,
     #[command(flatten)]
     write: WriteArgs,
 }
@@ -78,6 +84,9 @@ impl Merge {
         };
         if !updates && self.update_when.is_some() {
             return Err(idle("--update-when", "--when-matched update"));
+        }
+        if !updates && self.skip_unchanged && self.when_not_matched_by_source != "update" {
+            return Err(idle("--skip-unchanged", "--when-matched update"));
         }
         if !updates && self.set.is_some() {
             return Err(idle("--set", "--when-matched update"));
@@ -102,6 +111,7 @@ impl Merge {
         }
 
         let mut merge = operations::Merge::on(&self.on);
+        merge.skip_unchanged = self.skip_unchanged;
         if let Some(condition) = &self.delete_when {
             merge = merge.delete_when(condition);
         }
@@ -146,7 +156,9 @@ pub(super) async fn merge(args: Merge, ui: &Ui) -> Result<(), Failure> {
     let table = super::open(&args.table).await?;
     let source = source(&args.source, &args.input).await?;
     let working = ui.progress(format!("merge into {}", args.table));
-    let report = table.merge(source.rows, &merge, &args.write.options()).await?;
+    let report = table
+        .merge(source.rows, &merge, &args.touch.options(&args.write)?)
+        .await?;
     drop(working);
     ui.report(&args.table, &report)
 }

@@ -154,6 +154,30 @@ impl WriteArgs {
     }
 }
 
+/// What verbs understand that change rows in place.
+#[derive(Debug, Clone, Default, Args)]
+struct TouchArgs {
+    /// What becomes of files of which some rows change: their rows are masked (merge-on-read), they are
+    /// rewritten (copy-on-write), or whichever costs less (auto: as the table's properties say, else file by file)
+    #[arg(long, value_name = "STRATEGY", value_parser = ["auto", "merge-on-read", "copy-on-write"], default_value = "auto")]
+    strategy: String,
+    /// Memory for joins and sorts [default: 60% of the machine's]
+    #[arg(long, value_name = "SIZE", value_parser = values::parse_size)]
+    memory_limit: Option<u64>,
+}
+
+impl TouchArgs {
+    fn options(&self, write: &WriteArgs) -> Result<Options, Failure> {
+        Ok(Options {
+            strategy: self.strategy.parse()?,
+            memory_limit: self
+                .memory_limit
+                .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+            ..write.options()
+        })
+    }
+}
+
 /// A version to read or to go back to.
 #[derive(Debug, Clone, Args)]
 struct AtArgs {

@@ -1,6 +1,6 @@
 use clap::Args;
 
-use super::{InputArgs, WriteArgs};
+use super::{InputArgs, TouchArgs, WriteArgs};
 use crate::exit::Failure;
 use crate::input::Input;
 use crate::output::Ui;
@@ -26,6 +26,8 @@ pub(super) struct Overwrite {
     #[arg(long = "where", value_name = "EXPR", allow_hyphen_values = true)]
     predicate: Option<String>,
     #[command(flatten)]
+    touch: TouchArgs,
+    #[command(flatten)]
     write: WriteArgs,
 }
 
@@ -34,7 +36,11 @@ pub(super) async fn overwrite(args: Overwrite, ui: &Ui) -> Result<(), Failure> {
     let input = Input::open_all(&args.files, args.input.format()?).await?;
     let working = ui.progress(format!("overwrite {}", args.table));
     let report = table
-        .overwrite(input.rows, args.predicate.as_deref(), &args.write.options())
+        .overwrite(
+            input.rows,
+            args.predicate.as_deref(),
+            &args.touch.options(&args.write)?,
+        )
         .await?;
     drop(working);
     ui.report(&args.table, &report)

@@ -1,6 +1,6 @@
 use clap::Args;
 
-use super::WriteArgs;
+use super::{TouchArgs, WriteArgs};
 use crate::exit::Failure;
 use crate::output::Ui;
 
@@ -20,6 +20,8 @@ pub(super) struct Update {
     #[arg(long = "where", value_name = "EXPR", allow_hyphen_values = true)]
     predicate: Option<String>,
     #[command(flatten)]
+    touch: TouchArgs,
+    #[command(flatten)]
     write: WriteArgs,
 }
 
@@ -27,7 +29,11 @@ pub(super) async fn update(args: Update, ui: &Ui) -> Result<(), Failure> {
     let table = super::open(&args.table).await?;
     let working = ui.progress(format!("update {}", args.table));
     let report = table
-        .update(&args.set, args.predicate.as_deref(), &args.write.options())
+        .update(
+            &args.set,
+            args.predicate.as_deref(),
+            &args.touch.options(&args.write)?,
+        )
         .await?;
     drop(working);
     ui.report(&args.table, &report)

@@ -174,7 +174,17 @@ fn a_second_run_with_the_same_key_commits_nothing_and_says_so() {
                     "balance = coalesce(balance, 0) + 1",
                 ],
             ),
-            ("delete", vec!["delete", "accounts", "--where", "id = 1"]),
+            (
+                "delete",
+                vec![
+                    "delete",
+                    "accounts",
+                    "--where",
+                    "id = 1",
+                    "--strategy",
+                    "merge-on-read",
+                ],
+            ),
             ("compact", vec!["compact", "accounts"]),
             ("restore", vec!["restore", "accounts", "--version", "-1"]),
         ] {

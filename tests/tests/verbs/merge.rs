@@ -1,6 +1,7 @@
 //! Merge, case by case.
 
 use lakehouse_core::model::At;
+use lakehouse_core::operations::Strategy;
 use lakehouse_core::{Merge, Options, Rows, Table};
 
 use super::{FORMATS, append, content, rows, table};
@@ -138,12 +139,136 @@ async fn few_rows_are_masked_not_rewritten() {
 }
 
 #[tokio::test]
+async fn each_file_is_masked_or_rewritten_by_what_it_costs() {
+    for format in FORMATS {
+        let table = table(format, "").await;
+        for from in [0, 100] {
+            let values: Vec<String> = (from..from + 100).map(|id| format!("({id}, 'eu', 1)")).collect();
+            append(&table, &values.join(", ")).await;
+        }
+        let update = Merge::on("id").when_matched_update_all();
+        // One row of the first file, a third of the second.
+        let values: Vec<String> = (100..133).map(|id| format!("({id}, 2)")).collect();
+        let values = format!("(5, 2), {}", values.join(", "));
+        let run = |strategy| {
+            let (table, update, values) = (table.clone(), update.clone(), values.clone());
+            async move {
+                let options = Options {
+                    strategy,
+                    dry_run: strategy != Strategy::Auto,
+                    ..Options::default()
+                };
+                table
+                    .merge(rows("id, n", &values).await, &update, &options)
+                    .await
+                    .unwrap()
+            }
+        };
+        let fates = |report: &lakehouse_core::Report| {
+            (
+                report.metric("num_target_files_masked"),
+                report.metric("num_target_files_rewritten"),
+                report.metric("num_target_rows_copied"),
+            )
+        };
+        assert_eq!(fates(&run(Strategy::MergeOnRead).await), (2, 0, 0), "{format:?}");
+        assert_eq!(
+            fates(&run(Strategy::CopyOnWrite).await),
+            (0, 2, 166),
+            "{format:?}"
+        );
+        assert_eq!(fates(&run(Strategy::Auto).await), (1, 1, 67), "{format:?}");
+        let changed = content(&table)
+            .await
+            .iter()
+            .filter(|row| row.ends_with("|2"))
+            .count();
+        assert_eq!(changed, 34, "{format:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_became_mostly_mask_is_rewritten_on_the_way() {
+    for format in FORMATS {
+        let table = table(format, "").await;
+        let values: Vec<String> = (0..100).map(|id| format!("({id}, 'eu', 1)")).collect();
+        append(&table, &values.join(", ")).await;
+        let delete = |from: i32| {
+            let table = table.clone();
+            async move {
+                let range = format!("id BETWEEN {from} AND {}", from + 9);
+                table.delete(&range, &Options::default()).await.unwrap()
+            }
+        };
+        assert_eq!(delete(0).await.metric("num_target_files_masked"), 1);
+        assert_eq!(delete(10).await.metric("num_target_files_masked"), 1);
+        let third = delete(20).await;
+        assert_eq!(third.metric("num_target_files_rewritten"), 1, "{format:?}");
+        assert_eq!(third.metric("num_target_rows_copied"), 70, "{format:?}");
+        assert_eq!(content(&table).await.len(), 70);
+    }
+}
+
+#[tokio::test]
+async fn rows_that_an_update_would_not_change_stay_where_they_are() {
+    for format in FORMATS {
+        let table = table(format, "").await;
+        let values: Vec<String> = (0..100).map(|id| format!("({id}, NULL, {id})")).collect();
+        append(&table, &values.join(", ")).await;
+        let update = Merge::on("id").when_matched_update_all().skip_unchanged();
+        let source = "(1, CAST(NULL AS VARCHAR), 1), (2, NULL, 22), (3, 'eu', 3)";
+        let report = merge(&table, "id, region, n", source, &update).await;
+        assert_eq!(report.metric("num_target_rows_unchanged"), 1, "{format:?}");
+        assert_eq!(report.metric("num_target_rows_updated"), 2, "{format:?}");
+        let again = merge(&table, "id, region, n", source, &update).await;
+        assert!(!again.committed, "{format:?}: {again:?}");
+        assert_eq!(again.metric("num_target_rows_unchanged"), 3, "{format:?}");
+        assert_eq!(again.metric("num_output_rows"), 0);
+        // Two source rows for one row are ambiguous, whether they change it or not.
+        let twice = rows("id, n", "(1, 1), (1, 1)").await;
+        let refused = table
+            .merge(twice, &update, &Options::default())
+            .await
+            .unwrap_err();
+        assert!(refused.to_string().contains("id = 1"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn masks_cannot_be_asked_of_a_table_that_has_none() {
+    let definition = lakehouse_core::model::Definition {
+        schema: super::schema(),
+        partition_fields: Vec::new(),
+        properties: [("delta.enableDeletionVectors".to_owned(), "false".to_owned())].into(),
+        format_version: None,
+    };
+    let table = Table::create_in(crate::support::memory("cow"), FORMATS[2].0, &definition)
+        .await
+        .unwrap();
+    append(&table, "(1, 'eu', 1), (2, 'eu', 2)").await;
+    let options = Options {
+        strategy: Strategy::MergeOnRead,
+        ..Options::default()
+    };
+    let refused = table.delete("id = 1", &options).await.unwrap_err();
+    assert!(
+        matches!(refused, lakehouse_core::Error::Unsupported { .. }),
+        "{refused:?}"
+    );
+    assert_eq!(content(&table).await.len(), 2);
+}
+
+#[tokio::test]
 async fn a_file_without_rows_left_is_removed() {
     for format in FORMATS {
         let table = table(format, "").await;
         append(&table, "(1, 'eu', 1), (2, 'eu', 2)").await;
         append(&table, "(3, 'eu', 3)").await;
-        let first = table.delete("id = 1", &Options::default()).await.unwrap();
+        let masking = Options {
+            strategy: Strategy::MergeOnRead,
+            ..Options::default()
+        };
+        let first = table.delete("id = 1", &masking).await.unwrap();
         assert_eq!(first.metric("num_target_files_masked"), 1);
         let second = table.delete("id = 2", &Options::default()).await.unwrap();
         assert_eq!(second.metric("num_target_files_removed"), 1, "{second:?}");
@@ -161,6 +286,7 @@ async fn a_dry_run_counts_and_leaves_nothing() {
         let before = store.list("").await.unwrap();
         let options = Options {
             dry_run: true,
+            strategy: Strategy::MergeOnRead,
             ..Options::default()
         };
         let upsert = Merge::on("id")
