@@ -224,7 +224,7 @@ impl<'a> Matching<'a> {
 
 fn duplicate_error(what: &str, keys: &[String]) -> Error {
     Error::invalid(format!("{what}: {}", keys.join("; ")), "source")
-        .with_hint("keep one source row per key, for example the newest, before merging")
+        .with_hint("keep one source row per key: the newest by a column (--sequence-by), or --on-duplicate first or last")
 }
 
 /// The target's rows, under their qualifier.
@@ -252,9 +252,11 @@ fn metadata_columns(work: &Work) -> Vec<Expr> {
 }
 
 /// Keys of the rows inserted so far: the same key twice would be a duplicate that no later merge can
-/// tell apart. Keys with NULL match nothing, so they cannot collide.
+/// tell apart. Keys with NULL match nothing, so they cannot collide, except where `<=>` compares them.
 struct InsertedKeys {
     names: Vec<String>,
+    /// Columns in which NULL matches nothing.
+    required: Vec<String>,
     converter: Option<RowConverter>,
     seen: HashSet<Box<[u8]>>,
 }
@@ -272,7 +274,9 @@ impl InsertedKeys {
         } else {
             None
         };
+        let required = plan.keys.iter().filter(|key| !key.null_safe);
         Ok(Self {
+            required: required.map(|key| key.source.clone()).collect(),
             names,
             converter,
             seen: HashSet::new(),
@@ -284,7 +288,7 @@ impl InsertedKeys {
             return Ok(());
         };
         let mut keyed = rows.clone();
-        for name in &self.names {
+        for name in &self.required {
             let column = named(&keyed, name)?;
             if column.null_count() > 0 {
                 keyed = filter_record_batch(&keyed, &is_not_null(&column)?)?;

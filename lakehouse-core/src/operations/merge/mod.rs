@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! source    collected within the memory limit, columns of the table's names brought to its types
+//! feed      change records taken apart, one row per key, stored rows that are newer left alone
 //! prune     the source's keys against partitions and file statistics
 //! match     inner join source x target on the columns that something names, rows by file and position
 //! by source target rows without a match, a scan of its own, only if a clause asks for it
@@ -9,7 +10,10 @@
 //! apply     touched rows are masked or their files rewritten
 //! ```
 
+mod cdc;
 mod clauses;
+mod debezium;
+mod feed;
 mod matching;
 mod plan;
 mod source;
@@ -19,13 +23,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use spec::{Action, Clause, Merge, When};
+pub use cdc::{Cdc, CdcColumns};
+pub use spec::{Action, Clause, Merge, OnDuplicate, When};
 
 use super::work::{Verb, Work, run};
 use super::{Options, Report, Rows};
 use crate::error::Result;
 use crate::format::Handle;
 use crate::model::{OperationKind, Prune};
+use feed::Feed;
 use matching::Matching;
 use plan::Plan;
 use source::{Collected, Source};
@@ -64,7 +70,7 @@ impl Verb for MergeVerb<'_> {
         let table = Arc::clone(&work.snapshot.schema);
         if self.collected.is_none() {
             work.begin("source");
-            self.collected = Some(Collected::read(&self.rows, &table, &ctx).await?);
+            self.collected = Some(Collected::read(&self.rows, self.merge.cdc.as_ref(), &table, &ctx).await?);
             work.begin("plan");
         }
         let Some(collected) = &self.collected else {
@@ -72,7 +78,9 @@ impl Verb for MergeVerb<'_> {
         };
         let source = Source::new(collected, &table)?;
         work.count("num_source_rows", source.rows());
-        let plan = Plan::new(self.merge, &table, source.schema())?;
+        let feed = Feed::new(self.merge, collected.own(), &table, source.schema())?;
+        let plan = Plan::new(self.merge, &feed, &table, source.schema())?;
+        let source = feed.settle(source, &plan.keys)?;
         let prune = Arc::new(plan.prune(&table, &source)?);
         work.change.read = Some(if plan.by_source.is_empty() {
             Arc::clone(&prune)

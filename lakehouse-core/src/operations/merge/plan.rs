@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
+use arrow::array::{Array, ArrayRef};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -13,6 +13,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use datafusion::scalar::ScalarValue;
 
 use super::super::update::column;
+use super::feed::Feed;
 use super::source::Source;
 use super::spec::{Action, Clause, Merge, When};
 use crate::error::{Error, Result};
@@ -28,7 +29,7 @@ pub(super) const SOURCE: &str = "source";
 pub(super) struct Plan {
     /// When rows match.
     pub(super) on: Expr,
-    /// Equalities in it: a column of the table and one of the source.
+    /// Equalities in it (`<=>` too): a column of the table and one of the source.
     pub(super) keys: Vec<Key>,
     /// It consists of nothing else, so that equal keys mean that rows match the same.
     pub(super) only_keys: bool,
@@ -44,6 +45,8 @@ pub(super) struct Plan {
 pub(super) struct Key {
     pub(super) target: String,
     pub(super) source: String,
+    /// `<=>`: NULL matches NULL.
+    pub(super) null_safe: bool,
 }
 
 /// A clause.
@@ -61,7 +64,7 @@ pub(super) enum Effect {
 }
 
 impl Plan {
-    pub(super) fn new(merge: &Merge, table: &SchemaRef, source: &Schema) -> Result<Self> {
+    pub(super) fn new(merge: &Merge, feed: &Feed, table: &SchemaRef, source: &Schema) -> Result<Self> {
         let both = columns_of_both(table, source)?;
         let (on, keys, only_keys) = match parse_names(&merge.on) {
             Some(names) => by_names(names, table, source)?,
@@ -75,7 +78,7 @@ impl Plan {
             inserts: Vec::new(),
             by_source: Vec::new(),
         };
-        let mut named = BTreeSet::new();
+        let mut named: BTreeSet<String> = feed.named().iter().cloned().collect();
         note_source_columns(&plan.on, &mut named);
         let never_insert = never_insert(merge, &both, &mut named)?;
         for clause in &merge.clauses {
@@ -83,16 +86,22 @@ impl Plan {
             match clause.when {
                 When::Matched => plan.matched.push(step),
                 When::NotMatched => plan.inserts.push(Step {
-                    condition: conjunction(step.condition.into_iter().chain(never_insert.clone())),
+                    condition: conjunction(
+                        step.condition
+                            .into_iter()
+                            .chain(never_insert.iter().map(|c| c.clone().is_not_true())),
+                    ),
                     effect: step.effect,
                 }),
                 When::NotMatchedBySource => plan.by_source.push(step),
             }
         }
-        if merge.clauses.is_empty() {
+        feed.clauses(table, source, &mut plan);
+        if plan.matched.is_empty() && plan.inserts.is_empty() && plan.by_source.is_empty() {
             return Err(Error::invalid("a merge without clauses does nothing", "")
                 .with_hint("say what happens to rows that match, and to those that do not"));
         }
+        feed.rules(table, source, &never_insert, &mut plan)?;
         if takes_all(merge) {
             refuse_extra_columns(table, source, &named)?;
         }
@@ -114,7 +123,12 @@ impl Plan {
         let mut keys: Vec<(String, ArrayRef)> = Vec::new();
         for key in &self.keys {
             let wanted = table.field_with_name(&key.target)?.data_type();
-            if let Some(values) = as_type(&source.column(&key.source)?, wanted)?
+            let values = source.column(&key.source)?;
+            if key.null_safe && values.logical_null_count() > 0 {
+                // Bounds say nothing of rows with NULL, and those match too.
+                continue;
+            }
+            if let Some(values) = as_type(&values, wanted)?
                 && !keys.iter().any(|(name, _)| *name == key.target)
             {
                 keys.push((key.target.clone(), values));
@@ -162,6 +176,7 @@ fn by_names(names: Vec<String>, table: &Schema, source: &Schema) -> Result<(Expr
         .map(|name| Key {
             target: name.clone(),
             source: name,
+            null_safe: false,
         })
         .collect();
     Ok((on, keys, true))
@@ -176,23 +191,25 @@ fn by_condition(text: &str, both: &DFSchema) -> Result<(Expr, Vec<Key>, bool)> {
 }
 
 fn equality(part: &Expr) -> Option<Key> {
-    let Expr::BinaryExpr(BinaryExpr {
-        left,
-        op: Operator::Eq,
-        right,
-    }) = part
-    else {
+    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = part else {
         return None;
+    };
+    let null_safe = match op {
+        Operator::Eq => false,
+        Operator::IsNotDistinctFrom => true,
+        _ => return None,
     };
     let (left, right) = (bare(left)?, bare(right)?);
     match (side(left)?, side(right)?) {
         (TARGET, SOURCE) => Some(Key {
             target: left.name.clone(),
             source: right.name.clone(),
+            null_safe,
         }),
         (SOURCE, TARGET) => Some(Key {
             target: right.name.clone(),
             source: left.name.clone(),
+            null_safe,
         }),
         _ => None,
     }
@@ -245,7 +262,7 @@ fn as_type(values: &ArrayRef, wanted: &DataType) -> Result<Option<ArrayRef>> {
     Ok(Some(cast_with_options(values, wanted, &options)?))
 }
 
-/// Conditions that source rows must not meet to be inserted. There is no target row: its columns are NULL.
+/// Conditions under which source rows are not inserted. There is no target row: its columns are NULL.
 fn never_insert(merge: &Merge, both: &DFSchema, named: &mut BTreeSet<String>) -> Result<Vec<Expr>> {
     let mut conditions = Vec::new();
     for text in &merge.never_insert {
@@ -259,7 +276,7 @@ fn never_insert(merge: &Merge, both: &DFSchema, named: &mut BTreeSet<String>) ->
             }
             other => Ok(Transformed::no(other)),
         })?;
-        conditions.push(Expr::IsNotTrue(Box::new(condition.data)));
+        conditions.push(condition.data);
     }
     Ok(conditions)
 }
@@ -326,7 +343,7 @@ fn one_side_only(expr: &Expr, when: When) -> Result<()> {
 }
 
 /// Every column of the table that the source has, from there.
-fn same_names(table: &Schema, source: &Schema) -> Vec<(String, Expr)> {
+pub(super) fn same_names(table: &Schema, source: &Schema) -> Vec<(String, Expr)> {
     table
         .fields()
         .iter()
@@ -336,10 +353,11 @@ fn same_names(table: &Schema, source: &Schema) -> Vec<(String, Expr)> {
 }
 
 fn takes_all(merge: &Merge) -> bool {
-    merge
-        .clauses
-        .iter()
-        .any(|clause| matches!(clause.action, Action::UpdateAll | Action::InsertAll))
+    merge.cdc.is_some()
+        || merge
+            .clauses
+            .iter()
+            .any(|clause| matches!(clause.action, Action::UpdateAll | Action::InsertAll))
 }
 
 /// A source column that would be lost without a word.

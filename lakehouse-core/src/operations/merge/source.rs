@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt64Array, new_empty_array};
-use arrow::compute::concat;
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt64Array, new_empty_array};
+use arrow::compute::{concat, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::catalog::MemTable;
@@ -14,6 +14,7 @@ use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 
 use super::super::Rows;
+use super::cdc::{Cdc, Own, Reader};
 use crate::error::{Error, Result};
 use crate::scan::session;
 use crate::write::conform_at;
@@ -25,6 +26,8 @@ pub(super) const NUMBER: &str = "__lakehouse_source_row";
 pub(super) struct Collected {
     schema: SchemaRef,
     batches: Vec<RecordBatch>,
+    /// What a change feed says of itself.
+    own: Option<Own>,
     /// Their share of the memory limit.
     _reservation: MemoryReservation,
 }
@@ -48,16 +51,31 @@ pub(super) fn session_for_merge(memory_limit: Option<usize>) -> SessionContext {
 }
 
 impl Collected {
-    /// Reads all rows.
+    /// Reads all rows, those of a change feed taken out of their records.
     ///
     /// # Errors
-    /// [`Error::Limit`] when they do not fit the memory limit.
-    pub(super) async fn read(rows: &Rows, table: &Schema, ctx: &SessionContext) -> Result<Self> {
-        let (schema, mut stream) = rows.open(Some(table)).await?;
+    /// [`Error::Limit`] when they do not fit the memory limit; [`Error::Invalid`] for a change feed that is not one.
+    pub(super) async fn read(
+        rows: &Rows,
+        cdc: Option<&Cdc>,
+        table: &Schema,
+        ctx: &SessionContext,
+    ) -> Result<Self> {
+        let (mut schema, mut stream) = rows.open(Some(table)).await?;
+        let feed = cdc.map(|cdc| Reader::new(cdc, &schema)).transpose()?;
+        if let Some(feed) = &feed {
+            schema = feed.schema();
+        }
         let pool = &ctx.runtime_env().memory_pool;
         let reservation = MemoryConsumer::new("merge source").register(pool);
         let mut batches = Vec::new();
-        while let Some(batch) = stream.try_next().await? {
+        let mut read = 0;
+        while let Some(mut batch) = stream.try_next().await? {
+            let before = read;
+            read += batch.num_rows() as u64;
+            if let Some(feed) = &feed {
+                batch = feed.read(&batch, before)?;
+            }
             if reservation.try_grow(batch.get_array_memory_size()).is_err() {
                 let held = reservation.size() >> 20;
                 return Err(Error::Limit {
@@ -72,8 +90,14 @@ impl Collected {
         Ok(Self {
             schema,
             batches,
+            own: feed.map(|feed| feed.own()),
             _reservation: reservation,
         })
+    }
+
+    /// The columns of a change feed that are its own.
+    pub(super) fn own(&self) -> Option<&Own> {
+        self.own.as_ref()
     }
 }
 
@@ -121,6 +145,25 @@ impl Source {
             schema,
             batches,
             rows,
+        })
+    }
+
+    /// Only the rows for which this is true.
+    pub(super) fn filter(self, keep: &[bool]) -> Result<Self> {
+        let mut from = 0;
+        let mut rows = 0;
+        let mut batches = Vec::with_capacity(self.batches.len());
+        for batch in &self.batches {
+            let upto = from + batch.num_rows();
+            let kept = filter_record_batch(batch, &BooleanArray::from(keep[from..upto].to_vec()))?;
+            from = upto;
+            rows += kept.num_rows() as u64;
+            batches.push(kept);
+        }
+        Ok(Self {
+            batches,
+            rows,
+            ..self
         })
     }
 
