@@ -325,7 +325,7 @@ impl Merge {
                     target: Some((columns, row)),
                     source: Some((&self.columns, source)),
                 };
-                if self.order((columns, row), (&self.columns, source)) == Ordering::Greater {
+                if self.order((columns, row), (&self.columns[..], source)) == Ordering::Greater {
                     continue;
                 }
                 if let Some(clause) = first(&self.matched, scope) {
