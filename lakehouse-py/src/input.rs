@@ -7,11 +7,14 @@ use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use lakehouse_core::commit::Isolation;
 use lakehouse_core::model::At;
+use lakehouse_core::operations::{Cdc, CdcColumns};
 use lakehouse_core::{Options, Rows};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDateTime, PyDict, PyTzInfoAccess};
 use pyo3_arrow::PyRecordBatchReader;
+
+use crate::errors::raise;
 
 /// Rows of an Arrow stream. Reading it may need the GIL, so a blocking thread does it: call this
 /// inside the runtime.
@@ -102,6 +105,38 @@ pub(crate) fn assignments(updates: &Bound<'_, PyAny>) -> PyResult<String> {
         terms.push(format!("\"{}\" = {expression}", column.replace('"', "\"\"")));
     }
     Ok(terms.join(", "))
+}
+
+/// A change feed: text as the command line takes it, or a dict of the same names.
+pub(crate) fn feed(cdc: &Bound<'_, PyAny>) -> PyResult<Cdc> {
+    if let Ok(text) = cdc.extract::<String>() {
+        return text.parse().map_err(raise);
+    }
+    let given = cdc.cast::<PyDict>().map_err(|_| {
+        PyTypeError::new_err("cdc is \"debezium\", \"op=COL,sequence=COL,..\", or a dict of the same names")
+    })?;
+    let mut columns = CdcColumns::default();
+    for (name, value) in given.iter() {
+        let (name, value): (String, String) = (name.extract()?, value.extract()?);
+        match name.as_str() {
+            "op" => columns.op = value,
+            "sequence" => columns.sequence = Some(value),
+            "insert" => columns.insert = Some(value),
+            "update" => columns.update = Some(value),
+            "delete" => columns.delete = Some(value),
+            other => {
+                return Err(PyValueError::new_err(format!(
+                    "cdc has op, sequence, insert, update and delete, not {other:?}"
+                )));
+            }
+        }
+    }
+    if columns.op.is_empty() {
+        return Err(PyValueError::new_err(
+            "cdc names no column op, which tells what happened",
+        ));
+    }
+    Ok(Cdc::Columns(columns))
 }
 
 /// Options that every verb which writes has.

@@ -104,9 +104,9 @@ impl MergeBuilder {
 
     /// Runs the merge and returns its report.
     fn execute(&mut self, py: Python<'_>) -> PyResult<Py<PyDict>> {
-        if self.merge.clauses.is_empty() {
+        if self.merge.clauses.is_empty() && self.merge.cdc.is_none() {
             return Err(PyValueError::new_err(
-                "the merge has no clause: add when_matched_update_all() or another",
+                "the merge has no clause: add when_matched_update_all() or another, or say cdc=..",
             ));
         }
         let source = self

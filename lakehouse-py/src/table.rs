@@ -15,7 +15,7 @@ use pyo3::types::PyDict;
 use pyo3_arrow::PySchema;
 
 use crate::errors::raise;
-use crate::input::{assignments, at, options, reader, rows};
+use crate::input::{assignments, at, feed, options, reader, rows};
 use crate::merge::MergeBuilder;
 use crate::report::{commit, report};
 use crate::runtime::wait;
@@ -235,19 +235,37 @@ impl Table {
 
     /// Starts a merge; add clauses, then `execute()`. `on` is `"k1, k2"`, a list of columns, or a
     /// condition over `target.` and `source.`.
-    #[pyo3(signature = (source, on, *, idempotency_key=None, dry_run=false, isolation=None))]
+    ///
+    /// `on_duplicate` (`"error"`, `"first"`, `"last"`) says which of several source rows with one key counts.
+    /// `sequence_by` is a column (or several, `"day, seq"`): the newest row of a key counts, and where the table
+    /// has the column, a stored row that is newer stays. `tombstones` is a boolean column of the table that
+    /// marks deleted rows instead of removing them. `cdc` makes the source a change feed, without clauses:
+    /// `"debezium"`, `"op=COL,sequence=COL[,insert=I,update=U,delete=D]"`, or the same as a dict.
+    #[pyo3(signature = (source, on, *, on_duplicate=None, sequence_by=None, tombstones=None, cdc=None, idempotency_key=None, dry_run=false, isolation=None))]
+    #[allow(clippy::too_many_arguments, reason = "keyword arguments in Python")]
     fn merge(
         &self,
         source: &Bound<'_, PyAny>,
         on: &Bound<'_, PyAny>,
+        on_duplicate: Option<&str>,
+        sequence_by: Option<String>,
+        tombstones: Option<String>,
+        cdc: Option<&Bound<'_, PyAny>>,
         idempotency_key: Option<String>,
         dry_run: bool,
         isolation: Option<&str>,
     ) -> PyResult<MergeBuilder> {
+        let mut merge = Merge::on(on_clause(on)?);
+        if let Some(which) = on_duplicate {
+            merge.on_duplicate = which.parse().map_err(raise)?;
+        }
+        merge.sequence_by = sequence_by;
+        merge.tombstones = tombstones;
+        merge.cdc = cdc.map(feed).transpose()?;
         Ok(MergeBuilder {
             table: self.table.clone(),
             source: std::sync::Mutex::new(Some(reader(source)?)),
-            merge: Merge::on(on_clause(on)?),
+            merge,
             options: options(idempotency_key, dry_run, isolation)?,
         })
     }

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use clap::Args;
 use lakehouse_core::model::At;
-use lakehouse_core::operations::{self, Action, Rows, When};
+use lakehouse_core::operations::{self, Action, Cdc, Rows, When};
 
 use super::{InputArgs, TouchArgs, WriteArgs};
 use crate::exit::Failure;
@@ -15,10 +15,18 @@ use crate::values;
 /// In expressions `target.` and `source.` name the sides; a name that only one side has needs neither.
 /// Columns of the source that only a condition or SET names need not exist in the table.
 ///
+/// A change feed (--cdc) says itself what happens to each row. Inserts and updates write the row whether its
+/// key is there or not, deletes remove it; with a sequence the newest row of each key wins, in any order of
+/// the feed, and where the table stores the sequence, a stored row that is newer stays. So a feed can be
+/// played twice. Without tombstones nothing is left of a deleted row, and an older one that arrives in a
+/// later feed brings it back.
+///
 /// Example:
 ///   lake merge flights february.parquet --on "time_hour, carrier, flight, origin"
 ///   lake merge accounts changes.csv --on id --delete-when "source.op = 'D'" \
 ///       --update-when "source.seq > target.seq"
+///   lake merge accounts feed.ndjson --on id --cdc op=kind,sequence=lsn --tombstones deleted
+///   lake merge accounts kafka.ndjson --on id --cdc debezium
 ///   lake merge totals "SELECT day, sum(x) AS x FROM 'events' GROUP BY day" --on day
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
@@ -28,7 +36,8 @@ pub(super) struct Merge {
     /// Where the rows come from: a file (parquet, csv, ndjson, arrow), - for stdin, another table
     /// (TABLE[@VERSION]), or a query
     source: String,
-    /// Key columns that both sides have, "k1, k2"; or a condition, "target.id = source.id and .."
+    /// Key columns that both sides have, "k1, k2"; or a condition, "target.id = source.id and ..". NULL keys
+    /// match nothing; compared with <=> they match each other
     #[arg(long, value_name = "KEYS|CONDITION")]
     on: String,
     /// What happens to rows that match
@@ -49,6 +58,10 @@ pub(super) struct Merge {
     /// Insert only the source rows for which this is true
     #[arg(long, value_name = "EXPR", allow_hyphen_values = true)]
     insert_when: Option<String>,
+    /// What an insert sets, "c = expr, ..", the other columns being NULL [default: every column that the
+    /// source has]
+    #[arg(long, value_name = "SET", allow_hyphen_values = true)]
+    insert_set: Option<String>,
     /// What happens to target rows that match nothing
     #[arg(long, value_name = "ACTION", value_parser = ["delete", "update", "ignore"], default_value = "ignore")]
     when_not_matched_by_source: String,
@@ -62,6 +75,33 @@ pub(super) struct Merge {
     /// columns that are set)
     #[arg(long)]
     skip_unchanged: bool,
+    /// Which of several source rows with one key counts: none, which is an error (Debezium: the last), or the
+    /// first or last in the order of the source
+    #[arg(long, value_name = "WHICH", value_parser = ["error", "first", "last"])]
+    on_duplicate: Option<String>,
+    /// Of several source rows with one key the newest by this column counts ("day, seq" for more than one),
+    /// NULL being the oldest and --on-duplicate deciding among equals; where the table has the column too, a
+    /// stored row that is newer stays, and of equals the source's wins
+    #[arg(long, value_name = "COL")]
+    sequence_by: Option<String>,
+    /// Mark deleted rows in this boolean column of the table instead of removing them, and add such a row
+    /// where a delete finds none, so that an older row that arrives later loses against it by --sequence-by;
+    /// rows that are written get false. Without this, an older insert that arrives after a delete brings the
+    /// row back. Marked rows count as updated or inserted
+    #[arg(long, value_name = "COL")]
+    tombstones: Option<String>,
+    /// The source is a change feed: op=COL[,sequence=COL][,insert=I][,update=U][,delete=D], columns that the
+    /// table need not have, or debezium (op, before, after, ts_ms; perhaps in payload). Without words for them,
+    /// inserts are I, c or r, updates U or u, deletes D or d, or in full
+    #[arg(
+        long,
+        value_name = "FEED",
+        conflicts_with_all = [
+            "when_matched", "delete_when", "update_when", "set", "when_not_matched", "insert_when", "insert_set",
+            "when_not_matched_by_source", "by_source_when", "by_source_set",
+        ]
+    )]
+    cdc: Option<String>,
     #[command(flatten)]
     input: InputArgs,
     #[command(flatten)]
@@ -100,6 +140,9 @@ impl Merge {
         if self.when_not_matched == "ignore" && self.insert_when.is_some() {
             return Err(idle("--insert-when", "--when-not-matched insert"));
         }
+        if self.when_not_matched == "ignore" && self.insert_set.is_some() {
+            return Err(idle("--insert-set", "--when-not-matched insert"));
+        }
         if self.when_not_matched_by_source == "ignore" && self.by_source_when.is_some() {
             return Err(idle(
                 "--by-source-when",
@@ -110,8 +153,11 @@ impl Merge {
             return Err(idle("--by-source-set", "--when-not-matched-by-source update"));
         }
 
-        let mut merge = operations::Merge::on(&self.on);
+        let mut merge = self.order(operations::Merge::on(&self.on))?;
         merge.skip_unchanged = self.skip_unchanged;
+        if let Some(feed) = &self.cdc {
+            return Ok(merge.cdc(feed.parse::<Cdc>()?));
+        }
         if let Some(condition) = &self.delete_when {
             merge = merge.delete_when(condition);
         }
@@ -124,7 +170,14 @@ impl Merge {
             _ => {}
         }
         if self.when_not_matched == "insert" {
-            merge = only_if(merge.when_not_matched_insert_all(), self.insert_when.as_deref());
+            let action = self
+                .insert_set
+                .clone()
+                .map_or(Action::InsertAll, Action::InsertSet);
+            merge = only_if(
+                merge.clause(When::NotMatched, action),
+                self.insert_when.as_deref(),
+            );
         }
         let condition = self.by_source_when.as_deref();
         match self.when_not_matched_by_source.as_str() {
@@ -139,6 +192,20 @@ impl Merge {
                 merge = only_if(merge.when_not_matched_by_source_update(set), condition);
             }
             _ => {}
+        }
+        Ok(merge)
+    }
+
+    /// Which rows count, and what is left of deleted ones.
+    fn order(&self, mut merge: operations::Merge) -> Result<operations::Merge, Failure> {
+        if let Some(which) = &self.on_duplicate {
+            merge = merge.on_duplicate(which.parse()?);
+        }
+        if let Some(columns) = &self.sequence_by {
+            merge = merge.sequence_by(columns);
+        }
+        if let Some(column) = &self.tombstones {
+            merge = merge.tombstones(column);
         }
         Ok(merge)
     }
@@ -253,6 +320,7 @@ mod tests {
             vec!["--when-matched", "delete", "--update-when", "true"],
             vec!["--when-matched", "delete", "--delete-when", "true"],
             vec!["--when-not-matched", "ignore", "--insert-when", "true"],
+            vec!["--when-not-matched", "ignore", "--insert-set", "x = 1"],
             vec!["--by-source-when", "true"],
             vec![
                 "--when-not-matched-by-source",
@@ -264,6 +332,51 @@ mod tests {
         ] {
             assert!(matches!(clauses(&flags), Err(Failure::Usage { .. })), "{flags:?}");
         }
+    }
+
+    #[test]
+    fn a_change_feed_takes_no_clauses() {
+        let flags = [
+            "--cdc",
+            "op=kind,sequence=lsn",
+            "--tombstones",
+            "gone",
+            "--on-duplicate",
+            "last",
+        ];
+        let expected = operations::Merge::on("id")
+            .cdc("op=kind,sequence=lsn".parse().unwrap())
+            .tombstones("gone")
+            .on_duplicate(operations::OnDuplicate::Last);
+        assert_eq!(clauses(&flags).unwrap(), expected);
+        assert!(clauses(&["--cdc", "kind"]).is_err());
+        for flag in [
+            "--when-matched=update",
+            "--set=x = 1",
+            "--insert-when=true",
+            "--by-source-when=true",
+        ] {
+            let line = ["merge", "t", "s.csv", "--on", "id", "--cdc", "debezium", flag];
+            assert!(Line::try_parse_from(line).is_err(), "{flag}");
+        }
+    }
+
+    #[test]
+    fn inserts_can_set_columns_of_their_own() {
+        let expected = operations::Merge::on("id")
+            .sequence_by("day, seq")
+            .when_matched_update_all()
+            .when_not_matched_insert("x = y")
+            .only_if("y > 0");
+        let flags = [
+            "--insert-set",
+            "x = y",
+            "--insert-when",
+            "y > 0",
+            "--sequence-by",
+            "day, seq",
+        ];
+        assert_eq!(clauses(&flags).unwrap(), expected);
     }
 
     #[test]

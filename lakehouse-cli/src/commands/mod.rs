@@ -136,7 +136,9 @@ async fn dispatch(verb: Verb, ui: &Ui) -> Result<(), Failure> {
 /// What every verb that writes understands.
 #[derive(Debug, Clone, Default, Args)]
 struct WriteArgs {
-    /// Name of this change: a second run with the same one commits nothing and says so
+    /// Name of this change: a second run with the same one commits nothing and says so. Names outlive expire
+    /// and the clean-up of logs: Iceberg tables keep those of 30 days (up to 10,000) and at least the newest
+    /// 1,000, Delta tables all, or as long as delta.setTransactionRetentionDuration says
     #[arg(long, value_name = "K")]
     idempotency_key: Option<String>,
     /// Say what would happen, and do nothing

@@ -62,10 +62,7 @@ pub(super) async fn write(store: &Store, snapshot: &Snapshot) -> Result<()> {
     let mut expected = Contents::default();
     let mut batches = state.replay.files(store);
     let retention = retention_ms(state);
-    for rows in small
-        .into_actions(state, clock::now_ms().saturating_sub(retention))
-        .chunks(1024)
-    {
+    for rows in small.into_actions(state, clock::now_ms(), retention).chunks(1024) {
         expected.count(rows);
         writer.write(&encode(rows)?)?;
     }
@@ -170,7 +167,11 @@ impl Reconciled {
         }
     }
 
-    fn into_actions(self, state: &State, oldest_tombstone: i64) -> Vec<Action> {
+    fn into_actions(self, state: &State, now: i64, retention: i64) -> Vec<Action> {
+        let oldest_tombstone = now.saturating_sub(retention);
+        // Without the property, and without a time, applications are remembered for ever.
+        let oldest_application = interval(state, "delta.setTransactionRetentionDuration")
+            .map_or(i64::MIN, |kept| now.saturating_sub(kept));
         let protocol = Action {
             protocol: Some(state.protocol.clone()),
             ..Action::default()
@@ -179,10 +180,14 @@ impl Reconciled {
             meta_data: Some(state.metadata.clone()),
             ..Action::default()
         };
-        let applications = self.applications.into_values().map(|txn| Action {
-            txn: Some(txn),
-            ..Action::default()
-        });
+        let applications = self
+            .applications
+            .into_values()
+            .filter(|txn| txn.last_updated.is_none_or(|time| time >= oldest_application))
+            .map(|txn| Action {
+                txn: Some(txn),
+                ..Action::default()
+            });
         let domains = self
             .domains
             .into_values()
@@ -210,13 +215,11 @@ impl Reconciled {
 
 /// How long tombstones are kept: `interval 7 days` and the like.
 fn retention_ms(state: &State) -> i64 {
-    let property = state
-        .metadata
-        .configuration
-        .get("delta.deletedFileRetentionDuration");
-    property
-        .and_then(|text| interval_ms(text))
-        .unwrap_or(RETENTION_MS)
+    interval(state, "delta.deletedFileRetentionDuration").unwrap_or(RETENTION_MS)
+}
+
+fn interval(state: &State, property: &str) -> Option<i64> {
+    interval_ms(state.metadata.configuration.get(property)?)
 }
 
 fn interval_ms(text: &str) -> Option<i64> {

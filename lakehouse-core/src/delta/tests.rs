@@ -579,6 +579,37 @@ async fn expired_tombstones_are_left_out_of_checkpoints() {
 }
 
 #[tokio::test]
+async fn keys_of_idempotency_expire_only_where_the_table_says_so() {
+    for (retention, remembered) in [("interval 0 days", false), ("interval 30 days", true), ("", true)] {
+        let table = Delta::new(memory());
+        let mut properties = vec![("delta.checkpointInterval", "2")];
+        if !retention.is_empty() {
+            properties.push(("delta.setTransactionRetentionDuration", retention));
+        }
+        let mut snapshot = create(&table, &properties).await;
+        let keyed = Change {
+            token: Some("load".to_owned()),
+            ..append(&["a"])
+        };
+        snapshot = committed(table.publish(&snapshot, &keyed).await.unwrap());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        snapshot = committed(table.publish(&snapshot, &append(&["b"])).await.unwrap());
+        assert_eq!(snapshot.version, 2);
+        let pointer: Value =
+            serde_json::from_slice(&table.store().get(log::LAST_CHECKPOINT).await.unwrap()).unwrap();
+        // protocol, metaData, two files, and the key.
+        let actions = 4 + usize::from(remembered);
+        assert_eq!(pointer["size"], actions, "{retention}");
+        let old: Vec<String> = (0..2).map(log::commit_key).collect();
+        table.store().delete(&old).await.unwrap();
+        let reader = Delta::new(table.store().clone());
+        let opened = reader.snapshot(&At::Latest).await.unwrap();
+        let found = reader.find_token(&opened, "load").await.unwrap();
+        assert_eq!(found, remembered.then_some(1), "{retention}");
+    }
+}
+
+#[tokio::test]
 async fn no_failing_request_commits_twice_or_loses_a_commit() {
     for fault in [
         Fault::FailBefore,

@@ -8,7 +8,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use super::files::CONCURRENT;
 use super::load::{FOLDER, HINT, is_metadata, newest};
 use super::manifests::{read_list_of, read_manifest};
-use super::metadata::{State, TOKEN_PROPERTY};
+use super::metadata::State;
 use super::summary::COMMIT_ID;
 use super::view::{View, open_snapshot};
 use crate::error::{Error, Result};
@@ -34,27 +34,6 @@ pub(super) async fn find(
         Some(snapshot) => open_snapshot(&state, Some(Arc::clone(snapshot))).map(Some),
         None => Ok(None),
     }
-}
-
-/// The version that a commit with this idempotency key made.
-///
-/// # Errors
-/// [`Error::Invalid`] when the record of the key is damaged.
-pub(super) fn find_token(snapshot: &Snapshot, token: &str) -> Result<Option<Version>> {
-    let view = View::of(snapshot)?;
-    let key = format!("{TOKEN_PROPERTY}{token}");
-    view.metadata()
-        .properties()
-        .get(&key)
-        .map(|id| {
-            id.parse().map_err(|_| {
-                Error::invalid(
-                    format!("the table property {key} does not hold a version: {id}"),
-                    "",
-                )
-            })
-        })
-        .transpose()
 }
 
 /// Commits of the main branch, newest first.

@@ -16,7 +16,7 @@ use crate::store::Store;
 
 /// Largest metadata file that is read, after decompression.
 const LIMIT: u64 = 64 << 20;
-/// Property that records that an idempotency key was used: the value is the snapshot id.
+/// Property that records that an idempotency key was used: `tokens.rs` has the value.
 pub(super) const TOKEN_PROPERTY: &str = "lakehouse.idempotency.";
 
 /// One metadata file, read.

@@ -28,6 +28,7 @@ mod puffin;
 mod rewrite;
 mod staged;
 mod summary;
+mod tokens;
 mod types;
 mod values;
 mod view;
@@ -115,7 +116,7 @@ impl Format for Iceberg {
     }
 
     async fn find_token(&self, snapshot: &Snapshot, token: &str) -> Result<Option<Version>> {
-        history::find_token(snapshot, token)
+        tokens::find(View::of(snapshot)?.metadata(), token)
     }
 
     async fn history(&self, limit: Option<usize>) -> Result<Vec<CommitInfo>> {

@@ -18,10 +18,11 @@ use super::create::write_hint;
 use super::files::{CONCURRENT, split};
 use super::load::{FOLDER, metadata_key, taken_elsewise};
 use super::manifests::{NewEntry, NewManifest, encode_manifest, read_list, read_list_of};
-use super::metadata::{State, TOKEN_PROPERTY, encode};
+use super::metadata::{State, encode};
 use super::rewrite::{Planned, first_row_id, fold, has_live, plan};
 use super::staged::{Staged, staged};
 use super::summary::{Tally, restored};
+use super::tokens;
 use super::types::leaves;
 use super::view::{View, open, partition_types};
 use crate::error::{Error, Result};
@@ -143,17 +144,18 @@ impl Attempt<'_> {
             Some((first, added)) => snapshot.with_row_range(first, added).build(),
             None => snapshot.build(),
         };
-        let properties: HashMap<_, _> = self
-            .change
-            .token
-            .iter()
-            .map(|token| (format!("{TOKEN_PROPERTY}{token}"), self.snapshot_id.to_string()))
-            .collect();
+        let (recorded, expired) = tokens::record(
+            metadata,
+            self.change.token.as_deref(),
+            self.snapshot_id,
+            timestamp,
+        );
         let previous = self.view.state.paths.absolute(&self.view.state.file);
         let built = metadata
             .clone()
             .into_builder(Some(previous))
-            .set_properties(properties)
+            .set_properties(recorded)
+            .and_then(|builder| builder.remove_properties(&expired))
             .and_then(|builder| builder.set_branch_snapshot(snapshot, MAIN_BRANCH)?.build())
             .map_err(|e| {
                 Error::invalid(

@@ -587,6 +587,38 @@ async fn many_small_manifests_are_merged_into_one() {
 }
 
 #[tokio::test]
+async fn keys_of_idempotency_are_remembered_with_a_bound() {
+    // What a table of an earlier release, or a very busy one, holds: a thousand keys of long ago.
+    let old: Vec<(String, String)> = (1..=1000)
+        .map(|n| (format!("lakehouse.idempotency.k{n}"), format!("{n} {n}")))
+        .collect();
+    let mut properties: Vec<(&str, &str)> = old.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    properties.push(("lakehouse.idempotency.bare", "5"));
+    let (bench, base) = Bench::created(2, &properties).await;
+    let format = &bench.format;
+    assert_eq!(format.find_token(&base, "k1").await.unwrap(), Some(1));
+    assert_eq!(format.find_token(&base, "bare").await.unwrap(), Some(5));
+    let unkeyed = bench.append(&base, vec![file("a", 1, 1)]).await;
+    assert_eq!(format.find_token(&unkeyed, "k1").await.unwrap(), Some(1));
+    let keyed = Change {
+        token: Some("now".to_owned()),
+        ..append(vec![file("b", 1, 1)])
+    };
+    let after = bench.publish(&unkeyed, &keyed).await;
+    assert_eq!(
+        format.find_token(&after, "now").await.unwrap(),
+        Some(after.version)
+    );
+    assert_eq!(format.find_token(&after, "k2").await.unwrap(), Some(2));
+    assert_eq!(
+        format.find_token(&after, "k1").await.unwrap(),
+        None,
+        "one too many"
+    );
+    assert_eq!(format.find_token(&after, "bare").await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn removing_what_is_not_there_is_a_conflict_that_leaves_no_trace() {
     let (bench, base) = Bench::created(2, &[]).await;
     let first = bench.append(&base, vec![file("a", 0, 10)]).await;

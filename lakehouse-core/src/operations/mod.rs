@@ -23,7 +23,7 @@ pub use append::append;
 pub use compact::{Compact, compact};
 pub use delete::delete;
 pub use input::{InputFormat, Rows};
-pub use merge::{Action, Clause, Merge, When, merge};
+pub use merge::{Action, Cdc, CdcColumns, Clause, Merge, OnDuplicate, When, merge};
 pub use options::{Options, Report, Strategy};
 pub use overwrite::overwrite;
 pub use restore::restore;

@@ -23,4 +23,4 @@ pub use expr::{
 pub use plan::{plan_files, read_file_masks};
 pub use provider::{MetadataColumns, ScanReport, SnapshotTable};
 pub use schema_text::parse_columns;
-pub use session::session;
+pub use session::{memory, session};

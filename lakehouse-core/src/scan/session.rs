@@ -25,7 +25,7 @@ const NAMED_CONSUMERS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// function names and keywords stay case-insensitive), spilling joins and sorts within the memory
 /// limit (bytes; `None` for 60 % of the machine's or container's memory).
 pub fn session(memory_limit: Option<usize>) -> SessionContext {
-    let limit = memory_limit.unwrap_or_else(|| machine_memory() / 100 * MEMORY_SHARE);
+    let limit = memory(memory_limit);
     let pool: Arc<dyn MemoryPool> = Arc::new(TrackConsumersPool::new(
         FairSpillPool::new(limit),
         NAMED_CONSUMERS,
@@ -35,6 +35,11 @@ pub fn session(memory_limit: Option<usize>) -> SessionContext {
         .build_arc()
         .unwrap_or_default();
     SessionContext::new_with_config_rt(config(), runtime)
+}
+
+/// What a memory limit comes to, in bytes.
+pub fn memory(limit: Option<usize>) -> usize {
+    limit.unwrap_or_else(|| machine_memory() / 100 * MEMORY_SHARE)
 }
 
 /// The settings of every session.

@@ -196,6 +196,84 @@ fn merge_with_every_flag_does_what_each_says() {
 }
 
 #[test]
+fn merge_takes_change_feeds() {
+    for format in FORMATS {
+        let lab = Lab::accounts(format);
+        lab.write(
+            "feed.csv",
+            "kind,lsn,id,name,balance\nU,12,1,Anna,5\nI,11,1,Ann,4\nD,13,2,,\nI,14,9,New,1\n",
+        );
+        let args = [
+            "merge",
+            "accounts",
+            "feed.csv",
+            "--on",
+            "id",
+            "--cdc",
+            "op=kind,sequence=lsn",
+        ];
+        snapshot!(format!("merge_cdc_{format}"), lab.ok(&args));
+        let wrong = [
+            "merge",
+            "accounts",
+            "feed.csv",
+            "--on",
+            "id",
+            "--cdc",
+            "op=kind,sequence=lsn,insert=N",
+        ];
+        snapshot!("merge_cdc_unknown_word", lab.lake(&wrong));
+        lab.write(
+            "kafka.ndjson",
+            "{\"before\":null,\"after\":{\"id\":9,\"name\":\"Newer\",\"balance\":2.5},\"op\":\"u\",\"ts_ms\":2}\n\
+             {\"before\":{\"id\":1,\"name\":\"Anna\",\"balance\":5},\"after\":null,\"op\":\"d\",\"ts_ms\":1}\n",
+        );
+        lab.ok(&[
+            "merge",
+            "accounts",
+            "kafka.ndjson",
+            "--on",
+            "id",
+            "--cdc",
+            "debezium",
+        ]);
+        assert_eq!(
+            lab.rows("SELECT id, name, balance FROM 'accounts' WHERE id IN (1, 2, 9)"),
+            serde_json::json!([[9, "Newer", 2.5]])
+        );
+    }
+}
+
+#[test]
+fn merge_says_which_of_several_rows_counts_and_what_is_inserted() {
+    for format in FORMATS {
+        let lab = Lab::accounts(format);
+        lab.write("twice.csv", "id,name,seq\n1,A,2\n1,B,1\n8,C,1\n8,D,1\n");
+        let base = [
+            "merge",
+            "accounts",
+            "twice.csv",
+            "--on",
+            "id",
+            "--set",
+            "name = source.name",
+        ];
+        let base = [
+            &base[..],
+            &["--insert-set", "id = source.id, name = 'new ' || source.name"],
+        ]
+        .concat();
+        let first = [&base[..], &["--on-duplicate", "first"]].concat();
+        lab.ok(&first);
+        let names = || lab.rows("SELECT id, name FROM 'accounts' WHERE id IN (1, 8) ORDER BY id");
+        assert_eq!(names(), serde_json::json!([[1, "A"], [8, "new C"]]));
+        let newest = [&base[..], &["--on-duplicate", "last", "--sequence-by", "seq"]].concat();
+        lab.ok(&newest);
+        assert_eq!(names(), serde_json::json!([[1, "A"], [8, "D"]]));
+    }
+}
+
+#[test]
 fn merge_takes_a_table_a_query_and_stdin() {
     for format in FORMATS {
         let lab = Lab::accounts(format);

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::scalar::ScalarValue;
+use lakehouse_core::operations::OnDuplicate;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -238,7 +239,17 @@ fn step(rng: &mut StdRng, columns: &[Column], done: usize) -> Step {
 
 fn merge(rng: &mut StdRng, columns: &[Column]) -> Merge {
     let source = some_columns(rng, columns);
-    let keys = pick(rng, &[&["id"][..], &["id"], &["id", "region"], &["region", "id"]]).to_vec();
+    let keys = pick(
+        rng,
+        &[
+            &["id"][..],
+            &["id"],
+            &["id", "region"],
+            &["region", "id"],
+            &["region"],
+        ],
+    )
+    .to_vec();
     let mut source_rows = rows(rng, &source, 10);
     if rng.random_bool(0.85) {
         let mut seen: Vec<Row> = Vec::new();
@@ -250,6 +261,17 @@ fn merge(rng: &mut StdRng, columns: &[Column]) -> Merge {
             fresh
         });
     }
+    let on_duplicate = pick(
+        rng,
+        &[
+            OnDuplicate::Error,
+            OnDuplicate::Error,
+            OnDuplicate::First,
+            OnDuplicate::Last,
+        ],
+    );
+    let sequence = rng.random_bool(0.3).then(|| source.choose(rng).unwrap().name);
+    let mark = (columns.iter().any(|c| c.name == "flag") && rng.random_bool(0.3)).then_some("flag");
     let mut matched = Vec::new();
     for _ in 0..rng.random_range(0..3) {
         let side = pick(rng, &[Side::Target, Side::Source]);
@@ -264,7 +286,11 @@ fn merge(rng: &mut StdRng, columns: &[Column]) -> Merge {
                         *term = Term::Column(Side::Source, name);
                     }
                 }
-                Effect::Update(set)
+                set.retain(|(name, _)| Some(*name) != mark);
+                match set.is_empty() {
+                    true => Effect::UpdateAll,
+                    false => Effect::Update(set),
+                }
             }
             _ => Effect::UpdateAll,
         };
@@ -278,9 +304,18 @@ fn merge(rng: &mut StdRng, columns: &[Column]) -> Merge {
         let only = rng
             .random_bool(0.3)
             .then(|| condition(rng, &source, Side::Source));
+        let effect = match rng.random_bool(0.3) {
+            true => {
+                let mut set = assignments(rng, &source, Side::Source);
+                set.retain(|(name, _)| Some(*name) != mark);
+                set.push(("id", Term::Column(Side::Source, "id")));
+                Effect::Insert(set)
+            }
+            false => Effect::InsertAll,
+        };
         inserts.push(Clause {
             condition: only,
-            effect: Effect::InsertAll,
+            effect,
         });
     }
     let mut by_source = Vec::new();
@@ -297,9 +332,17 @@ fn merge(rng: &mut StdRng, columns: &[Column]) -> Merge {
             effect,
         });
     }
+    let null_safe: Vec<&str> = match rng.random_bool(0.3) {
+        true => keys.iter().copied().filter(|_| rng.random_bool(0.7)).collect(),
+        false => Vec::new(),
+    };
     Merge {
+        spelled_out: !null_safe.is_empty() || rng.random_bool(0.4),
         keys,
-        spelled_out: rng.random_bool(0.4),
+        null_safe,
+        on_duplicate,
+        sequence,
+        mark,
         columns: source,
         rows: source_rows,
         matched,

@@ -6,6 +6,7 @@ use std::fmt;
 use arrow::datatypes::DataType;
 use arrow::util::display::array_value_to_string;
 use datafusion::scalar::ScalarValue;
+use lakehouse_core::operations::OnDuplicate;
 
 pub(super) type Row = Vec<ScalarValue>;
 
@@ -200,6 +201,7 @@ pub(super) enum Effect {
     Update(Assignments),
     Delete,
     InsertAll,
+    Insert(Assignments),
 }
 
 #[derive(Debug, Clone)]
@@ -212,6 +214,13 @@ pub(super) struct Clause {
 #[derive(Debug, Clone)]
 pub(super) struct Merge {
     pub(super) keys: Vec<&'static str>,
+    /// Of these, those in which NULL matches NULL.
+    pub(super) null_safe: Vec<&'static str>,
+    pub(super) on_duplicate: OnDuplicate,
+    /// A column that both sides have.
+    pub(super) sequence: Option<&'static str>,
+    /// Deletes set this column.
+    pub(super) mark: Option<&'static str>,
     /// Write the keys as a full condition.
     pub(super) spelled_out: bool,
     /// Of the source.
@@ -238,23 +247,75 @@ fn new_row(target: &[Column], source: &[Column], row: &Row) -> Row {
 
 impl Merge {
     fn key(&self, columns: &[Column], row: &Row) -> Option<Row> {
-        let values: Row = self
-            .keys
-            .iter()
-            .map(|key| row[position(columns, key)].clone())
-            .collect();
-        values.iter().all(|v| !v.is_null()).then_some(values)
+        let mut values = Row::new();
+        for key in &self.keys {
+            let value = row[position(columns, key)].clone();
+            if value.is_null() && !self.null_safe.contains(key) {
+                return None;
+            }
+            values.push(value);
+        }
+        Some(values)
+    }
+
+    /// How two rows stand in the sequence; NULL is the oldest.
+    fn order(&self, one: (&[Column], &Row), other: (&[Column], &Row)) -> Ordering {
+        let Some(name) = self.sequence else {
+            return Ordering::Equal;
+        };
+        let (one, other) = (&one.1[position(one.0, name)], &other.1[position(other.0, name)]);
+        match (one.is_null(), other.is_null()) {
+            (true, true) => Ordering::Equal,
+            (true, false) => Ordering::Less,
+            (false, true) => Ordering::Greater,
+            (false, false) => one.partial_cmp(other).expect("same type"),
+        }
+    }
+
+    /// The source rows that count.
+    fn settled(&self) -> Vec<Row> {
+        let beats = |one: usize, other: usize| {
+            let columns = &self.columns[..];
+            match self.order((columns, &self.rows[one]), (columns, &self.rows[other])) {
+                Ordering::Greater => true,
+                Ordering::Less => false,
+                Ordering::Equal => match self.on_duplicate {
+                    OnDuplicate::Error => false,
+                    OnDuplicate::First => one < other,
+                    OnDuplicate::Last => one > other,
+                },
+            }
+        };
+        let counts = |row: &usize| {
+            let key = self.key(&self.columns, &self.rows[*row]);
+            key.is_none()
+                || !(0..self.rows.len())
+                    .any(|other| self.key(&self.columns, &self.rows[other]) == key && beats(other, *row))
+        };
+        (0..self.rows.len())
+            .filter(counts)
+            .map(|row| self.rows[row].clone())
+            .collect()
+    }
+
+    /// A row that is written, or one that is deleted and stays with a mark.
+    fn marked(&self, columns: &[Column], mut row: Row, dead: bool) -> Row {
+        if let Some(mark) = self.mark {
+            row[position(columns, mark)] = ScalarValue::Boolean(Some(dead));
+        }
+        row
     }
 
     /// The rows afterwards; `None` when the merge must be refused for duplicate keys.
     pub(super) fn apply(&self, columns: &[Column], table: &[Row]) -> Option<Vec<Row>> {
+        let rows = self.settled();
         let mut after = Vec::new();
-        let mut source_matched = vec![false; self.rows.len()];
+        let mut source_matched = vec![false; rows.len()];
         for row in table {
             let key = self.key(columns, row);
             let mut matched = false;
             let mut acting = Vec::new();
-            for (at, source) in self.rows.iter().enumerate() {
+            for (at, source) in rows.iter().enumerate() {
                 if key.is_none() || self.key(&self.columns, source) != key {
                     continue;
                 }
@@ -264,13 +325,16 @@ impl Merge {
                     target: Some((columns, row)),
                     source: Some((&self.columns, source)),
                 };
+                if self.order((columns, row), (&self.columns[..], source)) == Ordering::Greater {
+                    continue;
+                }
                 if let Some(clause) = first(&self.matched, scope) {
                     acting.push((source, clause, scope));
                 }
             }
             let deletes = acting
                 .iter()
-                .filter(|(_, c, _)| matches!(c.effect, Effect::Delete))
+                .filter(|(_, c, _)| matches!(c.effect, Effect::Delete) && self.mark.is_none())
                 .count();
             if acting.len() > 1 && deletes < acting.len() {
                 return None;
@@ -280,8 +344,16 @@ impl Merge {
                     target: Some((columns, row)),
                     source: None,
                 };
-                match first(&self.by_source, scope).map(|clause| &clause.effect) {
+                let dead = |mark| row[position(columns, mark)] == ScalarValue::Boolean(Some(true));
+                let clause = match self.mark {
+                    Some(mark) if dead(mark) => None,
+                    _ => first(&self.by_source, scope),
+                };
+                match clause.map(|clause| &clause.effect) {
                     None => after.push(row.clone()),
+                    Some(Effect::Delete) if self.mark.is_some() => {
+                        after.push(self.marked(columns, row.clone(), true));
+                    }
                     Some(Effect::Update(set)) => after.push(assign(columns, row, set, scope)),
                     Some(_) => {}
                 }
@@ -289,35 +361,47 @@ impl Merge {
             }
             match acting.first() {
                 None => after.push(row.clone()),
-                Some((source, clause, scope)) => match &clause.effect {
-                    Effect::Update(set) => after.push(assign(columns, row, set, *scope)),
-                    Effect::UpdateAll => {
+                Some((source, clause, scope)) => {
+                    let all = || {
                         let mut new = row.clone();
                         for (at, column) in self.columns.iter().enumerate() {
                             new[position(columns, column.name)] = source[at].clone();
                         }
-                        after.push(new);
+                        new
+                    };
+                    match &clause.effect {
+                        Effect::Update(set) => {
+                            after.push(self.marked(columns, assign(columns, row, set, *scope), false));
+                        }
+                        Effect::UpdateAll => after.push(self.marked(columns, all(), false)),
+                        Effect::Delete if self.mark.is_some() => {
+                            after.push(self.marked(columns, all(), true));
+                        }
+                        _ => {}
                     }
-                    _ => {}
-                },
+                }
             }
         }
         let mut inserted: Vec<Row> = Vec::new();
-        for (at, source) in self.rows.iter().enumerate() {
+        for (at, source) in rows.iter().enumerate() {
             let scope = Scope {
                 target: None,
                 source: Some((&self.columns, source)),
             };
-            if source_matched[at] || first(&self.inserts, scope).is_none() {
+            let Some(clause) = first(&self.inserts, scope).filter(|_| !source_matched[at]) else {
                 continue;
-            }
+            };
             if let Some(key) = self.key(&self.columns, source) {
                 if inserted.contains(&key) {
                     return None;
                 }
                 inserted.push(key);
             }
-            after.push(new_row(columns, &self.columns, source));
+            let row = match &clause.effect {
+                Effect::Insert(set) => assign(columns, &new_row(columns, &[], &Row::new()), set, scope),
+                _ => new_row(columns, &self.columns, source),
+            };
+            after.push(self.marked(columns, row, false));
         }
         Some(after)
     }

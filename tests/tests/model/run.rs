@@ -289,12 +289,18 @@ fn spelled(merge: &reference::Merge) -> Merge {
         let equal: Vec<String> = merge
             .keys
             .iter()
-            .map(|k| format!("target.{k} = source.{k}"))
+            .map(|k| match merge.null_safe.contains(k) {
+                true => format!("source.{k} <=> target.{k}"),
+                false => format!("target.{k} = source.{k}"),
+            })
             .collect();
         equal.join(" AND ")
     } else {
         merge.keys.join(", ")
-    });
+    })
+    .on_duplicate(merge.on_duplicate);
+    spelled.sequence_by = merge.sequence.map(str::to_owned);
+    spelled.tombstones = merge.mark.map(str::to_owned);
     for (when, clauses) in [
         (When::Matched, &merge.matched),
         (When::NotMatched, &merge.inserts),
@@ -308,6 +314,7 @@ fn spelled(merge: &reference::Merge) -> Merge {
                     Effect::Update(set) => Action::UpdateSet(spell(set)),
                     Effect::Delete => Action::Delete,
                     Effect::InsertAll => Action::InsertAll,
+                    Effect::Insert(set) => Action::InsertSet(spell(set)),
                 },
             );
             if let Some(condition) = &clause.condition {

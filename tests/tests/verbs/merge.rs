@@ -352,24 +352,78 @@ async fn another_table_can_be_the_source() {
 }
 
 #[tokio::test]
-async fn a_source_beyond_the_memory_limit_is_refused_with_the_limit() {
-    let table = table(FORMATS[0], "").await;
-    append(&table, "(1, 'eu', 1)").await;
-    let sql = "SELECT value AS id, CAST(value AS VARCHAR) AS region FROM generate_series(1, 500000)";
-    let frame = lakehouse_core::scan::session(None).sql(sql).await.unwrap();
-    let upsert = Merge::on("id")
-        .when_matched_update_all()
-        .when_not_matched_insert_all();
-    let options = Options {
-        memory_limit: Some(4 << 20),
+async fn a_source_beyond_the_memory_limit_is_merged_in_parts() {
+    let source = |twice: &'static str| async move {
+        let sql = format!(
+            "SELECT value AS id, CAST(value AS VARCHAR) AS region, CAST(value % 1000 AS INT) AS n \
+             FROM generate_series(1, 200000) {twice}"
+        );
+        Rows::frame(lakehouse_core::scan::session(None).sql(&sql).await.unwrap())
+    };
+    let limited = Options {
+        memory_limit: Some(12 << 20),
         ..Options::default()
     };
-    let refused = table.merge(Rows::frame(frame), &upsert, &options).await;
-    assert!(
-        matches!(refused, Err(lakehouse_core::Error::Limit { .. })),
-        "{refused:?}"
-    );
-    assert_eq!(content(&table).await, ["1|eu|1"]);
+    let clauses = Merge::on("id")
+        .when_matched_delete()
+        .only_if("target.n = 7")
+        .when_matched_update("n = source.n + target.n")
+        .when_not_matched_insert_all()
+        .when_not_matched_by_source_update("region = 'gone'");
+    for format in FORMATS {
+        let mut contents = Vec::new();
+        for options in [Options::default(), limited.clone()] {
+            let table = table(format, "bucket(2, id)").await;
+            let values: Vec<String> = (0..3000)
+                .map(|i| format!("({}, 'eu', {})", i * 100, i % 10))
+                .collect();
+            append(&table, &values.join(", ")).await;
+            let report = table.merge(source("").await, &clauses, &options).await.unwrap();
+            assert_eq!(report.metric("num_source_rows"), 200_000, "{format:?}");
+            contents.push((content(&table).await, report.metric("num_target_rows_inserted")));
+
+            let twice = source("UNION ALL SELECT 200001, 'a', 1 UNION ALL SELECT 200001, 'b', 2").await;
+            let refused = table.merge(twice, &clauses, &options).await.unwrap_err();
+            assert!(
+                refused.to_string().contains("id = 200001"),
+                "{format:?}: {refused}"
+            );
+        }
+        assert!(
+            contents[0] == contents[1],
+            "{format:?}: the memory limit changed the result"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_only_the_table_says_in_every_clause_prunes() {
+    for format in FORMATS {
+        let table = table(format, "region").await;
+        append(&table, "(1, 'eu', 1), (2, 'eu', 2)").await;
+        append(&table, "(1, 'us', 1), (2, 'us', 2)").await;
+        let some = Merge::on("id")
+            .when_matched_delete()
+            .only_if("target.region = 'us' AND source.n = 20")
+            .when_matched_update("n = source.n")
+            .only_if("target.region = 'us'");
+        let report = merge(&table, "id, n", "(1, 10), (2, 20)", &some).await;
+        assert_eq!(report.metric("num_target_files_scanned"), 1, "{format:?}");
+        assert_eq!(
+            content(&table).await,
+            ["1|eu|1", "1|us|10", "2|eu|2"],
+            "{format:?}"
+        );
+        // Where rows are inserted, a row that matches must be found, whatever clauses want.
+        let insert = some.when_not_matched_insert("id = source.id, region = 'new'");
+        let report = merge(&table, "id, n", "(1, 11), (2, 22), (3, 33)", &insert).await;
+        assert_eq!(report.metric("num_target_rows_inserted"), 1, "{format:?}");
+        assert_eq!(
+            content(&table).await,
+            ["1|eu|1", "1|us|11", "2|eu|2", "3|new|"],
+            "{format:?}"
+        );
+    }
 }
 
 #[tokio::test]

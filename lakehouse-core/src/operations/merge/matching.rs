@@ -29,11 +29,10 @@ use crate::scan::{MetadataColumns, columns_of};
 /// How many duplicate keys an error names.
 const NAMED_DUPLICATES: usize = 5;
 
-/// What is known so far: which source rows matched, which target rows did, which are touched.
+/// What is known so far: which source rows of the pass at hand matched, which target rows did, which go.
 pub(super) struct Matching<'a> {
-    ctx: SessionContext,
+    ctx: &'a SessionContext,
     plan: &'a Plan,
-    source: &'a Source,
     source_rows: RoaringTreemap,
     /// Rows of the target that match.
     target_rows: Touched,
@@ -46,16 +45,15 @@ pub(super) struct Matching<'a> {
 }
 
 impl<'a> Matching<'a> {
-    /// Nothing has matched yet. `files` are those that can hold matching rows.
-    pub(super) fn new(ctx: SessionContext, plan: &'a Plan, source: &'a Source, files: Vec<DataFile>) -> Self {
+    /// Nothing has matched yet.
+    pub(super) fn new(ctx: &'a SessionContext, plan: &'a Plan) -> Self {
         Self {
             ctx,
             plan,
-            source,
             source_rows: RoaringTreemap::new(),
-            target_rows: Touched::new(files.clone()),
-            touched: Touched::new(files.clone()),
-            updated: Touched::new(files),
+            target_rows: Touched::new(Vec::new()),
+            touched: Touched::new(Vec::new()),
+            updated: Touched::new(Vec::new()),
             looking: false,
         }
     }
@@ -80,26 +78,36 @@ impl<'a> Matching<'a> {
         self.touched
     }
 
-    /// Joins source and target and applies the clauses for rows that match.
-    pub(super) async fn matched(&mut self, work: &mut Work) -> Result<()> {
-        let files = self.touched.files().to_vec();
-        if files.is_empty() || self.source.rows() == 0 {
+    /// Joins the source with these files of the target and applies the clauses for rows that match.
+    pub(super) async fn matched(
+        &mut self,
+        work: &mut Work,
+        source: &Source,
+        files: Vec<DataFile>,
+    ) -> Result<()> {
+        self.source_rows.clear();
+        if files.is_empty() || source.rows() == 0 {
             return Ok(());
         }
+        for rows in [&mut self.target_rows, &mut self.touched, &mut self.updated] {
+            rows.extend(files.clone());
+        }
         let table = Arc::clone(&work.snapshot.schema);
-        let (target, report) = target(work, &self.ctx, files)?;
+        let (mut target, report) = target(work, self.ctx, files)?;
+        if let Some(wanted) = self.plan.wanted() {
+            target = target.filter(wanted)?;
+        }
         let mut columns = needed(&self.plan.matched, &table, self.plan.skip_unchanged);
         columns.push(column(Some(SOURCE), NUMBER));
         columns.extend(metadata_columns(work));
-        let joined = self
-            .source
-            .frame(&self.ctx)?
+        let joined = source
+            .frame(self.ctx)?
             .alias(SOURCE)?
             .join_on(target, JoinType::Inner, [self.plan.on.clone()])?
             .select(columns)?;
         let compare = self.plan.skip_unchanged;
         let clauses = Clauses::new(
-            &self.ctx,
+            self.ctx,
             &self.plan.matched,
             &table,
             joined.schema(),
@@ -113,7 +121,8 @@ impl<'a> Matching<'a> {
                 .extend(numbers.as_primitive::<UInt64Type>().values());
             self.target_rows.touch(&Places::of(&batch)?)?;
             for (rows, effect) in clauses.take(batch)? {
-                self.act(work, &rows, effect, clauses.old.as_ref()).await?;
+                self.act(work, source, &rows, effect, clauses.old.as_ref())
+                    .await?;
             }
         }
         work.count("bytes_read", report.bytes_planned.load(Relaxed));
@@ -124,6 +133,7 @@ impl<'a> Matching<'a> {
     async fn act(
         &mut self,
         work: &mut Work,
+        source: &Source,
         rows: &RecordBatch,
         effect: Option<&Assigned>,
         old: Option<&Assigned>,
@@ -132,7 +142,7 @@ impl<'a> Matching<'a> {
         let updated_before = self.updated.contains(&places)?;
         let Some(values) = effect else {
             // Deleting a row twice is deleting it; anything else is ambiguous.
-            self.refuse_duplicates(rows, &updated_before)?;
+            self.refuse_duplicates(source, rows, &updated_before)?;
             let fresh = self.touched.touch(&places)?;
             let deleted = fresh.iter().filter(|fresh| **fresh).count();
             work.count("num_target_rows_deleted", deleted as u64);
@@ -145,7 +155,7 @@ impl<'a> Matching<'a> {
             .zip(gone_before)
             .map(|(fresh, gone)| !fresh || gone)
             .collect();
-        self.refuse_duplicates(rows, &twice)?;
+        self.refuse_duplicates(source, rows, &twice)?;
         self.update(work, rows, values, old).await
     }
 
@@ -176,12 +186,12 @@ impl<'a> Matching<'a> {
         Ok(())
     }
 
-    fn refuse_duplicates(&self, rows: &RecordBatch, twice: &[bool]) -> Result<()> {
+    fn refuse_duplicates(&self, source: &Source, rows: &RecordBatch, twice: &[bool]) -> Result<()> {
         if !twice.contains(&true) {
             return Ok(());
         }
         let at: Vec<usize> = (0..twice.len()).filter(|at| twice[*at]).collect();
-        Err(self.duplicate_matches(rows, &at))
+        Err(self.duplicate_matches(source, rows, &at))
     }
 
     /// Applies the clauses for target rows that match nothing.
@@ -201,7 +211,7 @@ impl<'a> Matching<'a> {
         }
         self.touched.extend(files.clone());
         self.target_rows.extend(files.clone());
-        let (mut target, report) = target(work, &self.ctx, files)?;
+        let (mut target, report) = target(work, self.ctx, files)?;
         if let Some(any) = self
             .plan
             .by_source
@@ -217,7 +227,7 @@ impl<'a> Matching<'a> {
         columns.extend(metadata_columns(work));
         let target = target.select(columns)?;
         let clauses = Clauses::new(
-            &self.ctx,
+            self.ctx,
             &self.plan.by_source,
             &table,
             target.schema(),
@@ -243,17 +253,17 @@ impl<'a> Matching<'a> {
     }
 
     /// Applies the clauses for source rows that match nothing.
-    pub(super) async fn inserts(&mut self, work: &mut Work) -> Result<()> {
-        if self.plan.inserts.is_empty() || self.source_rows.len() == self.source.rows() {
+    pub(super) async fn inserts(&mut self, work: &mut Work, source: &Source) -> Result<()> {
+        if self.plan.inserts.is_empty() || self.source_rows.len() == source.rows() {
             return Ok(());
         }
         work.begin("write");
         let table = Arc::clone(&work.snapshot.schema);
-        let columns = columns_of(self.source.schema(), Some(SOURCE))?;
-        let clauses = Clauses::new(&self.ctx, &self.plan.inserts, &table, &columns, false, false)?;
-        let mut keys = InsertedKeys::new(self.plan, self.source)?;
+        let columns = columns_of(source.schema(), Some(SOURCE))?;
+        let clauses = Clauses::new(self.ctx, &self.plan.inserts, &table, &columns, false, false)?;
+        let mut keys = InsertedKeys::new(self.plan, source)?;
         let mut before = 0;
-        for batch in self.source.batches() {
+        for batch in source.batches() {
             let upto = before + batch.num_rows() as u64;
             let left: BooleanArray = (before..upto)
                 .map(|row| Some(!self.source_rows.contains(row)))
@@ -269,13 +279,13 @@ impl<'a> Matching<'a> {
         Ok(())
     }
 
-    fn duplicate_matches(&self, rows: &RecordBatch, duplicates: &[usize]) -> Error {
+    fn duplicate_matches(&self, source: &Source, rows: &RecordBatch, duplicates: &[usize]) -> Error {
         let keys = self.plan.source_keys();
         let mut texts: Vec<String> = Vec::new();
         if let Ok(numbers) = named(rows, NUMBER) {
             let numbers = numbers.as_primitive::<UInt64Type>();
             for at in duplicates {
-                let text = self.source.describe(numbers.value(*at), &keys);
+                let text = source.describe(numbers.value(*at), &keys);
                 if !texts.contains(&text) && texts.len() < NAMED_DUPLICATES {
                     texts.push(text);
                 }
@@ -287,7 +297,7 @@ impl<'a> Matching<'a> {
 
 fn duplicate_error(what: &str, keys: &[String]) -> Error {
     Error::invalid(format!("{what}: {}", keys.join("; ")), "source")
-        .with_hint("keep one source row per key, for example the newest, before merging")
+        .with_hint("keep one source row per key: the newest by a column (--sequence-by), or --on-duplicate first or last")
 }
 
 /// The target's rows, under their qualifier.
@@ -314,9 +324,11 @@ fn metadata_columns(work: &Work) -> Vec<Expr> {
 }
 
 /// Keys of the rows inserted so far: the same key twice would be a duplicate that no later merge can
-/// tell apart. Keys with NULL match nothing, so they cannot collide.
+/// tell apart. Keys with NULL match nothing, so they cannot collide, except where `<=>` compares them.
 struct InsertedKeys {
     names: Vec<String>,
+    /// Columns in which NULL matches nothing.
+    required: Vec<String>,
     converter: Option<RowConverter>,
     seen: HashSet<Box<[u8]>>,
 }
@@ -334,7 +346,9 @@ impl InsertedKeys {
         } else {
             None
         };
+        let required = plan.keys.iter().filter(|key| !key.null_safe);
         Ok(Self {
+            required: required.map(|key| key.source.clone()).collect(),
             names,
             converter,
             seen: HashSet::new(),
@@ -346,7 +360,7 @@ impl InsertedKeys {
             return Ok(());
         };
         let mut keyed = rows.clone();
-        for name in &self.names {
+        for name in &self.required {
             let column = named(&keyed, name)?;
             if column.null_count() > 0 {
                 keyed = filter_record_batch(&keyed, &is_not_null(&column)?)?;

@@ -1,7 +1,9 @@
 //! Merge: source rows against target rows.
 //!
 //! ```text
-//! source    collected within the memory limit, columns of the table's names brought to its types
+//! source    collected within the memory limit, or on disk in parts that are merged one after the other;
+//!           columns of the table's names brought to its types
+//! feed      change records taken apart, one row per key, stored rows that are newer left alone
 //! prune     the source's keys against partitions and file statistics
 //! match     inner join source x target on the columns that something names, rows by file and position
 //! by source target rows without a match, a scan of its own, only if a clause asks for it
@@ -9,18 +11,24 @@
 //! apply     touched rows are masked or their files rewritten
 //! ```
 
+mod cdc;
 mod clauses;
+mod debezium;
+mod feed;
 mod matching;
 mod plan;
 mod source;
 mod spec;
+mod spool;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use datafusion::prelude::SessionContext;
-pub use spec::{Action, Clause, Merge, When};
+
+pub use cdc::{Cdc, CdcColumns};
+pub use spec::{Action, Clause, Merge, OnDuplicate, When};
 
 use super::rows::Found;
 use super::work::{Verb, Work, run};
@@ -28,6 +36,8 @@ use super::{Options, Report, Rows};
 use crate::error::Result;
 use crate::format::Handle;
 use crate::model::{DataFile, OperationKind, Prune};
+use crate::scan::memory;
+use feed::Feed;
 use matching::Matching;
 use plan::Plan;
 use source::{Collected, Source};
@@ -62,52 +72,111 @@ impl Verb for MergeVerb<'_> {
 
     async fn plan(&mut self, work: &mut Work) -> Result<()> {
         work.keep_lineage();
-        let (ctx, source, plan) = self.prepare(work).await?;
-        work.count("num_source_rows", source.rows());
-        let prune = Arc::new(plan.prune(&work.snapshot.schema, &source)?);
-        work.change.read = Some(if plan.by_source.is_empty() {
-            Arc::clone(&prune)
-        } else {
-            Arc::new(Prune::everything())
-        });
-
-        let files = work.list(&prune).await?;
-        let mut matching = Matching::new(ctx, &plan, &source, files);
-        work.begin("scan");
-        matching.matched(work).await?;
-        matching.by_source(work).await?;
-        matching.inserts(work).await?;
+        let Prepared {
+            ctx,
+            collected,
+            feed,
+            plan,
+        } = self.prepare(work).await?;
+        let table = Arc::clone(&work.snapshot.schema);
+        let mut matching = Matching::new(&ctx, &plan);
+        let mut listed: Option<Vec<DataFile>> = None;
+        for pass in 0..collected.passes() {
+            work.begin("source");
+            let source = Source::new(collected, pass, &table)?;
+            work.count("num_source_rows", source.rows());
+            let source = feed.settle(source, &plan.keys)?;
+            work.begin("plan");
+            let prune = Arc::new(plan.prune(&table, Some(&source))?);
+            let files = if collected.passes() == 1 {
+                work.change.read = Some(Arc::clone(&prune));
+                work.list(&prune).await?
+            } else {
+                // Only the first pass lists; the keys of all passes together would not fit.
+                let all = match &listed {
+                    Some(all) => all,
+                    None => {
+                        let wide = Arc::new(plan.prune(&table, None)?);
+                        work.change.read = Some(Arc::clone(&wide));
+                        listed.insert(work.list(&wide).await?)
+                    }
+                };
+                let keep = prune.keep_files(&work.snapshot, all)?;
+                all.iter()
+                    .zip(keep)
+                    .filter(|(_, keep)| *keep)
+                    .map(|(file, _)| file.clone())
+                    .collect()
+            };
+            work.begin("scan");
+            matching.matched(work, &source, files).await?;
+            matching.inserts(work, &source).await?;
+        }
+        if !plan.by_source.is_empty() {
+            work.change.read = Some(Arc::new(Prune::everything()));
+            work.begin("scan");
+            matching.by_source(work).await?;
+        }
         let found = matching.found();
         matching.into_touched().apply_to(work, found).await
     }
 
     async fn find(&mut self, work: &mut Work, files: Vec<DataFile>) -> Result<Option<Found>> {
-        let (ctx, source, plan) = self.prepare(work).await?;
+        let Prepared {
+            ctx,
+            collected,
+            feed,
+            plan,
+        } = self.prepare(work).await?;
         if !plan.by_source.is_empty() {
             return Ok(None);
         }
-        let mut matching = Matching::new(ctx, &plan, &source, files).looking();
-        matching.matched(work).await?;
+        let mut matching = Matching::new(&ctx, &plan).looking();
+        for pass in 0..collected.passes() {
+            let source = Source::new(collected, pass, &work.snapshot.schema)?;
+            let source = feed.settle(source, &plan.keys)?;
+            matching.matched(work, &source, files.clone()).await?;
+        }
         Ok(Some(matching.found()))
     }
 }
 
+/// A merge on the table as it is now.
+struct Prepared<'a> {
+    ctx: SessionContext,
+    collected: &'a Collected,
+    feed: Feed,
+    plan: Plan,
+}
+
 impl MergeVerb<'_> {
-    /// The source, read once, and what the merge means for it and the table as it is now.
-    async fn prepare(&mut self, work: &mut Work) -> Result<(SessionContext, Source, Plan)> {
+    /// What the merge means for the table as it is now. The source is read the first time, and once.
+    async fn prepare(&mut self, work: &mut Work) -> Result<Prepared<'_>> {
         let ctx = source::session_for_merge(work.options.memory_limit);
-        let collected = match &self.collected {
+        let table = Arc::clone(&work.snapshot.schema);
+        let mut rows = None;
+        let mut collected = match self.collected.take() {
             Some(collected) => collected,
             None => {
-                let table = Arc::clone(&work.snapshot.schema);
                 work.begin("source");
-                let collected = Collected::read(&self.rows, &table, &ctx).await?;
-                work.begin("plan");
-                self.collected.insert(collected)
+                let memory = memory(work.options.memory_limit);
+                let cdc = self.merge.cdc.as_ref();
+                let (collected, stream) = Collected::open(&self.rows, cdc, &table, &ctx, memory).await?;
+                rows = Some(stream);
+                collected
             }
         };
-        let source = Source::new(collected, &work.snapshot.schema)?;
-        let plan = Plan::new(self.merge, &work.snapshot.schema, source.schema())?;
-        Ok((ctx, source, plan))
+        let columns = collected.fitted(&table)?;
+        let feed = Feed::new(self.merge, collected.own(), &table, &columns)?;
+        let plan = Plan::new(self.merge, &feed, &table, &columns)?;
+        if let Some(rows) = rows {
+            collected.read(rows, &plan.source_keys()).await?;
+        }
+        Ok(Prepared {
+            ctx,
+            collected: self.collected.insert(collected),
+            feed,
+            plan,
+        })
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
+use arrow::array::{Array, ArrayRef};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -13,6 +13,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use datafusion::scalar::ScalarValue;
 
 use super::super::update::column;
+use super::feed::Feed;
 use super::source::Source;
 use super::spec::{Action, Clause, Merge, When};
 use crate::error::{Error, Result};
@@ -28,7 +29,7 @@ pub(super) const SOURCE: &str = "source";
 pub(super) struct Plan {
     /// When rows match.
     pub(super) on: Expr,
-    /// Equalities in it: a column of the table and one of the source.
+    /// Equalities in it (`<=>` too): a column of the table and one of the source.
     pub(super) keys: Vec<Key>,
     /// It consists of nothing else, so that equal keys mean that rows match the same.
     pub(super) only_keys: bool,
@@ -46,6 +47,8 @@ pub(super) struct Plan {
 pub(super) struct Key {
     pub(super) target: String,
     pub(super) source: String,
+    /// `<=>`: NULL matches NULL.
+    pub(super) null_safe: bool,
 }
 
 /// A clause.
@@ -63,7 +66,7 @@ pub(super) enum Effect {
 }
 
 impl Plan {
-    pub(super) fn new(merge: &Merge, table: &SchemaRef, source: &Schema) -> Result<Self> {
+    pub(super) fn new(merge: &Merge, feed: &Feed, table: &SchemaRef, source: &Schema) -> Result<Self> {
         let both = columns_of_both(table, source)?;
         let (on, keys, only_keys) = match parse_names(&merge.on) {
             Some(names) => by_names(names, table, source)?,
@@ -78,7 +81,7 @@ impl Plan {
             by_source: Vec::new(),
             skip_unchanged: merge.skip_unchanged,
         };
-        let mut named = BTreeSet::new();
+        let mut named: BTreeSet<String> = feed.named().iter().cloned().collect();
         note_source_columns(&plan.on, &mut named);
         let never_insert = never_insert(merge, &both, &mut named)?;
         for clause in &merge.clauses {
@@ -86,38 +89,52 @@ impl Plan {
             match clause.when {
                 When::Matched => plan.matched.push(step),
                 When::NotMatched => plan.inserts.push(Step {
-                    condition: conjunction(step.condition.into_iter().chain(never_insert.clone())),
+                    condition: conjunction(
+                        step.condition
+                            .into_iter()
+                            .chain(never_insert.iter().map(|c| c.clone().is_not_true())),
+                    ),
                     effect: step.effect,
                 }),
                 When::NotMatchedBySource => plan.by_source.push(step),
             }
         }
-        if merge.clauses.is_empty() {
+        feed.clauses(table, source, &mut plan);
+        if plan.matched.is_empty() && plan.inserts.is_empty() && plan.by_source.is_empty() {
             return Err(Error::invalid("a merge without clauses does nothing", "")
                 .with_hint("say what happens to rows that match, and to those that do not"));
         }
+        feed.rules(table, source, &never_insert, &mut plan)?;
         if takes_all(merge) {
             refuse_extra_columns(table, source, &named)?;
         }
         Ok(plan)
     }
 
-    /// Which rows of the table can match: by the source's keys and what the condition says about the
-    /// table's columns alone.
-    pub(super) fn prune(&self, table: &SchemaRef, source: &Source) -> Result<Prune> {
-        let alone: Vec<Expr> = split_conjunction(&self.on)
+    /// Which rows of the table can match and matter: by what the condition and the clauses say about the
+    /// table's columns alone, and by the source's keys.
+    pub(super) fn prune(&self, table: &SchemaRef, source: Option<&Source>) -> Result<Prune> {
+        let alone = split_conjunction(&self.on)
             .into_iter()
             .filter(|part| is_only(part, TARGET) && !part.is_volatile())
-            .map(unqualified)
-            .collect::<Result<_>>()?;
-        let prune = match conjunction(alone) {
+            .cloned();
+        let alone = alone.chain(self.wanted()).map(|part| unqualified(&part));
+        let prune = match conjunction(alone.collect::<Result<Vec<_>>>()?) {
             Some(predicate) => Prune::matching(predicate, Arc::clone(table))?,
             None => Prune::everything(),
+        };
+        let Some(source) = source else {
+            return Ok(prune);
         };
         let mut keys: Vec<(String, ArrayRef)> = Vec::new();
         for key in &self.keys {
             let wanted = table.field_with_name(&key.target)?.data_type();
-            if let Some(values) = as_type(&source.column(&key.source)?, wanted)?
+            let values = source.column(&key.source)?;
+            if key.null_safe && values.logical_null_count() > 0 {
+                // Bounds say nothing of rows with NULL, and those match too.
+                continue;
+            }
+            if let Some(values) = as_type(&values, wanted)?
                 && !keys.iter().any(|(name, _)| *name == key.target)
             {
                 keys.push((key.target.clone(), values));
@@ -137,6 +154,26 @@ impl Plan {
             Some(any) => unqualified(&any).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Which rows of the table some clause for rows that match is about, if that can be said by the table's
+    /// columns alone. Not where rows are inserted: those that match must be known then, wanted or not.
+    pub(super) fn wanted(&self) -> Option<Expr> {
+        if !self.inserts.is_empty() || !self.by_source.is_empty() {
+            return None;
+        }
+        let conditions: Option<Vec<Expr>> = self
+            .matched
+            .iter()
+            .map(|step| {
+                let parts = split_conjunction(step.condition.as_ref()?);
+                let alone = parts
+                    .into_iter()
+                    .filter(|part| is_only(part, TARGET) && !part.is_volatile());
+                conjunction(alone.cloned())
+            })
+            .collect();
+        disjunction(conditions?)
     }
 
     /// Names of the source's key columns.
@@ -165,6 +202,7 @@ fn by_names(names: Vec<String>, table: &Schema, source: &Schema) -> Result<(Expr
         .map(|name| Key {
             target: name.clone(),
             source: name,
+            null_safe: false,
         })
         .collect();
     Ok((on, keys, true))
@@ -179,23 +217,25 @@ fn by_condition(text: &str, both: &DFSchema) -> Result<(Expr, Vec<Key>, bool)> {
 }
 
 fn equality(part: &Expr) -> Option<Key> {
-    let Expr::BinaryExpr(BinaryExpr {
-        left,
-        op: Operator::Eq,
-        right,
-    }) = part
-    else {
+    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = part else {
         return None;
+    };
+    let null_safe = match op {
+        Operator::Eq => false,
+        Operator::IsNotDistinctFrom => true,
+        _ => return None,
     };
     let (left, right) = (bare(left)?, bare(right)?);
     match (side(left)?, side(right)?) {
         (TARGET, SOURCE) => Some(Key {
             target: left.name.clone(),
             source: right.name.clone(),
+            null_safe,
         }),
         (SOURCE, TARGET) => Some(Key {
             target: right.name.clone(),
             source: left.name.clone(),
+            null_safe,
         }),
         _ => None,
     }
@@ -248,7 +288,7 @@ fn as_type(values: &ArrayRef, wanted: &DataType) -> Result<Option<ArrayRef>> {
     Ok(Some(cast_with_options(values, wanted, &options)?))
 }
 
-/// Conditions that source rows must not meet to be inserted. There is no target row: its columns are NULL.
+/// Conditions under which source rows are not inserted. There is no target row: its columns are NULL.
 fn never_insert(merge: &Merge, both: &DFSchema, named: &mut BTreeSet<String>) -> Result<Vec<Expr>> {
     let mut conditions = Vec::new();
     for text in &merge.never_insert {
@@ -262,7 +302,7 @@ fn never_insert(merge: &Merge, both: &DFSchema, named: &mut BTreeSet<String>) ->
             }
             other => Ok(Transformed::no(other)),
         })?;
-        conditions.push(Expr::IsNotTrue(Box::new(condition.data)));
+        conditions.push(condition.data);
     }
     Ok(conditions)
 }
@@ -329,7 +369,7 @@ fn one_side_only(expr: &Expr, when: When) -> Result<()> {
 }
 
 /// Every column of the table that the source has, from there.
-fn same_names(table: &Schema, source: &Schema) -> Vec<(String, Expr)> {
+pub(super) fn same_names(table: &Schema, source: &Schema) -> Vec<(String, Expr)> {
     table
         .fields()
         .iter()
@@ -339,10 +379,11 @@ fn same_names(table: &Schema, source: &Schema) -> Vec<(String, Expr)> {
 }
 
 fn takes_all(merge: &Merge) -> bool {
-    merge
-        .clauses
-        .iter()
-        .any(|clause| matches!(clause.action, Action::UpdateAll | Action::InsertAll))
+    merge.cdc.is_some()
+        || merge
+            .clauses
+            .iter()
+            .any(|clause| matches!(clause.action, Action::UpdateAll | Action::InsertAll))
 }
 
 /// A source column that would be lost without a word.

@@ -1,19 +1,22 @@
-//! The source of a merge, in memory.
+//! The source of a merge: in memory, or on disk in parts that are merged one after the other.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt64Array, new_empty_array};
-use arrow::compute::concat;
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt64Array, new_empty_array};
+use arrow::compute::{concat, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::catalog::MemTable;
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::prelude::SessionContext;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 
 use super::super::Rows;
+use super::super::input::Batches;
+use super::cdc::{Cdc, Own, Reader};
+use super::spool::{Part, Spool};
 use crate::error::{Error, Result};
 use crate::scan::session;
 use crate::write::conform_at;
@@ -21,12 +24,27 @@ use crate::write::conform_at;
 /// Name of the column that numbers the source's rows.
 pub(super) const NUMBER: &str = "__lakehouse_source_row";
 
+/// The source may take one in so many bytes of the memory limit: the join holds it a second time, with a
+/// table of its keys, and new rows wait to be written.
+const SHARE: usize = 6;
+
 /// The rows as they came, kept for as long as the merge may have to be planned again.
 pub(super) struct Collected {
     schema: SchemaRef,
-    batches: Vec<RecordBatch>,
+    rows: Held,
+    /// What a change feed says of itself.
+    own: Option<Own>,
     /// Their share of the memory limit.
-    _reservation: MemoryReservation,
+    reservation: MemoryReservation,
+    /// What may be held of them at once, in bytes.
+    budget: usize,
+}
+
+/// Where rows are held.
+enum Held {
+    Memory(Vec<RecordBatch>),
+    /// What fits together is merged together.
+    Disk(Vec<Vec<Part>>),
 }
 
 /// The rows with the table's types in the columns that the table has.
@@ -48,67 +66,159 @@ pub(super) fn session_for_merge(memory_limit: Option<usize>) -> SessionContext {
 }
 
 impl Collected {
-    /// Reads all rows.
+    /// Opens the source: the stream of its rows, those of a change feed taken out of their records, and what
+    /// will hold them.
     ///
     /// # Errors
-    /// [`Error::Limit`] when they do not fit the memory limit.
-    pub(super) async fn read(rows: &Rows, table: &Schema, ctx: &SessionContext) -> Result<Self> {
-        let (schema, mut stream) = rows.open(Some(table)).await?;
+    /// [`Error::Invalid`] for a change feed that is not one.
+    pub(super) async fn open(
+        rows: &Rows,
+        cdc: Option<&Cdc>,
+        table: &Schema,
+        ctx: &SessionContext,
+        memory: usize,
+    ) -> Result<(Self, Batches)> {
+        let (mut schema, mut stream) = rows.open(Some(table)).await?;
+        let feed = cdc.map(|cdc| Reader::new(cdc, &schema)).transpose()?;
+        let own = feed.as_ref().map(Reader::own);
+        if let Some(feed) = feed {
+            schema = feed.schema();
+            let mut read = 0;
+            let records = stream.map(move |batch| {
+                let batch = batch?;
+                let before = read;
+                read += batch.num_rows() as u64;
+                feed.read(&batch, before)
+            });
+            stream = Box::pin(records);
+        }
         let pool = &ctx.runtime_env().memory_pool;
-        let reservation = MemoryConsumer::new("merge source").register(pool);
+        let collected = Self {
+            schema,
+            rows: Held::Memory(Vec::new()),
+            own,
+            reservation: MemoryConsumer::new("merge source").register(pool),
+            budget: memory / SHARE,
+        };
+        Ok((collected, stream))
+    }
+
+    /// Reads all rows: into memory, or beyond the budget to disk, in parts by these columns.
+    ///
+    /// # Errors
+    /// Those of reading, and of writing to disk.
+    pub(super) async fn read(&mut self, mut stream: Batches, keys: &[String]) -> Result<()> {
         let mut batches = Vec::new();
+        let mut spool: Option<Spool> = None;
         while let Some(batch) = stream.try_next().await? {
-            if reservation.try_grow(batch.get_array_memory_size()).is_err() {
-                let held = reservation.size() >> 20;
+            if let Some(spool) = &mut spool {
+                spool.add(&batch)?;
+                continue;
+            }
+            let bytes = batch.get_array_memory_size();
+            batches.push(batch);
+            if self.reservation.size() + bytes > self.budget || self.reservation.try_grow(bytes).is_err() {
+                let mut opened = Spool::new(Arc::clone(&self.schema), keys)?;
+                for batch in batches.drain(..) {
+                    opened.add(&batch)?;
+                }
+                self.reservation.free();
+                spool = Some(opened);
+            }
+        }
+        self.rows = match spool {
+            None => Held::Memory(batches),
+            Some(spool) => Held::Disk(self.passes_of(spool.finish()?)?),
+        };
+        Ok(())
+    }
+
+    /// Parts that fit the budget together.
+    fn passes_of(&self, parts: Vec<Part>) -> Result<Vec<Vec<Part>>> {
+        let mut passes: Vec<Vec<Part>> = Vec::new();
+        let mut bytes = 0;
+        for part in parts {
+            if part.bytes > self.budget * 2 {
                 return Err(Error::Limit {
                     what: format!(
-                        "the source of a merge is held in memory, and {held} MiB of it are as much as the limit allows"
+                        "the source of the merge was split by its key, and a part of it still takes {} MiB",
+                        part.bytes >> 20
                     ),
-                    place: "memory limit: raise it, or merge the source in parts".to_owned(),
+                    place: "memory limit: raise it, or merge the source in several runs".to_owned(),
                 });
             }
-            batches.push(batch);
+            match passes.last_mut() {
+                Some(pass) if bytes + part.bytes <= self.budget => {
+                    bytes += part.bytes;
+                    pass.push(part);
+                }
+                _ => {
+                    bytes = part.bytes;
+                    passes.push(vec![part]);
+                }
+            }
         }
-        Ok(Self {
-            schema,
-            batches,
-            _reservation: reservation,
-        })
+        Ok(passes)
     }
-}
 
-impl Source {
-    /// Brings the columns that the table has to the table's types.
+    /// In how many passes the rows are merged.
+    pub(super) fn passes(&self) -> usize {
+        match &self.rows {
+            Held::Memory(_) => 1,
+            Held::Disk(passes) => passes.len(),
+        }
+    }
+
+    /// The columns, with the table's types where the table has them.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a value that does not fit, naming column and row.
-    pub(super) fn new(collected: &Collected, table: &Schema) -> Result<Self> {
+    /// [`Error::Invalid`] for two columns of one name.
+    pub(super) fn fitted(&self, table: &Schema) -> Result<SchemaRef> {
         let mut names = HashSet::new();
-        for field in collected.schema.fields() {
+        let mut fields = Vec::with_capacity(self.schema.fields().len());
+        for field in self.schema.fields() {
             if !names.insert(field.name()) {
                 return Err(Error::invalid(
                     format!("the source has two columns named {}", field.name()),
                     "source",
                 ));
             }
+            let column = table.field_with_name(field.name()).unwrap_or(field);
+            fields.push(Field::new(field.name(), column.data_type().clone(), true));
         }
-        let mut fields = Vec::new();
-        let mut known = Vec::new();
-        for (index, field) in collected.schema.fields().iter().enumerate() {
-            let data_type = match table.field_with_name(field.name()) {
-                Ok(column) => {
-                    known.push(index);
-                    column.data_type()
-                }
-                Err(_) => field.data_type(),
-            };
-            fields.push(Field::new(field.name(), data_type.clone(), true));
-        }
-        let schema = Arc::new(Schema::new(fields));
+        Ok(Arc::new(Schema::new(fields)))
+    }
+
+    /// The columns of a change feed that are its own.
+    pub(super) fn own(&self) -> Option<&Own> {
+        self.own.as_ref()
+    }
+}
+
+impl Source {
+    /// The rows of one pass, the columns that the table has brought to the table's types.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a value that does not fit, naming column and row.
+    pub(super) fn new(collected: &Collected, pass: usize, table: &Schema) -> Result<Self> {
+        let read: Vec<RecordBatch>;
+        let given = match &collected.rows {
+            Held::Memory(batches) => batches,
+            Held::Disk(passes) => {
+                let parts: Vec<Vec<RecordBatch>> =
+                    passes[pass].iter().map(Part::read).collect::<Result<_>>()?;
+                read = parts.concat();
+                &read
+            }
+        };
+        let schema = collected.fitted(table)?;
+        let known: Vec<usize> = (0..schema.fields().len())
+            .filter(|at| table.field_with_name(schema.field(*at).name()).is_ok())
+            .collect();
         let known_schema = schema.project(&known)?;
-        let mut batches = Vec::with_capacity(collected.batches.len());
+        let mut batches = Vec::with_capacity(given.len());
         let mut rows = 0;
-        for batch in &collected.batches {
+        for batch in given {
             let fitting = conform_at(&batch.project(&known)?, &known_schema, rows)?;
             let mut columns = batch.columns().to_vec();
             for (at, column) in known.iter().zip(fitting.columns()) {
@@ -121,6 +231,25 @@ impl Source {
             schema,
             batches,
             rows,
+        })
+    }
+
+    /// Only the rows for which this is true.
+    pub(super) fn filter(self, keep: &[bool]) -> Result<Self> {
+        let mut from = 0;
+        let mut rows = 0;
+        let mut batches = Vec::with_capacity(self.batches.len());
+        for batch in &self.batches {
+            let upto = from + batch.num_rows();
+            let kept = filter_record_batch(batch, &BooleanArray::from(keep[from..upto].to_vec()))?;
+            from = upto;
+            rows += kept.num_rows() as u64;
+            batches.push(kept);
+        }
+        Ok(Self {
+            batches,
+            rows,
+            ..self
         })
     }
 

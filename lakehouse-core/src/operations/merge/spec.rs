@@ -1,5 +1,8 @@
 //! What a merge shall do.
 
+use super::cdc::Cdc;
+use crate::error::{Error, Result};
+
 /// A merge: how rows match, and what happens to those that do and those that do not.
 ///
 /// In expressions `target.` and `source.` name the sides; a name that only one side has needs neither.
@@ -13,10 +16,10 @@
 ///     .when_not_matched_insert_all();
 /// assert_eq!(merge.clauses.len(), 3);
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Merge {
     /// `"k1, k2"`: equality of the columns of these names; or a condition over both sides. NULL keys
-    /// match nothing.
+    /// match nothing, except those compared with `<=>` (`IS NOT DISTINCT FROM`): there NULL is NULL.
     pub on: String,
     /// In this order; the first clause that applies to a row decides.
     pub clauses: Vec<Clause>,
@@ -25,6 +28,49 @@ pub struct Merge {
     /// Matched rows whose values an update would not change stay where they are. Costs reading the
     /// columns that are set.
     pub skip_unchanged: bool,
+    /// Which of several source rows with one key counts.
+    pub on_duplicate: OnDuplicate,
+    /// A column of the source, or several (`"day, seq"`): of the rows with one key only the newest counts,
+    /// NULL being the oldest, and `on_duplicate` decides among equals. Where the table has these columns too, a
+    /// stored row that is newer than the source's stays as it is; of equals the source's wins.
+    pub sequence_by: Option<String>,
+    /// A boolean column of the table: a delete sets it to true and takes what the source has, as an update
+    /// does, instead of removing the row; what `delete_when` and change feeds delete is added so if its key is
+    /// not there, unless nothing is inserted. Rows that are written otherwise get false. Without it nothing is
+    /// left of a deleted row, and an older one that arrives later brings it back.
+    pub tombstones: Option<String>,
+    /// The source is a change feed, which says itself what happens to each row: no clauses then.
+    pub cdc: Option<Cdc>,
+}
+
+/// Which of several source rows with one key (of the equalities in the condition) counts. Rows without a
+/// key, because it is NULL, are not duplicates of each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnDuplicate {
+    /// None: rows that would change one row of the table, or be inserted under one key, are an error.
+    #[default]
+    Error,
+    /// The first, in the order of the source.
+    First,
+    /// The last.
+    Last,
+}
+
+impl std::str::FromStr for OnDuplicate {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "error" => Ok(Self::Error),
+            "first" => Ok(Self::First),
+            "last" => Ok(Self::Last),
+            other => Err(Error::invalid(
+                format!("{other:?} does not say which of several rows counts"),
+                "on duplicate",
+            )
+            .with_hint("use error, first or last")),
+        }
+    }
 }
 
 /// One `WHEN .. [AND ..] THEN ..`.
@@ -69,9 +115,7 @@ impl Merge {
     pub fn on(on: impl Into<String>) -> Self {
         Self {
             on: on.into(),
-            clauses: Vec::new(),
-            never_insert: Vec::new(),
-            skip_unchanged: false,
+            ..Self::default()
         }
     }
 
@@ -79,6 +123,34 @@ impl Merge {
     #[must_use]
     pub fn skip_unchanged(mut self) -> Self {
         self.skip_unchanged = true;
+        self
+    }
+
+    /// Says which of several source rows with one key counts.
+    #[must_use]
+    pub fn on_duplicate(mut self, on_duplicate: OnDuplicate) -> Self {
+        self.on_duplicate = on_duplicate;
+        self
+    }
+
+    /// Of several source rows with one key the newest by this column counts; stored rows that are newer stay.
+    #[must_use]
+    pub fn sequence_by(mut self, columns: impl Into<String>) -> Self {
+        self.sequence_by = Some(columns.into());
+        self
+    }
+
+    /// Deleted rows are marked in this column of the table, not removed.
+    #[must_use]
+    pub fn tombstones(mut self, column: impl Into<String>) -> Self {
+        self.tombstones = Some(column.into());
+        self
+    }
+
+    /// The source is a change feed.
+    #[must_use]
+    pub fn cdc(mut self, cdc: Cdc) -> Self {
+        self.cdc = Some(cdc);
         self
     }
 

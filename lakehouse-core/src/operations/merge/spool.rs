@@ -1,0 +1,252 @@
+//! Source rows that do not fit in memory: on disk, in parts that do. Rows of one key are in one part, in
+//! the order in which they came, so that a part can be merged without looking at the others.
+
+use std::fs::File;
+use std::hash::{DefaultHasher, Hasher};
+use std::io::{BufReader, BufWriter, Seek, SeekFrom};
+
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::SchemaRef;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use arrow::row::{RowConverter, SortField};
+
+use crate::error::{Error, Result};
+
+/// Parts that rows are spread over. Each has to fit, so a source may be this many times as large as what fits.
+const PARTS: usize = 64;
+/// Rows of a part that are written at once.
+const ROWS: usize = 2048;
+/// Rows of a batch that is read back.
+const READ_ROWS: usize = 8192;
+
+/// Takes rows.
+pub(super) struct Spool {
+    schema: SchemaRef,
+    /// Indices of the key columns, and what makes bytes of them; rows without a key are dealt out in turn.
+    keys: Option<(Vec<usize>, RowConverter)>,
+    parts: Vec<Open>,
+    turn: usize,
+}
+
+struct Open {
+    writer: StreamWriter<BufWriter<File>>,
+    waiting: Vec<RecordBatch>,
+    rows: usize,
+    bytes: usize,
+}
+
+/// Rows on disk, gone with this value.
+pub(super) struct Part {
+    file: File,
+    schema: SchemaRef,
+    /// What they take in memory, about.
+    pub(super) bytes: usize,
+}
+
+impl Spool {
+    /// Parts by these columns; by turns if there are none.
+    ///
+    /// # Errors
+    /// When there is no room for temporary files.
+    pub(super) fn new(schema: SchemaRef, keys: &[String]) -> Result<Self> {
+        let mut indices = Vec::with_capacity(keys.len());
+        let mut fields = Vec::with_capacity(keys.len());
+        for key in keys {
+            let index = schema.index_of(key)?;
+            fields.push(SortField::new(schema.field(index).data_type().clone()));
+            indices.push(index);
+        }
+        let keys = match fields.is_empty() {
+            true => None,
+            false => Some((indices, RowConverter::new(fields)?)),
+        };
+        let mut parts = Vec::with_capacity(PARTS);
+        for _ in 0..PARTS {
+            let file = tempfile::tempfile().map_err(on_disk)?;
+            parts.push(Open {
+                writer: StreamWriter::try_new(BufWriter::new(file), &schema)?,
+                waiting: Vec::new(),
+                rows: 0,
+                bytes: 0,
+            });
+        }
+        Ok(Self {
+            schema,
+            keys,
+            parts,
+            turn: 0,
+        })
+    }
+
+    /// Takes rows of the schema.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub(super) fn add(&mut self, batch: &RecordBatch) -> Result<()> {
+        let mut rows: Vec<Vec<u32>> = vec![Vec::new(); PARTS];
+        let count =
+            u32::try_from(batch.num_rows()).map_err(|_| Error::invalid("a batch is too long", "source"))?;
+        match &self.keys {
+            Some((indices, converter)) => {
+                let columns: Vec<_> = indices.iter().map(|index| batch.column(*index).clone()).collect();
+                let keys = converter.convert_columns(&columns)?;
+                for (row, key) in (0..count).zip(keys.iter()) {
+                    let mut hasher = DefaultHasher::new();
+                    hasher.write(key.as_ref());
+                    rows[(hasher.finish() % PARTS as u64) as usize].push(row);
+                }
+            }
+            None => {
+                rows[self.turn % PARTS].extend(0..count);
+                self.turn += 1;
+            }
+        }
+        for (part, rows) in self.parts.iter_mut().zip(rows) {
+            if rows.is_empty() {
+                continue;
+            }
+            part.rows += rows.len();
+            part.waiting
+                .push(take_record_batch(batch, &UInt32Array::from(rows))?);
+            if part.rows >= ROWS {
+                part.write(&self.schema)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The parts that have rows.
+    ///
+    /// # Errors
+    /// When the last rows cannot be written.
+    pub(super) fn finish(self) -> Result<Vec<Part>> {
+        let mut parts = Vec::with_capacity(PARTS);
+        for mut open in self.parts {
+            open.write(&self.schema)?;
+            open.writer.finish()?;
+            if open.bytes > 0 {
+                let file = open
+                    .writer
+                    .into_inner()?
+                    .into_inner()
+                    .map_err(|e| on_disk(e.into_error()))?;
+                parts.push(Part {
+                    file,
+                    schema: self.schema.clone(),
+                    bytes: open.bytes,
+                });
+            }
+        }
+        Ok(parts)
+    }
+}
+
+impl Open {
+    fn write(&mut self, schema: &SchemaRef) -> Result<()> {
+        if self.rows == 0 {
+            return Ok(());
+        }
+        let batch = concat_batches(schema, &self.waiting)?;
+        self.waiting.clear();
+        self.rows = 0;
+        self.bytes += batch.get_array_memory_size();
+        Ok(self.writer.write(&batch)?)
+    }
+}
+
+impl Part {
+    /// The rows, in the order in which they came.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub(super) fn read(&self) -> Result<Vec<RecordBatch>> {
+        let mut file = self.file.try_clone().map_err(on_disk)?;
+        file.seek(SeekFrom::Start(0)).map_err(on_disk)?;
+        let mut batches = Vec::new();
+        let mut waiting = Vec::new();
+        let mut rows = 0;
+        for batch in StreamReader::try_new(BufReader::new(file), None)? {
+            let batch = batch?;
+            rows += batch.num_rows();
+            waiting.push(batch);
+            if rows >= READ_ROWS {
+                batches.push(concat_batches(&self.schema, &waiting)?);
+                waiting.clear();
+                rows = 0;
+            }
+        }
+        if rows > 0 {
+            batches.push(concat_batches(&self.schema, &waiting)?);
+        }
+        Ok(batches)
+    }
+}
+
+fn on_disk(source: std::io::Error) -> Error {
+    Error::Store {
+        action: "spill the source of the merge to",
+        path: std::env::temp_dir().display().to_string(),
+        source: object_store::Error::Generic {
+            store: "temporary files",
+            source: Box::new(source),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use arrow::array::{AsArray, Int64Array, StringArray};
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+
+    use super::*;
+
+    fn batch(from: i64, count: i64) -> RecordBatch {
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("id", DataType::Int64, true),
+            Field::new("text", DataType::Utf8, true),
+        ]));
+        let ids: Int64Array = (from..from + count)
+            .map(|i| (i % 7 != 0).then_some(i % 500))
+            .collect();
+        let text: StringArray = (from..from + count).map(|i| Some(format!("row {i}"))).collect();
+        RecordBatch::try_new(schema, vec![Arc::new(ids), Arc::new(text)]).unwrap()
+    }
+
+    #[test]
+    fn rows_of_one_key_come_back_from_one_part_in_their_order() {
+        for keys in [vec!["id".to_owned()], Vec::new()] {
+            let mut spool = Spool::new(batch(0, 1).schema(), &keys).unwrap();
+            for from in 0..40 {
+                spool.add(&batch(from * 1000, 1000)).unwrap();
+            }
+            let mut seen: HashMap<Option<i64>, (usize, i64)> = HashMap::new();
+            let mut total = 0;
+            for (number, part) in spool.finish().unwrap().iter().enumerate() {
+                for _ in 0..2 {
+                    assert_eq!(part.read().unwrap().len(), part.read().unwrap().len());
+                }
+                for batch in part.read().unwrap() {
+                    total += batch.num_rows();
+                    let ids = batch.column(0).as_primitive::<Int64Type>();
+                    let texts = batch.column(1).as_string::<i32>();
+                    for (id, text) in ids.iter().zip(texts) {
+                        let row: i64 = text.unwrap()[4..].parse().unwrap();
+                        assert_eq!(id, (row % 7 != 0).then_some(row % 500));
+                        let (part, last) = seen.entry(id).or_insert((number, -1));
+                        if !keys.is_empty() {
+                            assert_eq!(*part, number, "key {id:?} is in two parts");
+                            assert!(row > *last, "key {id:?} lost its order");
+                        }
+                        *last = row;
+                    }
+                }
+            }
+            assert_eq!(total, 40_000);
+        }
+    }
+}
