@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -202,7 +203,8 @@ def machine(lake: Path) -> dict:
     """Where and with what this was measured."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     said = subprocess.run([lake, "--version"], capture_output=True, text=True).stdout.strip()
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
+    commit = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True).stdout.strip()
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "processors": os.cpu_count(),
@@ -230,6 +232,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of the results [default: target/bench/sfSF]")
     parser.add_argument("--keep", action="store_true", help="leave the tables in target/bench-data")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     if not options.lake.exists():
         sys.exit(f"{options.lake} is not there: build it, or name another with --lake")
 

@@ -50,9 +50,14 @@ def run(command: list, limit: float, cwd: Path) -> Run:
         )
         timer = threading.Timer(limit, os.killpg, (process.pid, signal.SIGKILL))
         timer.start()
-        _, status, usage = os.wait4(process.pid, 0)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:  # stopped by hand: it has a session of its own, and would go on
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        finally:
+            timer.cancel()
         wall = time.perf_counter() - start
-        timer.cancel()
         cpu = usage.ru_utime + usage.ru_stime
         # Processor time that was used meanwhile, but not by this process: 0 on a quiet machine.
         foreign = max(0.0, _busy() - busy - cpu) / (wall * os.cpu_count())

@@ -29,7 +29,7 @@ def page(result: dict) -> str:
         f"# SF{result['sf']:g}: {int(result['data']['after']['base']['rows']):,} rows",
         "",
         f"{about['time']}, {about['processors']} processors, {about['memory_gb']} GiB, {about['system']}; "
-        f"{about['lake']} ({about['commit'][:10]}); "
+        f"{about['lake']} ({about['commit']}); "
         + ", ".join(f"{name} {number}" for name, number in about["packages"].items()),
     ]
     lines += [f"\nNot run: {name}: {why}." for name, why in result["left_out"].items()]
@@ -204,8 +204,7 @@ def chart(result: dict, file: Path) -> None:
         positions = range(len(goals), 0, -1)
         values = [row["value"] for row in goals]
         errors = [[row["value"] - row["low"] for row in goals], [row["high"] - row["value"] for row in goals]]
-        if all(row["high"] != float("inf") for row in goals):
-            axis.errorbar(values, positions, xerr=errors, fmt="none", ecolor="black", capsize=2, linewidth=1)
+        axis.errorbar(values, positions, xerr=errors, fmt="none", ecolor="black", capsize=2, linewidth=1)
         colours = ["tab:green" if row["verdict"].strip("()") == MET else "tab:red" for row in goals]
         axis.scatter(values, positions, color=colours, s=14, zorder=3)
         axis.scatter([row["limit"] for row in goals], positions, marker="|", color="tab:blue", s=60, zorder=2)

@@ -43,6 +43,11 @@ def test_a_ratio_takes_the_peers_operation_alone_and_is_judged_by_its_upper_boun
     assert verdict(Goal("ratio", "lake", 1.5, ("peer",)), {"lake": mine, "peer": peer})["verdict"] == "met"
 
 
+def test_two_pairs_prove_nothing():
+    steps = {"lake": record([{"wall": 1.0}] * 2), "peer": record([{"wall": 9.0}] * 2)}
+    assert verdict(Goal("ratio", "lake", 1.0, ("peer",)), steps)["verdict"] == "unproven"
+
+
 def test_of_two_rivals_the_faster_counts():
     steps = {
         "lake": record([{"wall": 1.0}] * 3),
