@@ -5,6 +5,11 @@ BIN := $(VENV)/bin
 CARGO ?= cargo
 # Every build selects the whole workspace, so that dependencies are compiled once.
 LAKE := target/debug/lake
+# The comparison: scale factor, rounds of the overview, rounds of what must be shown; ARGS for its other options.
+SF ?= 1
+RUNS ?= 5
+PAIRS ?= 11
+BENCH := .venv-bench
 
 .PHONY: demo test test-rust test-python lint fmt build bench clean
 
@@ -42,10 +47,15 @@ fmt: $(VENV)/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-## The comparison against peers and floors (benches/README.md).
-bench: $(VENV)/.ready
+$(BENCH)/.ready: benches/requirements.txt tests/requirements.txt
+	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install --quiet --disable-pip-version-check -r benches/requirements.txt
+	touch $@
+
+## The comparison against peers and floors (benches/README.md): make bench SF=1 RUNS=5 PAIRS=11 ARGS="--only random".
+bench: $(BENCH)/.ready
 	$(CARGO) build --release --workspace --bins
-	$(BIN)/python benches/compare.py
+	$(BENCH)/bin/python -m benches.compare --sf $(SF) --runs $(RUNS) --pairs $(PAIRS) $(ARGS)
 
 clean:
-	rm -rf target $(VENV)
+	rm -rf target $(VENV) $(BENCH)
