@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use futures::TryStreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, TryStreamExt};
 
 use crate::delta::Delta;
 use crate::error::{Error, Result};
@@ -13,6 +14,7 @@ use crate::iceberg::Iceberg;
 use crate::model::{At, CommitInfo, DataFile, Definition, Prune, Snapshot};
 use crate::operations::{self, Compact, Merge, Options, Report, Rows};
 use crate::scan::{self, SnapshotTable};
+use crate::sql::{Open, Session};
 use crate::store::{Store, clock};
 
 /// Which format a new table is written in.
@@ -228,6 +230,12 @@ impl Table {
         operations::restore(&self.handle, at, options).await
     }
 
+    /// A session for SQL in which quoted paths and URLs are tables. For `memory_limit` see
+    /// [`scan::session`].
+    pub fn session(memory_limit: Option<usize>) -> Session {
+        Session::new(Arc::new(Places), memory_limit)
+    }
+
     /// Commits, newest first, at most `limit`.
     ///
     /// # Errors
@@ -248,6 +256,22 @@ impl Table {
             .files(&snapshot, everything)
             .try_collect()
             .await
+    }
+}
+
+/// Tables at paths and URLs, for SQL.
+struct Places;
+
+impl Open for Places {
+    fn table<'a>(&'a self, place: &'a str) -> BoxFuture<'a, Result<Option<Handle>>> {
+        async move {
+            match Table::open(place).await {
+                Ok(table) => Ok(Some(table.handle)),
+                Err(Error::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        }
+        .boxed()
     }
 }
 

@@ -6,6 +6,7 @@ mod merge;
 mod report;
 mod runtime;
 mod scan;
+mod sql;
 mod table;
 
 use pyo3::prelude::*;
@@ -17,5 +18,6 @@ fn _lakehouse(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<merge::MergeBuilder>()?;
     module.add_class::<scan::Scan>()?;
     module.add_class::<scan::Schema>()?;
+    module.add_function(wrap_pyfunction!(sql::sql, module)?)?;
     errors::register(module)
 }

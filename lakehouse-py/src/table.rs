@@ -27,6 +27,12 @@ pub(crate) struct Table {
     table: Core,
 }
 
+impl Table {
+    pub(crate) fn core(&self) -> &Core {
+        &self.table
+    }
+}
+
 /// Quotes a column name for an expression.
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))

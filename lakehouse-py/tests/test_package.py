@@ -32,25 +32,35 @@ def names(scope: object) -> set[str]:
     return {name for name in vars(scope) if not name.startswith("_") or name in ("__arrow_c_stream__", "__len__")}
 
 
+def arguments(node: ast.FunctionDef) -> list[str]:
+    return [argument.arg for argument in [*node.args.args, *node.args.kwonlyargs]]
+
+
+def real_arguments(function: object) -> list[str] | None:
+    signature = getattr(function, "__text_signature__", None)
+    return signature and re.findall(r"(\w+)(?==|,|\))", re.sub(r"=[^,)]*", "", signature))
+
+
 def test_stubs_name_what_the_module_has():
     stub = ast.parse((PACKAGE / "python" / "lakehouse" / "_lakehouse.pyi").read_text())
     classes = {node.name: node for node in stub.body if isinstance(node, ast.ClassDef)}
     assert set(lakehouse.__all__) - {"__version__"} == names(_lakehouse)
-    assert names(_lakehouse) <= set(classes)
+    functions = {node.name: node for node in stub.body if isinstance(node, ast.FunctionDef)}
+    assert names(_lakehouse) <= {*classes, *functions}
     for name in names(_lakehouse):
         kind = getattr(_lakehouse, name)
+        if name in functions:
+            assert arguments(functions[name]) == real_arguments(kind)
+            continue
         if issubclass(kind, Exception):
             assert [base.id for base in classes[name].bases] == [kind.__base__.__name__]
             continue
         methods = {node.name: node for node in classes[name].body if isinstance(node, ast.FunctionDef)}
         assert {m for m in methods if not m.startswith("__")} == {m for m in names(kind) if not m.startswith("__")}
         for method, node in methods.items():
-            signature = getattr(getattr(kind, method), "__text_signature__", None)
-            if signature is None:
+            real, stubbed = real_arguments(getattr(kind, method)), arguments(node)
+            if real is None:
                 continue  # a property
-            real = re.findall(r"(\w+)(?==|,|\))", re.sub(r"=[^,)]*", "", signature))
-            arguments = [*node.args.args, *node.args.kwonlyargs]
-            stubbed = [argument.arg for argument in arguments]
             assert stubbed == real or stubbed[1:] == real, (
                 f"{name}.{method}: {stubbed} in the stub, {real} in the module"
             )

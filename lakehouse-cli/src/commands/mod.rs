@@ -18,11 +18,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
-use datafusion::catalog::TableProvider;
 use futures::FutureExt;
+use futures::future::BoxFuture;
+use lakehouse_core::format::Handle;
 use lakehouse_core::model::At;
 use lakehouse_core::operations::{InputFormat, Options};
-use lakehouse_core::sql::{Opener, Session};
+use lakehouse_core::sql::{Open, Session};
 use lakehouse_core::{Error, Table};
 
 use crate::exit::{self, Failure};
@@ -58,7 +59,7 @@ enum Verb {
     Merge(Box<merge::Merge>),
     Update(update::Update),
     Delete(delete::Delete),
-    Query(query::Query),
+    Query(Box<query::Query>),
     Compact(compact::Compact),
     History(history::History),
     Files(files::Files),
@@ -123,7 +124,7 @@ async fn dispatch(verb: Verb, ui: &Ui) -> Result<(), Failure> {
         Verb::Merge(args) => merge::merge(*args, ui).await,
         Verb::Update(args) => update::update(args, ui).await,
         Verb::Delete(args) => delete::delete(args, ui).await,
-        Verb::Query(args) => query::query(args, ui).await,
+        Verb::Query(args) => query::query(*args, ui).await,
         Verb::Compact(args) => compact::compact(args, ui).await,
         Verb::History(args) => history::history(args, ui).await,
         Verb::Files(args) => files::files(args, ui).await,
@@ -227,24 +228,26 @@ async fn open(table: &str) -> Result<Table, Failure> {
 
 /// A session in which quoted paths and URLs are tables, at this version where a query names none.
 fn session(at: At) -> Session {
-    let opener: Opener = Arc::new(|place: String, at: At| {
+    Session::new(Arc::new(Places), None).with_version(at)
+}
+
+/// Tables at paths and URLs. One that is not there but nearly is an error that names its neighbour.
+struct Places;
+
+impl Open for Places {
+    fn table<'a>(&'a self, place: &'a str) -> BoxFuture<'a, lakehouse_core::Result<Option<Handle>>> {
         async move {
-            let table = match Table::open(&place).await {
-                Ok(table) => table,
-                Err(error @ Error::NotFound { .. }) => {
-                    return match neighbour(&place) {
-                        Some(near) => Err(error.with_hint(format!("did you mean {near}?"))),
-                        None => Ok(None),
-                    };
-                }
-                Err(error) => return Err(error),
-            };
-            let provider: Arc<dyn TableProvider> = table.provider(&at).await?;
-            Ok(Some(provider))
+            match Table::open(place).await {
+                Ok(table) => Ok(Some(table.handle().clone())),
+                Err(error @ Error::NotFound { .. }) => match neighbour(place) {
+                    Some(near) => Err(error.with_hint(format!("did you mean {near}?"))),
+                    None => Ok(None),
+                },
+                Err(error) => Err(error),
+            }
         }
         .boxed()
-    });
-    Session::new(opener, None).with_version(at)
+    }
 }
 
 /// What to do about a table that is not there: a name that was probably meant, or how to make one.

@@ -2,29 +2,37 @@ use std::path::PathBuf;
 
 use clap::Args;
 use lakehouse_core::model::At;
+use lakehouse_core::sql::{Executed, Session};
 use serde_json::json;
 
-use super::AtArgs;
+use super::{AtArgs, WriteArgs};
 use crate::exit::Failure;
 use crate::output::{self, Form, Ui};
 use crate::values;
 
-/// Ask a question in SQL.
+/// Ask a question in SQL, or change a table.
 ///
 /// A quoted path or URL in FROM is a table; -t gives a table a name. VERSION AS OF and TIMESTAMP AS OF
 /// work per table, --version and --as-of for every table that has no version of its own.
+///
+/// INSERT INTO, INSERT OVERWRITE, UPDATE (with FROM), DELETE (with USING), MERGE and TRUNCATE TABLE change a
+/// table and print what they did, as the verbs do. Subqueries, WITH and LIMIT work in them; in a MERGE,
+/// subqueries stand in the source only. A form that is not known is refused.
 ///
 /// Example:
 ///   lake query "SELECT carrier, avg(arr_delay) FROM 'data/flights' GROUP BY carrier"
 ///   lake query "SELECT count(*) FROM f" -t f=data/flights@-1
 ///   lake query -f report.sql -t f=data/flights -o report.parquet
+///   lake query "DELETE FROM 'data/flights' WHERE carrier IN (SELECT carrier FROM 'gone.csv')" --dry-run
+///   lake query "MERGE INTO f USING 'feed.parquet' s ON f.id = s.id WHEN MATCHED THEN UPDATE SET *
+///     WHEN NOT MATCHED THEN INSERT *" -t f=data/flights
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Query {
-    /// The question
+    /// The question or statement
     #[arg(required_unless_present = "file", conflicts_with = "file")]
     sql: Option<String>,
-    /// Read the question from this file (- for stdin)
+    /// Read it from this file (- for stdin)
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// A table by name, at a version if one is given; may be given several times
@@ -38,6 +46,36 @@ pub(super) struct Query {
     /// Write the answer to this file
     #[arg(short, value_name = "FILE")]
     o: Option<PathBuf>,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+impl Query {
+    /// Refuses options that have no meaning for what the SQL is.
+    fn check(&self, changes: bool) -> Result<(), Failure> {
+        let (given, what): (&[(&str, bool)], _) = if changes {
+            let given = &[
+                ("--version", self.at.version.is_some()),
+                ("--as-of", self.at.as_of.is_some()),
+                ("--output", self.output.is_some()),
+                ("-o", self.o.is_some()),
+            ];
+            (given, "a statement that changes a table")
+        } else {
+            let given = &[
+                ("--idempotency-key", self.write.idempotency_key.is_some()),
+                ("--dry-run", self.write.dry_run),
+            ];
+            (given, "a query, which changes nothing")
+        };
+        match given.iter().find(|(_, given)| *given) {
+            Some((option, _)) => Err(Failure::usage(
+                format!("{option} cannot be used with {what}"),
+                format!("leave {option} out"),
+            )),
+            None => Ok(()),
+        }
+    }
 }
 
 pub(super) async fn query(args: Query, ui: &Ui) -> Result<(), Failure> {
@@ -49,6 +87,7 @@ pub(super) async fn query(args: Query, ui: &Ui) -> Result<(), Failure> {
         (None, Some(file)) => std::fs::read_to_string(file).map_err(Failure::io("read", file))?,
         (None, None) => return Err(Failure::usage("the question is missing", "give SQL or -f FILE")),
     };
+    args.check(Session::changes(&sql)?)?;
     // Before any work, so that a wrong name of a file costs nothing.
     let form = match (&args.output, &args.o) {
         (Some(form), _) => *form,
@@ -62,7 +101,14 @@ pub(super) async fn query(args: Query, ui: &Ui) -> Result<(), Failure> {
         session.name(name, location, at.unwrap_or(At::Latest));
     }
     let working = ui.progress("query".into());
-    let stream = session.query(&sql).await?.execute_stream().await?;
+    let frame = match session.execute(&sql, &args.write.options()).await? {
+        Executed::Rows(frame) => frame,
+        Executed::Changed { table, report } => {
+            drop(working);
+            return ui.report(&table, &report);
+        }
+    };
+    let stream = frame.execute_stream().await?;
     let rows = output::write(stream, form, args.o.as_deref(), working).await?;
     match &args.o {
         Some(file) if ui.json => ui.json(&json!({"file": file.display().to_string(), "rows": rows})),

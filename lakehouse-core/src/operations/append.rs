@@ -19,8 +19,8 @@ pub async fn append(handle: &Handle, rows: Rows, options: &Options) -> Result<Re
     run(handle, options, &mut Append { rows }).await
 }
 
-struct Append {
-    rows: Rows,
+pub(super) struct Append {
+    pub(super) rows: Rows,
 }
 
 #[async_trait]

@@ -2,7 +2,8 @@
 //!
 //! [`append`] and the others all run in one frame (`work.rs`): plan, commit, clean up, report.
 //! Delete, update, merge and overwrite share one machine (`rows.rs`): rows are touched where they are
-//! and, if they live on, written anew; `decide.rs` chooses what becomes of each file.
+//! and, if they live on, written anew; `decide.rs` chooses what becomes of each file. What only a query
+//! can find comes in through `queried.rs`.
 
 mod adapt;
 mod append;
@@ -14,6 +15,7 @@ mod input;
 mod merge;
 mod options;
 mod overwrite;
+mod queried;
 mod restore;
 mod rows;
 mod update;
@@ -26,5 +28,6 @@ pub use input::{InputFormat, Rows};
 pub use merge::{Action, Cdc, CdcColumns, Clause, Merge, OnDuplicate, When, merge};
 pub use options::{Options, Report, Strategy};
 pub use overwrite::overwrite;
+pub use queried::{PlanQuery, Target, append_query, delete_rows, merge_query, overwrite_query, update_rows};
 pub use restore::restore;
 pub use update::update;

@@ -31,9 +31,9 @@ pub async fn overwrite(
     run(handle, options, &mut Overwrite { rows, predicate }).await
 }
 
-struct Overwrite<'a> {
-    rows: Rows,
-    predicate: Option<&'a str>,
+pub(super) struct Overwrite<'a> {
+    pub(super) rows: Rows,
+    pub(super) predicate: Option<&'a str>,
 }
 
 #[async_trait]
@@ -123,7 +123,7 @@ fn first_false(truth: &BooleanArray) -> Option<usize> {
 }
 
 /// The first columns of a row as text, for messages.
-fn describe_row(batch: &RecordBatch, row: usize) -> String {
+pub(super) fn describe_row(batch: &RecordBatch, row: usize) -> String {
     const SHOWN: usize = 6;
     let options = FormatOptions::default().with_null("NULL");
     let schema = batch.schema();

@@ -13,12 +13,21 @@ use datafusion::prelude::{CsvReadOptions, JsonReadOptions, ParquetReadOptions, S
 use crate::error::{Error, Result};
 use crate::model::{PARQUET_TAIL, check_parquet_footer, parquet_footer_length};
 
+/// Whether there is a file of this name.
+pub(super) fn is_file(name: &str) -> bool {
+    local(name).is_file()
+}
+
+fn local(name: &str) -> &Path {
+    Path::new(name.strip_prefix("file://").unwrap_or(name))
+}
+
 /// The file of this name as a table; `None` if there is none, or it is a folder.
 ///
 /// # Errors
 /// [`Error::Invalid`] when the extension does not tell the kind, or the file is of another kind.
 pub(super) async fn open(ctx: &SessionContext, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-    let path = Path::new(name.strip_prefix("file://").unwrap_or(name));
+    let path = local(name);
     if !path.is_file() {
         return Ok(None);
     }

@@ -1,8 +1,10 @@
-//! Queries over tables: names, quoted paths and URLs in FROM, time travel.
+//! SQL over tables: names, quoted paths and URLs in FROM, time travel, statements that change a table.
 //!
-//! Only queries run here. What changes a table is a verb of its own ([`crate::operations`]): the
-//! engine's own INSERT, UPDATE, DELETE and MERGE are refused.
+//! The engine's own INSERT, UPDATE, DELETE and MERGE are never used: what a statement changes is planned
+//! as a query and done by the verbs of [`crate::operations`] (`change/`). A form that is not known there
+//! is refused.
 
+mod change;
 mod files;
 mod session;
 mod statement;
@@ -11,5 +13,5 @@ mod travel;
 #[cfg(test)]
 mod tests;
 
-pub use session::{Opener, Session};
+pub use session::{Executed, Open, Opener, Session};
 pub use travel::parse_instant;

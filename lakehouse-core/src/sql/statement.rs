@@ -3,10 +3,11 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Ident, ObjectName, ObjectNamePart, SetExpr, Statement, TableAlias, TableFactor, VisitMut, VisitorMut,
+    Ident, ObjectName, ObjectNamePart, Query, SetExpr, Statement, TableAlias, TableFactor, VisitMut,
+    VisitorMut, With,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use crate::error::{Error, Result};
@@ -21,33 +22,56 @@ pub(super) fn tokens(sql: &str) -> Result<Vec<Token>> {
         .map_err(|e| broken(&e.to_string()))
 }
 
-/// The one statement of a query, if it is one that only reads.
+/// A parser for a part of a statement.
+pub(super) fn parser(text: &str) -> Result<Parser<'_>, ParserError> {
+    Parser::new(&GenericDialect)
+        .with_recursion_limit(MAX_DEPTH)
+        .try_with_sql(text)
+}
+
+/// The one statement of these tokens.
 pub(super) fn parse(tokens: Vec<Token>) -> Result<Statement> {
     let mut statements = Parser::new(&GenericDialect)
         .with_recursion_limit(MAX_DEPTH)
         .with_tokens(tokens)
         .parse_statements()
         .map_err(|e| broken(&e.to_string()))?;
-    let statement = match (statements.pop(), statements.len()) {
-        (Some(statement), 0) => statement,
-        (None, _) => return Err(broken("it is empty")),
-        (Some(_), more) => {
-            return Err(Error::unsupported(
-                format!("one statement at a time can run, these are {}", more + 1),
-                "run them one after the other",
-            ));
-        }
-    };
-    only_reads(&statement)?;
-    Ok(statement)
+    match (statements.pop(), statements.len()) {
+        (Some(statement), 0) => Ok(statement),
+        (None, _) => Err(broken("it is empty")),
+        (Some(_), more) => Err(Error::unsupported(
+            format!("one statement at a time can run, these are {}", more + 1),
+            "run them one after the other",
+        )),
+    }
 }
 
-fn broken(what: &str) -> Error {
+/// A statement that changes a table, and the WITH in front of it; any other statement as it is.
+pub(super) fn split(statement: Statement) -> Result<(Option<With>, Statement), Box<Statement>> {
+    use Statement as S;
+    match statement {
+        S::Insert(_) | S::Update(_) | S::Delete(_) | S::Merge(_) | S::Truncate(_) => Ok((None, statement)),
+        S::Query(query) => match *query.body {
+            SetExpr::Insert(inner)
+            | SetExpr::Update(inner)
+            | SetExpr::Delete(inner)
+            | SetExpr::Merge(inner) => Ok((query.with, inner)),
+            body => Err(Box::new(S::Query(Box::new(Query {
+                body: Box::new(body),
+                ..*query
+            })))),
+        },
+        other => Err(Box::new(other)),
+    }
+}
+
+pub(super) fn broken(what: &str) -> Error {
     let what = what.trim_start_matches("sql parser error: ");
     Error::invalid(format!("the query cannot be understood: {what}"), "")
 }
 
-fn only_reads(statement: &Statement) -> Result<()> {
+/// Refuses what changes something.
+pub(super) fn only_reads(statement: &Statement) -> Result<()> {
     let (what, hint) = match statement {
         Statement::Query(query) => match query.body.as_ref() {
             SetExpr::Insert(inner)
@@ -58,32 +82,42 @@ fn only_reads(statement: &Statement) -> Result<()> {
             }
             _ => return Ok(()),
         },
-        Statement::Explain { statement, .. } => return only_reads(statement),
+        Statement::Explain { statement, .. } => {
+            return only_reads(statement)
+                .map_err(|error| error.with_hint("a dry run tells what the statement would do: --dry-run"));
+        }
         Statement::ExplainTable { .. }
         | Statement::ShowTables { .. }
         | Statement::ShowColumns { .. }
         | Statement::ShowFunctions { .. }
         | Statement::ShowVariable { .. }
         | Statement::ShowVariables { .. } => return Ok(()),
-        Statement::Insert(_) => ("INSERT", "to add rows: `lake append TABLE FILE`"),
-        Statement::Update(_) => (
-            "UPDATE",
-            "to change rows: `lake update TABLE --set .. --where ..`",
-        ),
-        Statement::Delete(_) => ("DELETE", "to delete rows: `lake delete TABLE --where ..`"),
-        Statement::Truncate(_) => ("TRUNCATE", "to delete all rows: `lake delete TABLE --where true`"),
-        Statement::Merge(_) => ("MERGE", "to merge: `lake merge TABLE SOURCE --on ..`"),
+        Statement::Insert(_) => ("INSERT", CHANGES),
+        Statement::Update(_) => ("UPDATE", CHANGES),
+        Statement::Delete(_) => ("DELETE", CHANGES),
+        Statement::Truncate(_) => ("TRUNCATE", CHANGES),
+        Statement::Merge(_) => ("MERGE", CHANGES),
         Statement::CreateTable(_) => ("CREATE TABLE", "to make a table: `lake create TABLE --schema ..`"),
         Statement::Copy { .. } => ("COPY", "to write a result to a file: `lake query .. -o FILE`"),
         _ => (
             "this statement",
-            "queries (SELECT, WITH, VALUES), EXPLAIN, SHOW and DESCRIBE can run",
+            "queries (SELECT, WITH, VALUES), EXPLAIN, SHOW and DESCRIBE can run; INSERT, UPDATE, DELETE, MERGE \
+             and TRUNCATE change tables",
         ),
     };
     Err(Error::unsupported(
         format!("{what} cannot run in a query, which only reads"),
         hint,
     ))
+}
+
+/// What runs statements that change a table.
+const CHANGES: &str = "`Session::execute` and `lake query` run statements that change a table";
+
+/// The parts of a name with points between them.
+pub(super) fn spelled(parts: &[Ident]) -> String {
+    let parts: Vec<&str> = parts.iter().map(|part| part.value.as_str()).collect();
+    parts.join(".")
 }
 
 /// A name in FROM.
@@ -96,7 +130,7 @@ pub(super) struct Named {
 
 /// Makes names of several parts (`catalog.namespace.table`) one name each, unless `known`, and lists all
 /// single names. Refuses what the planner would ignore.
-pub(super) fn names(statement: &mut Statement, known: &dyn Fn(&[String]) -> bool) -> Result<Vec<Named>> {
+pub(super) fn names(statement: &mut impl VisitMut, known: &dyn Fn(&[String]) -> bool) -> Result<Vec<Named>> {
     let mut walk = Names {
         known,
         names: Vec::new(),
@@ -117,6 +151,19 @@ struct Names<'a> {
 
 impl VisitorMut for Names<'_> {
     type Break = Error;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        match query.body.as_ref() {
+            SetExpr::Insert(inner)
+            | SetExpr::Update(inner)
+            | SetExpr::Delete(inner)
+            | SetExpr::Merge(inner) => match only_reads(inner) {
+                Err(error) => ControlFlow::Break(error.with_hint("run it as a statement of its own")),
+                Ok(()) => ControlFlow::Continue(()),
+            },
+            _ => ControlFlow::Continue(()),
+        }
+    }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         let TableFactor::Table {

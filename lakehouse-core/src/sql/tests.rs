@@ -6,15 +6,37 @@ use arrow::datatypes::Int64Type;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use parquet::arrow::ArrowWriter;
 
-use super::{Opener, Session, parse_instant};
+use super::{Open, Opener, Session, parse_instant};
 use crate::error::{Error, Result};
+use crate::format::Handle;
 use crate::model::At;
+
+/// Tables that can only be read.
+struct Fakes<F>(F);
+
+impl<F> Open for Fakes<F>
+where
+    F: Fn(String, At) -> BoxFuture<'static, Result<Option<Arc<dyn TableProvider>>>> + Send + Sync,
+{
+    fn table<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<Handle>>> {
+        async { Ok(None) }.boxed()
+    }
+
+    fn provider<'a>(
+        &'a self,
+        place: &'a str,
+        at: &'a At,
+    ) -> BoxFuture<'a, Result<Option<Arc<dyn TableProvider>>>> {
+        (self.0)(place.to_owned(), at.clone())
+    }
+}
 
 /// Tables of one row: where they are, and which version was asked for.
 fn opener() -> Opener {
-    Arc::new(|place: String, at: At| {
+    Arc::new(Fakes(|place: String, at: At| {
         async move {
             if place.contains("nowhere") {
                 return Ok(None);
@@ -35,7 +57,7 @@ fn opener() -> Opener {
             Ok(Some(table))
         }
         .boxed()
-    })
+    }))
 }
 
 fn session() -> Session {
@@ -202,13 +224,13 @@ async fn the_session_version_applies_where_the_query_names_none() {
 #[tokio::test]
 async fn what_changes_something_names_its_verb() {
     for (sql, expected) in [
-        ("INSERT INTO flights VALUES ('a', 'b', 1)", "lake append"),
-        ("UPDATE flights SET place = 'x'", "lake update"),
-        ("DELETE FROM flights WHERE rowId = 1", "lake delete"),
-        ("TRUNCATE TABLE flights", "lake delete"),
+        ("INSERT INTO flights VALUES ('a', 'b', 1)", "Session::execute"),
+        ("UPDATE flights SET place = 'x'", "Session::execute"),
+        ("DELETE FROM flights WHERE rowId = 1", "Session::execute"),
+        ("TRUNCATE TABLE flights", "Session::execute"),
         (
             "MERGE INTO flights t USING old s ON t.rowId = s.rowId WHEN MATCHED THEN DELETE",
-            "lake merge",
+            "Session::execute",
         ),
         ("CREATE TABLE x (a INT)", "lake create"),
         ("CREATE TABLE x AS SELECT 1", "lake create"),
@@ -219,10 +241,14 @@ async fn what_changes_something_names_its_verb() {
         ("COPY (SELECT 1) TO '/tmp/x.csv'", "-o FILE"),
         ("COPY flights TO '/tmp/x.csv'", "-o FILE"),
         ("DROP TABLE flights", "only reads"),
-        ("EXPLAIN DELETE FROM flights", "lake delete"),
+        ("EXPLAIN DELETE FROM flights", "--dry-run"),
         (
             "WITH x AS (SELECT 1) INSERT INTO flights SELECT * FROM x",
-            "lake append",
+            "Session::execute",
+        ),
+        (
+            "WITH x AS (DELETE FROM flights) SELECT 1",
+            "a statement of its own",
         ),
         ("SET datafusion.execution.batch_size = 1", "only reads"),
         ("SELECT 1; SELECT 2", "one statement"),
@@ -266,7 +292,7 @@ async fn errors_say_what_exists() {
 #[tokio::test]
 async fn every_query_sees_the_newest_version() {
     let count = Arc::new(AtomicI64::new(0));
-    let opener: Opener = Arc::new(move |_, _| {
+    let opener: Opener = Arc::new(Fakes(move |_, _| {
         let opened = count.fetch_add(1, Ordering::Relaxed);
         async move {
             let batch =
@@ -276,7 +302,7 @@ async fn every_query_sees_the_newest_version() {
             Ok(Some(table))
         }
         .boxed()
-    });
+    }));
     let session = Session::new(opener, None);
     for expected in 0..3 {
         assert_eq!(
@@ -303,7 +329,7 @@ async fn plain_files_are_tables() {
     .unwrap();
     writer.write(&batch).unwrap();
     writer.close().unwrap();
-    let session = Session::new(Arc::new(|_, _| async { Ok(None) }.boxed()), None);
+    let session = Session::new(Arc::new(Fakes(|_, _| async { Ok(None) }.boxed())), None);
     let sum = async |file: &str| -> Result<i64> {
         let sql = format!("SELECT sum(id) FROM '{}'", path(file));
         let batches = session.query(&sql).await?.collect().await?;

@@ -50,6 +50,12 @@ pub(super) fn take_out(tokens: Vec<Token>) -> Result<(Vec<Token>, Vec<Travel>)> 
         let (version, after) = value(&tokens, clause.value, clause.time)?;
         let parts: Vec<Token> = rewritten.split_off(start);
         let table: String = parts.iter().map(spelled).collect();
+        if is_changed(&rewritten) {
+            return Err(Error::unsupported(
+                format!("an old version of {table} cannot be changed, only the newest"),
+                "leave AS OF out here; the tables that the statement reads may have it",
+            ));
+        }
         let name = format!("{table} AS OF {}", described(&version));
         rewritten.push(quoted_word(&name));
         if !alias_follows(tokens.get(after)) {
@@ -107,10 +113,23 @@ fn name_start(tokens: &[Token]) -> Option<usize> {
         start -= 2;
     }
     let before = tokens.get(start.checked_sub(1)?)?;
-    let opens = is_word(Some(before), "FROM")
-        || is_word(Some(before), "JOIN")
-        || matches!(before, Token::Comma | Token::LParen);
+    let opens = ["FROM", "JOIN", "USING"]
+        .iter()
+        .any(|word| is_word(Some(before), word))
+        || matches!(before, Token::Comma | Token::LParen)
+        || is_changed(&tokens[..start]);
     opens.then_some(start)
+}
+
+/// Whether the table whose name follows these tokens is one that the statement changes.
+fn is_changed(tokens: &[Token]) -> bool {
+    let back = |n: usize, words: &[&str]| {
+        let token = tokens.len().checked_sub(n).and_then(|at| tokens.get(at));
+        words.iter().any(|word| is_word(token, word))
+    };
+    back(1, &["INTO", "OVERWRITE", "UPDATE", "DELETE", "MERGE", "TRUNCATE"])
+        || back(1, &["FROM"]) && back(2, &["DELETE"])
+        || back(1, &["TABLE"]) && back(2, &["INTO", "OVERWRITE", "TRUNCATE"])
 }
 
 fn is_name(token: &Token) -> bool {
@@ -198,7 +217,7 @@ fn alias_follows(token: Option<&Token>) -> bool {
     }
 }
 
-fn is_word(token: Option<&Token>, expected: &str) -> bool {
+pub(super) fn is_word(token: Option<&Token>, expected: &str) -> bool {
     matches!(token, Some(Token::Word(word)) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(expected))
 }
 

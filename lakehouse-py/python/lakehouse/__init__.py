@@ -17,6 +17,7 @@ from ._lakehouse import (
     Table,
     UnsupportedError,
     __version__,
+    sql,
 )
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "Table",
     "UnsupportedError",
     "__version__",
+    "sql",
 ]

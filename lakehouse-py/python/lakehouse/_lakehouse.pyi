@@ -59,6 +59,15 @@ class MergeBuilder:
     def when_not_matched_by_source_delete(self, predicate: str | None = None) -> MergeBuilder: ...
     def execute(self) -> Report: ...
 
+def sql(
+    query: str,
+    tables: Mapping[str, Table | str] | None = None,
+    *,
+    idempotency_key: str | None = None,
+    dry_run: bool = False,
+    isolation: Isolation | None = None,
+) -> Scan | Report: ...
+
 class Table:
     @staticmethod
     def open(location: str) -> Table: ...

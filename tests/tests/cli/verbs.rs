@@ -454,3 +454,56 @@ fn query_travels_in_time_per_table_and_for_all() {
         );
     }
 }
+
+#[test]
+fn query_changes_tables_and_tells_what_it_did() {
+    for format in FORMATS {
+        let lab = Lab::accounts(format);
+        lab.write("feed.csv", "id,balance\n2,20\n9,90\n");
+        let merge = "MERGE INTO 'accounts' t USING 'feed.csv' s ON t.id = s.id \
+                     WHEN MATCHED THEN UPDATE SET balance = s.balance WHEN NOT MATCHED THEN INSERT *";
+        let dry = lab.ok(&["query", merge, "--dry-run", "--json"]).json();
+        assert_eq!(
+            (&dry["operation"], &dry["dry_run"]),
+            (&"merge".into(), &true.into())
+        );
+        snapshot!(
+            format!("query_merge_{format}"),
+            lab.ok(&["query", merge, "--idempotency-key", "one"])
+        );
+        let again = lab
+            .ok(&["query", merge, "--idempotency-key", "one", "--json"])
+            .json();
+        assert!(
+            again["already"].is_number() && again["committed"] == false,
+            "{again}"
+        );
+        let delete = "DELETE FROM a WHERE id NOT IN (SELECT id FROM 'feed.csv')";
+        let done = lab.ok(&["query", delete, "-t", "a=accounts", "--json"]).json();
+        assert_eq!(done["metrics"]["num_target_rows_deleted"], 3, "{done}");
+        assert_eq!(
+            lab.rows("SELECT id, balance FROM 'accounts' ORDER BY id"),
+            serde_json::json!([[2, 20.0], [9, 90.0]])
+        );
+        let state = lab.state("accounts");
+        for (args, code, expected) in [
+            (vec!["DELETE FROM 'accounts' RETURNING id"], 1, "RETURNING"),
+            (vec!["DELETE FROM 'accounts'", "--version", "-1"], 2, "--version"),
+            (vec!["DELETE FROM 'accounts'", "-o", "x.csv"], 2, "-o"),
+            (vec!["DELETE FROM 'accounts'", "--output", "csv"], 2, "--output"),
+            (vec!["DELETE FROM a", "-t", "a=accounts@-1"], 1, "old version"),
+            (vec!["DELETE FROM 'acounts'"], 1, "did you mean accounts"),
+            (vec!["DELETE FROM 'feed.csv'"], 1, "only tables can be changed"),
+            (vec!["SELECT 1", "--dry-run"], 2, "--dry-run"),
+            (vec!["SELECT 1", "--idempotency-key", "k"], 2, "--idempotency-key"),
+        ] {
+            let run = lab.lake(&[&["query"], args.as_slice()].concat());
+            assert!(
+                run.code == code && run.stderr.contains(expected),
+                "{args:?}: {}",
+                run.text()
+            );
+        }
+        assert_eq!(lab.state("accounts"), state);
+    }
+}

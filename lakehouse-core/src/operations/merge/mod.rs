@@ -50,18 +50,23 @@ use source::{Collected, Source};
 /// values that do not fit, and for two source rows that change one target row or would be inserted
 /// under one key (it names the key); those of [`crate::commit::commit`].
 pub async fn merge(handle: &Handle, source: Rows, merge: &Merge, options: &Options) -> Result<Report> {
-    let mut verb = MergeVerb {
-        rows: source,
-        collected: None,
-        merge,
-    };
-    run(handle, options, &mut verb).await
+    run(handle, options, &mut MergeVerb::new(source, merge)).await
 }
 
-struct MergeVerb<'a> {
+pub(super) struct MergeVerb<'a> {
     rows: Rows,
     collected: Option<Collected>,
     merge: &'a Merge,
+}
+
+impl<'a> MergeVerb<'a> {
+    pub(super) fn new(rows: Rows, merge: &'a Merge) -> Self {
+        Self {
+            rows,
+            collected: None,
+            merge,
+        }
+    }
 }
 
 #[async_trait]
