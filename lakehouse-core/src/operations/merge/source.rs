@@ -61,7 +61,9 @@ impl Collected {
         table: &Schema,
         ctx: &SessionContext,
     ) -> Result<Self> {
-        let (mut schema, mut stream) = rows.open(Some(table)).await?;
+        // The names in an envelope are not those of the table.
+        let named = !matches!(cdc, Some(Cdc::Debezium));
+        let (mut schema, mut stream) = rows.open(named.then_some(table)).await?;
         let feed = cdc.map(|cdc| Reader::new(cdc, &schema)).transpose()?;
         if let Some(feed) = &feed {
             schema = feed.schema();
