@@ -15,11 +15,11 @@ use crate::values;
 /// In expressions `target.` and `source.` name the sides; a name that only one side has needs neither.
 /// Columns of the source that only a condition or SET names need not exist in the table.
 ///
-/// A change feed (--cdc) says itself what happens to each row. Inserts and updates write the row whether its
-/// key is there or not, deletes remove it; with a sequence the newest row of each key wins, in any order of
-/// the feed, and where the table stores the sequence, a stored row that is newer stays. So a feed can be
-/// played twice. Without tombstones nothing is left of a deleted row, and an older one that arrives in a
-/// later feed brings it back.
+/// A change feed (--cdc) says itself what happens to each row. Inserts and updates write the row
+/// whether its key is there or not, deletes remove it. With a sequence the newest row of each key
+/// wins, in any order of the feed, and where the table stores the sequence, a stored row that is
+/// newer stays; so a feed can be played twice. Without --tombstones nothing is left of a deleted
+/// row, and an older one that arrives in a later feed brings it back.
 ///
 /// Example:
 ///   lake merge flights february.parquet --on "time_hour, carrier, flight, origin"

@@ -53,8 +53,8 @@ pub(super) struct Query {
 impl Query {
     /// Refuses options that have no meaning for what the SQL is.
     fn check(&self, changes: bool) -> Result<(), Failure> {
-        let (given, what): (&[(&str, bool)], _) = if changes {
-            let given = &[
+        let (given, what) = if changes {
+            let given = vec![
                 ("--version", self.at.version.is_some()),
                 ("--as-of", self.at.as_of.is_some()),
                 ("--output", self.output.is_some()),
@@ -62,7 +62,7 @@ impl Query {
             ];
             (given, "a statement that changes a table")
         } else {
-            let given = &[
+            let given = vec![
                 ("--idempotency-key", self.write.idempotency_key.is_some()),
                 ("--dry-run", self.write.dry_run),
             ];

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
-use arrow::compute::{and_not, filter_record_batch, prep_null_mask_filter};
+use arrow::compute::{filter_record_batch, not, prep_null_mask_filter};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_expr::PhysicalExpr;
@@ -62,9 +62,40 @@ pub(super) fn first_match(
         let mine = filter_record_batch(&left, &truth)?;
         if mine.num_rows() > 0 {
             taken.push((index, mine));
-            let all = BooleanArray::from(vec![true; left.num_rows()]);
-            left = filter_record_batch(&left, &and_not(&all, &truth)?)?;
+            // Not `and_not`: arrow 59 mixes up the offsets of its arguments when one is a slice.
+            left = filter_record_batch(&left, &not(&truth)?)?;
         }
     }
     Ok(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Int32Array;
+    use arrow::datatypes::Int32Type;
+    use datafusion::prelude::col;
+
+    use super::*;
+
+    #[test]
+    fn slices_of_batches_are_split_as_the_condition_says() {
+        let n: ArrayRef = Arc::new(Int32Array::from_iter_values(0..20));
+        let flag: ArrayRef = Arc::new(BooleanArray::from_iter((0..20).map(|i| Some(i % 3 == 0))));
+        let batch = RecordBatch::try_from_iter([("n", n), ("flag", flag)]).unwrap();
+        let ctx = SessionContext::new();
+        let schema = DFSchema::try_from(batch.schema().as_ref().clone()).unwrap();
+        let condition = Compiled::new(&ctx, col("flag"), &schema).unwrap();
+        let slice = batch.slice(11, 9);
+        let taken = first_match(&[Some(condition), None], slice).unwrap();
+        let values = |at: usize| {
+            taken[at]
+                .1
+                .column(0)
+                .as_primitive::<Int32Type>()
+                .values()
+                .to_vec()
+        };
+        assert_eq!(values(0), [12, 15, 18]);
+        assert_eq!(values(1), [11, 13, 14, 16, 17, 19]);
+    }
 }

@@ -178,7 +178,10 @@ async fn a_condition_without_equality_joins_by_what_it_says() {
         assert_eq!(content(&table).await, ["12|z", "1|a", "200|none", "5|x", "9|x"]);
         // Two source rows for one row are an error here too, named by their number: there is no key.
         let why = refused(&table, "low, high, name", "(0, 9, 'x'), (0, 9, 'y')", &between).await;
-        assert!(why.contains("row 1") && why.contains("row 2"), "{why}");
+        assert!(
+            why.contains("several source rows") && why.contains("row "),
+            "{why}"
+        );
         // An equality beside it is found, and prunes.
         let both = Merge::on("target.id < source.high AND target.v = source.name").when_matched_delete();
         let report = merge(&table, "high, name", "(9, 'x')", &both).await;

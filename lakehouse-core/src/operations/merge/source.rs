@@ -78,7 +78,9 @@ impl Collected {
         ctx: &SessionContext,
         memory: usize,
     ) -> Result<(Self, Batches)> {
-        let (mut schema, mut stream) = rows.open(Some(table)).await?;
+        // The names in an envelope are not those of the table.
+        let named = !matches!(cdc, Some(Cdc::Debezium));
+        let (mut schema, mut stream) = rows.open(named.then_some(table)).await?;
         let feed = cdc.map(|cdc| Reader::new(cdc, &schema)).transpose()?;
         let own = feed.as_ref().map(Reader::own);
         if let Some(feed) = feed {
