@@ -80,7 +80,7 @@ impl Verb for MergeVerb<'_> {
         work.count("num_source_rows", source.rows());
         let feed = Feed::new(self.merge, collected.own(), &table, source.schema())?;
         let plan = Plan::new(self.merge, &feed, &table, source.schema())?;
-        let source = feed.settle(source, &plan.keys)?;
+        let source = feed.settle(source, &plan.keys, &ctx)?;
         let prune = Arc::new(plan.prune(&table, &source)?);
         work.change.read = Some(if plan.by_source.is_empty() {
             Arc::clone(&prune)
