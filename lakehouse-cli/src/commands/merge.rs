@@ -156,7 +156,10 @@ impl Merge {
         let mut merge = self.order(operations::Merge::on(&self.on))?;
         merge.skip_unchanged = self.skip_unchanged;
         if let Some(feed) = &self.cdc {
-            return Ok(merge.cdc(feed.parse::<Cdc>()?));
+            let feed = feed.parse::<Cdc>().map_err(|error| {
+                Failure::usage(error.to_string(), error.hint().unwrap_or_default().to_owned())
+            })?;
+            return Ok(merge.cdc(feed));
         }
         if let Some(condition) = &self.delete_when {
             merge = merge.delete_when(condition);
@@ -349,7 +352,7 @@ mod tests {
             .tombstones("gone")
             .on_duplicate(operations::OnDuplicate::Last);
         assert_eq!(clauses(&flags).unwrap(), expected);
-        assert!(clauses(&["--cdc", "kind"]).is_err());
+        assert!(matches!(clauses(&["--cdc", "kind"]), Err(Failure::Usage { .. })));
         for flag in [
             "--when-matched=update",
             "--set=x = 1",

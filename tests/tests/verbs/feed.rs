@@ -539,3 +539,22 @@ async fn columns_of_the_source_come_in_any_order_and_extra_ones_are_named() {
         assert!(why.contains('n') && why.contains("row 2"), "{why}");
     }
 }
+
+#[tokio::test]
+async fn keys_beyond_the_memory_limit_are_refused_with_the_limit() {
+    let table = filled(FORMATS[0], STORED, "", "id, v, seq", &["(1, 'a', 1)"]).await;
+    let sql = "SELECT value AS id, value AS seq FROM generate_series(1, 30000)";
+    let options = Options {
+        memory_limit: Some(2 << 20),
+        ..Options::default()
+    };
+    let merge = Merge::on("id").when_matched_update_all().sequence_by("seq");
+    let frame = lakehouse_core::scan::session(None).sql(sql).await.unwrap();
+    let refused = table
+        .merge(Rows::frame(frame), &merge, &options)
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, Error::Limit { .. }), "{refused:?}");
+    assert!(refused.to_string().contains("30000 source rows"), "{refused}");
+    assert_eq!(content(&table).await, ["1|a|1"]);
+}

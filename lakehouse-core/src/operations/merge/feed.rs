@@ -6,8 +6,10 @@ use std::collections::hash_map::Entry;
 use arrow::array::Array;
 use arrow::datatypes::{DataType, Schema};
 use arrow::row::{Row, RowConverter, Rows, SortField};
+use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::logical_expr::utils::{conjunction, disjunction};
 use datafusion::logical_expr::{Expr, lit, when};
+use datafusion::prelude::SessionContext;
 
 use super::super::update::column;
 use super::cdc::{Cdc, DELETED, Own};
@@ -150,8 +152,9 @@ impl Feed {
     /// Leaves only the source rows that count: per key the newest; among equals what was asked for.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when nothing in the condition of the merge makes a key.
-    pub(super) fn settle(&self, source: Source, keys: &[Key]) -> Result<Source> {
+    /// [`Error::Invalid`] when nothing in the condition of the merge makes a key; [`Error::Limit`] when the
+    /// keys do not fit the memory limit.
+    pub(super) fn settle(&self, source: Source, keys: &[Key], ctx: &SessionContext) -> Result<Source> {
         if self.sequence.is_empty() && self.on_duplicate == OnDuplicate::Error {
             return Ok(source);
         }
@@ -172,6 +175,20 @@ impl Feed {
                 Some(encoded(&source, &names)?)
             }
         };
+        let held = MemoryConsumer::new("keys of the merge source").register(&ctx.runtime_env().memory_pool);
+        let bytes = key_rows.size()
+            + order.as_ref().map_or(0, Rows::size)
+            + key_rows.num_rows() * (size_of::<Row<'_>>() + size_of::<usize>());
+        if held.try_grow(bytes).is_err() {
+            return Err(Error::Limit {
+                what: format!(
+                    "the keys of {} source rows need {} MiB to find the rows that count, more than the limit allows",
+                    source.rows(),
+                    (bytes >> 20) + 1
+                ),
+                place: "memory limit: raise it, or merge the source in parts".to_owned(),
+            });
+        }
         match self.choose(&key_rows, &keyed, order.as_ref()) {
             Some(keep) => source.filter(&keep),
             None => Ok(source),

@@ -90,7 +90,7 @@ impl Verb for MergeVerb<'_> {
             work.begin("source");
             let source = Source::new(collected, pass, &table)?;
             work.count("num_source_rows", source.rows());
-            let source = feed.settle(source, &plan.keys)?;
+            let source = feed.settle(source, &plan.keys, &ctx)?;
             work.begin("plan");
             let prune = Arc::new(plan.prune(&table, Some(&source))?);
             let files = if collected.passes() == 1 {
@@ -139,7 +139,7 @@ impl Verb for MergeVerb<'_> {
         let mut matching = Matching::new(&ctx, &plan).looking();
         for pass in 0..collected.passes() {
             let source = Source::new(collected, pass, &work.snapshot.schema)?;
-            let source = feed.settle(source, &plan.keys)?;
+            let source = feed.settle(source, &plan.keys, &ctx)?;
             matching.matched(work, &source, files.clone()).await?;
         }
         Ok(Some(matching.found()))
