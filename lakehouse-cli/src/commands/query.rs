@@ -15,15 +15,15 @@ use crate::values;
 /// A quoted path or URL in FROM is a table; -t gives a table a name. VERSION AS OF and TIMESTAMP AS OF
 /// work per table, --version and --as-of for every table that has no version of its own.
 ///
-/// INSERT INTO, INSERT OVERWRITE, UPDATE (with FROM), DELETE (with USING), MERGE and TRUNCATE TABLE change a
-/// table and print what they did, as the verbs do. Subqueries, WITH and LIMIT work in them; in a MERGE,
-/// subqueries stand in the source only. A form that is not known is refused.
+/// INSERT INTO, INSERT OVERWRITE, UPDATE (with FROM), DELETE (with USING), MERGE and TRUNCATE TABLE
+/// change a table and print what they did, as the verbs do. Subqueries, WITH and LIMIT work in them;
+/// in a MERGE, subqueries stand in the source only. A form that is not known is refused.
 ///
 /// Example:
 ///   lake query "SELECT carrier, avg(arr_delay) FROM 'data/flights' GROUP BY carrier"
 ///   lake query "SELECT count(*) FROM f" -t f=data/flights@-1
 ///   lake query -f report.sql -t f=data/flights -o report.parquet
-///   lake query "DELETE FROM 'data/flights' WHERE carrier IN (SELECT carrier FROM 'gone.csv')" --dry-run
+///   lake query "DELETE FROM f WHERE carrier IN (SELECT carrier FROM 'gone.csv')" -t f=data/flights
 ///   lake query "MERGE INTO f USING 'feed.parquet' s ON f.id = s.id WHEN MATCHED THEN UPDATE SET *
 ///     WHEN NOT MATCHED THEN INSERT *" -t f=data/flights
 #[derive(Debug, Args)]
@@ -53,22 +53,22 @@ pub(super) struct Query {
 impl Query {
     /// Refuses options that have no meaning for what the SQL is.
     fn check(&self, changes: bool) -> Result<(), Failure> {
-        let (given, what) = if changes {
-            let given = vec![
-                ("--version", self.at.version.is_some()),
-                ("--as-of", self.at.as_of.is_some()),
-                ("--output", self.output.is_some()),
-                ("-o", self.o.is_some()),
-            ];
-            (given, "a statement that changes a table")
+        let for_queries = [
+            ("--version", self.at.version.is_some()),
+            ("--as-of", self.at.as_of.is_some()),
+            ("--output", self.output.is_some()),
+            ("-o", self.o.is_some()),
+        ];
+        let for_changes = [
+            ("--idempotency-key", self.write.idempotency_key.is_some()),
+            ("--dry-run", self.write.dry_run),
+        ];
+        let (wrong, what) = if changes {
+            (for_queries.as_slice(), "a statement that changes a table")
         } else {
-            let given = vec![
-                ("--idempotency-key", self.write.idempotency_key.is_some()),
-                ("--dry-run", self.write.dry_run),
-            ];
-            (given, "a query, which changes nothing")
+            (for_changes.as_slice(), "a query, which changes nothing")
         };
-        match given.iter().find(|(_, given)| *given) {
+        match wrong.iter().find(|(_, given)| *given) {
             Some((option, _)) => Err(Failure::usage(
                 format!("{option} cannot be used with {what}"),
                 format!("leave {option} out"),

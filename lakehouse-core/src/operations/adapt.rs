@@ -45,6 +45,9 @@ pub(super) async fn adapt(
         // It takes whole files, whatever is in them (overwrite, compact).
         return Ok(None);
     }
+    if verb.find(work, Vec::new()).await?.is_none() {
+        return Ok(None);
+    }
     let Some(outcome) = Outcome::of(found, mine, winners) else {
         return Ok(None);
     };

@@ -11,6 +11,7 @@ use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::dataframe::DataFrame;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::prelude::ident;
 use futures::TryStreamExt;
 
@@ -225,7 +226,7 @@ impl Verb for DeleteRows<'_> {
         }
         work.begin("scan");
         let (target, report) = Target::with_places(work, touched.files().to_vec(), false)?;
-        let mut stream = self.query.plan(&target).await?.execute_stream().await?;
+        let mut stream = run_query(self.query.plan(&target).await?).await?;
         while let Some(batch) = stream.try_next().await? {
             touched.touch(&Places::of(&batch)?)?;
         }
@@ -255,7 +256,7 @@ impl Verb for UpdateRows<'_> {
         let (target, report) = Target::with_places(work, touched.files().to_vec(), work.lineage())?;
         let frame = self.query.plan(&target).await?;
         let columns: Vec<usize> = (0..work.snapshot.schema.fields().len()).collect();
-        let mut stream = frame.execute_stream().await?;
+        let mut stream = run_query(frame).await?;
         while let Some(batch) = stream.try_next().await? {
             let fresh = touched.touch(&Places::of(&batch)?)?;
             let rows = batch.project(&columns)?;
@@ -271,6 +272,20 @@ impl Verb for UpdateRows<'_> {
         work.count("bytes_read", report.bytes_planned.load(Relaxed));
         touched.apply(work).await
     }
+}
+
+/// Starts a query, and says what to do about one that the engine has no plan for.
+async fn run_query(frame: DataFrame) -> Result<SendableRecordBatchStream> {
+    frame.execute_stream().await.map_err(|error| {
+        if error.to_string().contains("does not support logical expression") {
+            Error::unsupported(
+                "a subquery depends on the row in a way that cannot run",
+                "compare with the row's columns by equality, or join: DELETE .. USING, UPDATE .. FROM",
+            )
+        } else {
+            Error::from(error)
+        }
+    })
 }
 
 /// The files that may hold rows for which `narrow` is true. Notes that the whole table is read: the

@@ -34,8 +34,8 @@ pub(super) trait Verb: Send {
     /// Fills `work.change`; an empty change means that there is nothing to do.
     async fn plan(&mut self, work: &mut Work) -> Result<()>;
 
-    /// The rows of these files that the operation would match and touch; nothing is written. `None` if
-    /// what it does to a row depends on other rows of the table.
+    /// The rows of these files that the operation would match and touch; nothing is written. `None`,
+    /// whatever files there are, if what it does to a row depends on other rows of the table.
     async fn find(&mut self, _work: &mut Work, _files: Vec<DataFile>) -> Result<Option<Found>> {
         Ok(None)
     }

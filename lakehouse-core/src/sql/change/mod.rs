@@ -223,7 +223,8 @@ impl Change<'_> {
     /// Plans a query of the statement.
     async fn plan(&self, query: Query, target: Option<&Target>) -> Result<datafusion::dataframe::DataFrame> {
         let query = build::with(query, self.with.clone());
-        self.session.plan_query(query, &self.tables, target).await
+        let planned = self.session.plan_query(query, &self.tables, target).await;
+        planned.map_err(without_hidden_columns)
     }
 
     /// Whether a query of the statement reads the table that is changed.
@@ -368,6 +369,18 @@ fn column<'a>(name: &'a ObjectName, changed: &Changed) -> Result<&'a str> {
         return Err(unknown_column(&column.value, known, &changed.name));
     }
     Ok(&column.value)
+}
+
+/// The error without the columns that only we know of, where its hint lists what exists.
+fn without_hidden_columns(error: Error) -> Error {
+    let Some(hint) = error.hint().map(str::to_owned) else {
+        return error;
+    };
+    let shown: Vec<&str> = hint
+        .split(", ")
+        .filter(|part| !part.contains("__lakehouse_"))
+        .collect();
+    error.with_hint(shown.join(", "))
 }
 
 /// Refuses the first of these forms that is there.

@@ -126,10 +126,16 @@ impl Walk<'_> {
                 parts.push(next.clone());
                 chain.remove(0);
             }
-            match self.qualifiers.qualified(parts) {
-                Ok(parts) => *root = named(parts),
+            let mut parts = match self.qualifiers.qualified(parts) {
+                Ok(parts) => parts,
                 Err(error) => return ControlFlow::Break(error),
-            }
+            };
+            // In the form that the parser gives it.
+            *root = Expr::Identifier(parts.remove(0));
+            let dots = parts
+                .into_iter()
+                .map(|part| AccessExpr::Dot(Expr::Identifier(part)));
+            chain.splice(0..0, dots);
         } else {
             VisitMut::visit(root, self)?;
         }
@@ -171,9 +177,6 @@ impl VisitorMut for Walk<'_> {
             Expr::CompoundIdentifier(parts) => parts.clone(),
             Expr::CompoundFieldAccess { root, access_chain } => {
                 self.field_access(root, access_chain)?;
-                if access_chain.is_empty() {
-                    *expr = root.as_ref().clone();
-                }
                 let done = std::mem::replace(expr, Expr::Identifier(Ident::new(HELD)));
                 self.held.push(done);
                 return ControlFlow::Continue(());
@@ -190,6 +193,13 @@ impl VisitorMut for Walk<'_> {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        // Two signs in a row would begin a comment.
+        if let Expr::UnaryOp { expr: inner, .. } = expr
+            && matches!(inner.as_ref(), Expr::UnaryOp { .. })
+        {
+            let signed = inner.as_ref().clone();
+            **inner = Expr::Nested(Box::new(signed));
+        }
         if matches!(expr, Expr::Identifier(ident) if ident.value == HELD)
             && let Some(done) = self.held.pop()
         {

@@ -8,6 +8,7 @@ use arrow::util::display::array_value_to_string;
 use datafusion::datasource::MemTable;
 use futures::future::join_all;
 
+use super::qualify::Qualifiers;
 use crate::error::{Error, Result};
 use crate::model::{At, Definition, parse_partitioning};
 use crate::operations::{Merge, Options, Report, Rows};
@@ -245,7 +246,7 @@ async fn other_tables_decide_in_using_and_from() {
             .await;
         lab.run("WITH w AS (SELECT id FROM s WHERE op = 'U') UPDATE t SET n = 0 WHERE id IN (SELECT id FROM w) AND id = 6")
             .await;
-        lab.run("UPDATE t SET n = (SELECT max(v) FROM s WHERE s.id > t.id) WHERE id = 5")
+        lab.run("UPDATE t SET n = (SELECT max(v) FROM s WHERE s.id = t.id + 4) WHERE id = 5")
             .await;
         assert_eq!(
             lab.content().await,
@@ -464,6 +465,10 @@ async fn forms_that_are_not_known_are_refused_by_name() {
         ("DELETE FROM t WHERE id = 1 OR nosuch IN (SELECT 1)", "nosuch"),
         ("DELETE FROM t AS x WHERE t.id = 1", "t"),
         ("DELETE FROM t WHERE count(*) > 1", "aggregate"),
+        (
+            "UPDATE t SET n = (SELECT max(v) FROM s WHERE s.id > t.id)",
+            "in a way that cannot run",
+        ),
         ("UPDATE t SET n = 1, n = 2", "set twice"),
         ("UPDATE t SET (n, region) = (1, 'x')", "several columns at once"),
         ("UPDATE t SET nosuch = 1", "no column nosuch"),
@@ -581,6 +586,7 @@ async fn forms_that_are_not_known_are_refused_by_name() {
         };
         let message = one.refused(sql).await;
         assert!(message.contains(expected), "{sql}: {message}");
+        assert!(!message.contains("__lakehouse"), "{sql}: {message}");
     }
     let old = Table::session(None).with_version(At::Version(1));
     let refused = old.execute("DELETE FROM 'memory://x'", &Options::default()).await;
@@ -636,6 +642,80 @@ async fn dry_runs_and_idempotency_keys_count_for_statements() {
             assert_eq!(report.committed, committed);
         }
         assert_eq!(lab.content().await[0], "1|eu|2");
+    }
+}
+
+#[test]
+fn qualifiers_become_the_sides_of_a_merge() {
+    let sides = Qualifiers::default()
+        .rename("t", Some("target"))
+        .rename("s", Some("source"));
+    let columns = ["i", "s", "list", "info"].map(str::to_owned);
+    let implied = sides.implying("source", columns);
+    for (given, plain, by_source) in [
+        ("t.a = s.b", "target.a = source.b", "target.a = source.b"),
+        ("i + j", "i + j", "source.i + j"),
+        ("s.s.x", "source.s.x", "source.s.x"),
+        ("s", "s", "source.s"),
+        ("info.x", "info.x", "source.info.x"),
+        (
+            "t.list[s.i].x",
+            "target.list[source.i].x",
+            "target.list[source.i].x",
+        ),
+        ("list[i + 1]", "list[i + 1]", "source.list[source.i + 1]"),
+        (
+            "f(i, 's.i') - -i",
+            "f(i, 's.i') - -i",
+            "f(source.i, 's.i') - -source.i",
+        ),
+        ("- - -i", "-(-(-i))", "-(-(-source.i))"),
+        (
+            "CASE WHEN t.\"A b\" THEN 1 ELSE i END",
+            "CASE WHEN target.\"A b\" THEN 1 ELSE i END",
+            "CASE WHEN target.\"A b\" THEN 1 ELSE source.i END",
+        ),
+    ] {
+        let expr = crate::sql::statement::parser(given)
+            .unwrap()
+            .parse_expr()
+            .unwrap();
+        assert_eq!(sides.text(&expr, "ON").unwrap(), plain);
+        assert_eq!(implied.text(&expr, "ON").unwrap(), by_source);
+    }
+}
+
+#[tokio::test]
+async fn members_and_elements_of_columns_are_found() {
+    for format in FORMATS {
+        let text = "id bigint, tags array<int>, info struct<x int>";
+        let definition = Definition {
+            schema: scan::parse_columns(text).unwrap(),
+            partition_fields: Vec::new(),
+            properties: Default::default(),
+            format_version: format.1,
+        };
+        let place = format!("memory://sql-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let table = Table::create(&place, format.0, &definition).await.unwrap();
+        let mut session = Table::session(None);
+        session.table("t", table.handle().clone(), At::Latest);
+        let lab = Lab { table, session };
+        lab.run(
+            "INSERT INTO t VALUES (1, make_array(1, 2), named_struct('x', 10)), \
+             (2, make_array(2), named_struct('x', 20)), (3, NULL, NULL)",
+        )
+        .await;
+        lab.run("DELETE FROM t AS a WHERE a.tags[1] = 2 AND a.info.x = 20")
+            .await;
+        lab.run(
+            "MERGE INTO t AS a USING (SELECT id, make_array(id + 6) AS tags FROM t) AS b ON a.id = b.id \
+             WHEN MATCHED AND a.info.x = 10 AND b.tags[1] > a.tags[2] THEN UPDATE SET tags = b.tags",
+        )
+        .await;
+        lab.run("UPDATE t SET info = named_struct('x', t.tags[1]) WHERE id IN (SELECT 1)")
+            .await;
+        let found = lab.query("SELECT id, tags[1], info['x'] FROM t").await;
+        assert_eq!(lines(&found), ["1|7|7", "3||"]);
     }
 }
 
