@@ -172,6 +172,7 @@ async fn run(format: TableFormat, place: &Path, feed: &Feed, ui: &Ui) -> Result<
     steps.push(step("load the schedule", started, Some(report)));
 
     let merge = Merge::on(feed::KEY.join(", "))
+        .sequence_by(feed::REPORT)
         .when_matched_update_all()
         .when_not_matched_insert_all();
     let mut old = At::Latest;

@@ -2,12 +2,12 @@
 
 use datafusion::common::JoinType;
 use datafusion::dataframe::DataFrame;
-use datafusion::functions_aggregate::expr_fn::sum;
+use datafusion::functions_aggregate::expr_fn::{max, sum};
 use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
 use lakehouse_core::Table;
 use lakehouse_core::model::At;
 
-use super::feed::{Feed, KEY};
+use super::feed::{Feed, KEY, REPORT};
 use super::{columns, parquet};
 use crate::exit::Failure;
 
@@ -73,6 +73,17 @@ async fn source(context: &SessionContext, feed: &Feed) -> Result<DataFrame, Fail
         actuals = actuals.union(parquet(context, &feed.month_file(month)).await?)?;
     }
     let happened = names(&actuals);
+    let newest = actuals
+        .clone()
+        .aggregate(columns(&KEY), vec![max(col(REPORT)).alias(REPORT)])?
+        .alias("newest")?;
+    let same = KEY
+        .iter()
+        .chain([&REPORT])
+        .map(|name| col(format!("reports.\"{name}\"")).eq(col(format!("newest.\"{name}\""))));
+    let actuals = actuals
+        .alias("reports")?
+        .join_on(newest, JoinType::LeftSemi, same)?;
     // One row per key, or the join would make more of them.
     let keys = actuals.clone().select(columns(&KEY))?.distinct()?.count().await?;
     if keys != actuals.clone().count().await? {
@@ -123,8 +134,9 @@ mod tests {
         let mut files = vec![("schedule.parquet".to_owned(), FLIGHTS.to_owned())];
         for month in 1..=12 {
             let sql = format!(
-                "SELECT time_hour, carrier, flight, origin, flight - 3 AS arr_delay FROM ({FLIGHTS}) \
-                 WHERE flight % 2 = 0 AND {month} = 3"
+                "SELECT time_hour, carrier, flight, origin, report, \
+                 CASE WHEN report = 2 THEN flight - 3 END AS arr_delay \
+                 FROM ({FLIGHTS}) CROSS JOIN (VALUES (1), (2)) AS r(report) WHERE flight % 2 = 0 AND {month} = 3"
             );
             files.push((format!("actuals-2013-{month:02}.parquet"), sql));
         }

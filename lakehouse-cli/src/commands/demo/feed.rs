@@ -13,6 +13,9 @@ use crate::values::show_count;
 /// What identifies a flight.
 pub(super) const KEY: [&str; 4] = ["time_hour", "carrier", "flight", "origin"];
 
+/// Which report of a flight a row of the feed is: the latest counts.
+pub(super) const REPORT: &str = "report";
+
 const MONTHS: [&str; 12] = [
     "January",
     "February",
@@ -84,7 +87,7 @@ impl Feed {
         self.folder.join(format!("actuals-2013-{month:02}.parquet"))
     }
 
-    /// What happened in a month. Some flights are reported a month late, and none in order.
+    /// What happened in a month. Some flights are reported twice, some a month late, and none in order.
     pub(super) fn month(&self, month: usize) -> Result<Rows, Failure> {
         Ok(Rows::file(self.month_file(month), None)?)
     }
