@@ -139,25 +139,50 @@ pub(crate) fn feed(cdc: &Bound<'_, PyAny>) -> PyResult<Cdc> {
     Ok(Cdc::Columns(columns))
 }
 
-/// Options that every verb which writes has.
-pub(crate) fn options(
-    idempotency_key: Option<String>,
-    dry_run: bool,
-    isolation: Option<&str>,
-) -> PyResult<Options> {
-    let isolation = match isolation {
-        None | Some("serializable") => Isolation::Serializable,
-        Some("snapshot") => Isolation::Snapshot,
-        Some(other) => {
-            return Err(PyValueError::new_err(format!(
-                "isolation is 'serializable' or 'snapshot', not {other:?}"
-            )));
-        }
-    };
-    Ok(Options {
+/// Options of verbs that only add or move rows.
+pub(crate) fn options(idempotency_key: Option<String>, dry_run: bool) -> Options {
+    Options {
         token: idempotency_key,
         dry_run,
-        isolation,
         ..Options::default()
-    })
+    }
+}
+
+/// Keyword arguments of every verb that changes rows.
+const WRITE_OPTIONS: &str = "idempotency_key, dry_run, isolation, strategy, memory_limit";
+
+/// `idempotency_key` (text), `dry_run` (bool), `isolation` (`'serializable'`, `'snapshot'`), `strategy`
+/// (`'auto'`, `'merge-on-read'`, `'copy-on-write'`), `memory_limit` (bytes).
+pub(crate) fn write_options(given: Option<&Bound<'_, PyDict>>) -> PyResult<Options> {
+    let mut options = Options::default();
+    for (name, value) in given.into_iter().flatten() {
+        let name: String = name.extract()?;
+        match name.as_str() {
+            "idempotency_key" => options.token = value.extract()?,
+            "dry_run" => options.dry_run = value.extract()?,
+            "isolation" => {
+                options.isolation = match value.extract::<Option<String>>()?.as_deref() {
+                    None | Some("serializable") => Isolation::Serializable,
+                    Some("snapshot") => Isolation::Snapshot,
+                    Some(other) => {
+                        return Err(PyValueError::new_err(format!(
+                            "isolation is 'serializable' or 'snapshot', not {other:?}"
+                        )));
+                    }
+                }
+            }
+            "strategy" => {
+                if let Some(text) = value.extract::<Option<String>>()? {
+                    options.strategy = text.parse().map_err(raise)?;
+                }
+            }
+            "memory_limit" => options.memory_limit = value.extract()?,
+            other => {
+                return Err(PyTypeError::new_err(format!(
+                    "there is no option {other:?}; there are {WRITE_OPTIONS}"
+                )));
+            }
+        }
+    }
+    Ok(options)
 }

@@ -7,7 +7,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::input::options;
+use crate::input::write_options;
 use crate::report::report;
 use crate::runtime::wait;
 use crate::scan::Scan;
@@ -16,16 +16,14 @@ use crate::table::Table;
 /// Runs one SQL statement. A query gives a `Scan`; INSERT, UPDATE, DELETE, MERGE and TRUNCATE give a report,
 /// as the methods of `Table` do. Quoted paths and URLs are tables, and those that `tables` names.
 #[pyfunction]
-#[pyo3(signature = (query, tables=None, *, idempotency_key=None, dry_run=false, isolation=None))]
+#[pyo3(signature = (query, tables=None, **write))]
 pub(crate) fn sql(
     py: Python<'_>,
     query: &str,
     tables: Option<&Bound<'_, PyDict>>,
-    idempotency_key: Option<String>,
-    dry_run: bool,
-    isolation: Option<&str>,
+    write: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Py<PyAny>> {
-    let options = options(idempotency_key, dry_run, isolation)?;
+    let options = write_options(write)?;
     let mut session = Core::session(None);
     for (name, table) in tables.into_iter().flatten() {
         let name: String = name.extract()?;

@@ -15,7 +15,7 @@ use pyo3::types::PyDict;
 use pyo3_arrow::PySchema;
 
 use crate::errors::raise;
-use crate::input::{assignments, at, feed, options, reader, rows};
+use crate::input::{assignments, at, feed, options, reader, rows, write_options};
 use crate::merge::MergeBuilder;
 use crate::report::{commit, report};
 use crate::runtime::wait;
@@ -180,7 +180,7 @@ impl Table {
         idempotency_key: Option<String>,
         dry_run: bool,
     ) -> PyResult<Py<PyDict>> {
-        let options = options(idempotency_key, dry_run, None)?;
+        let options = options(idempotency_key, dry_run);
         let (table, reader) = (&self.table, reader(data)?);
         report(
             py,
@@ -189,17 +189,15 @@ impl Table {
     }
 
     /// Replaces all rows, or those for which `predicate` is true.
-    #[pyo3(signature = (data, predicate=None, *, idempotency_key=None, dry_run=false, isolation=None))]
+    #[pyo3(signature = (data, predicate=None, **write))]
     fn overwrite(
         &self,
         py: Python<'_>,
         data: &Bound<'_, PyAny>,
         predicate: Option<&str>,
-        idempotency_key: Option<String>,
-        dry_run: bool,
-        isolation: Option<&str>,
+        write: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyDict>> {
-        let options = options(idempotency_key, dry_run, isolation)?;
+        let options = write_options(write)?;
         let (table, reader) = (&self.table, reader(data)?);
         report(
             py,
@@ -210,31 +208,27 @@ impl Table {
     }
 
     /// Deletes the rows for which `predicate` is true.
-    #[pyo3(signature = (predicate, *, idempotency_key=None, dry_run=false, isolation=None))]
+    #[pyo3(signature = (predicate, **write))]
     fn delete(
         &self,
         py: Python<'_>,
         predicate: &str,
-        idempotency_key: Option<String>,
-        dry_run: bool,
-        isolation: Option<&str>,
+        write: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyDict>> {
-        let options = options(idempotency_key, dry_run, isolation)?;
+        let options = write_options(write)?;
         report(py, &wait(py, self.table.delete(predicate, &options))?)
     }
 
     /// Sets columns (`{"c": "expr"}` or `"c = expr, .."`) in all rows, or those for which `predicate` is true.
-    #[pyo3(signature = (updates, predicate=None, *, idempotency_key=None, dry_run=false, isolation=None))]
+    #[pyo3(signature = (updates, predicate=None, **write))]
     fn update(
         &self,
         py: Python<'_>,
         updates: &Bound<'_, PyAny>,
         predicate: Option<&str>,
-        idempotency_key: Option<String>,
-        dry_run: bool,
-        isolation: Option<&str>,
+        write: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyDict>> {
-        let options = options(idempotency_key, dry_run, isolation)?;
+        let options = write_options(write)?;
         let updates = assignments(updates)?;
         report(py, &wait(py, self.table.update(&updates, predicate, &options))?)
     }
@@ -247,7 +241,8 @@ impl Table {
     /// has the column, a stored row that is newer stays. `tombstones` is a boolean column of the table that
     /// marks deleted rows instead of removing them. `cdc` makes the source a change feed, without clauses:
     /// `"debezium"`, `"op=COL,sequence=COL[,insert=I,update=U,delete=D]"`, or the same as a dict.
-    #[pyo3(signature = (source, on, *, on_duplicate=None, sequence_by=None, tombstones=None, cdc=None, idempotency_key=None, dry_run=false, isolation=None))]
+    /// `skip_unchanged` leaves matched rows alone whose values would not change.
+    #[pyo3(signature = (source, on, *, on_duplicate=None, sequence_by=None, tombstones=None, cdc=None, skip_unchanged=false, **write))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments in Python")]
     fn merge(
         &self,
@@ -257,9 +252,8 @@ impl Table {
         sequence_by: Option<String>,
         tombstones: Option<String>,
         cdc: Option<&Bound<'_, PyAny>>,
-        idempotency_key: Option<String>,
-        dry_run: bool,
-        isolation: Option<&str>,
+        skip_unchanged: bool,
+        write: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<MergeBuilder> {
         let mut merge = Merge::on(on_clause(on)?);
         if let Some(which) = on_duplicate {
@@ -267,27 +261,26 @@ impl Table {
         }
         merge.sequence_by = sequence_by;
         merge.tombstones = tombstones;
+        merge.skip_unchanged = skip_unchanged;
         merge.cdc = cdc.map(feed).transpose()?;
         Ok(MergeBuilder {
             table: self.table.clone(),
             source: std::sync::Mutex::new(Some(reader(source)?)),
             merge,
-            options: options(idempotency_key, dry_run, isolation)?,
+            options: write_options(write)?,
         })
     }
 
     /// Updates the rows whose key is there, inserts the others.
-    #[pyo3(signature = (source, on, *, idempotency_key=None, dry_run=false, isolation=None))]
+    #[pyo3(signature = (source, on, **write))]
     fn upsert(
         &self,
         py: Python<'_>,
         source: &Bound<'_, PyAny>,
         on: &Bound<'_, PyAny>,
-        idempotency_key: Option<String>,
-        dry_run: bool,
-        isolation: Option<&str>,
+        write: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyDict>> {
-        let options = options(idempotency_key, dry_run, isolation)?;
+        let options = write_options(write)?;
         let merge = Merge::on(on_clause(on)?)
             .when_matched_update_all()
             .when_not_matched_insert_all();
@@ -310,7 +303,7 @@ impl Table {
         predicate: Option<String>,
         dry_run: bool,
     ) -> PyResult<Py<PyDict>> {
-        let options = options(None, dry_run, None)?;
+        let options = options(None, dry_run);
         let compact = Compact {
             target_file_bytes: target_file_size,
             predicate,
@@ -327,7 +320,7 @@ impl Table {
         as_of: Option<&Bound<'_, PyAny>>,
         dry_run: bool,
     ) -> PyResult<Py<PyDict>> {
-        let options = options(None, dry_run, None)?;
+        let options = options(None, dry_run);
         let at = at(version, as_of)?;
         report(py, &wait(py, self.table.restore(&at, &options))?)
     }

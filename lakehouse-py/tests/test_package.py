@@ -33,7 +33,8 @@ def names(scope: object) -> set[str]:
 
 
 def arguments(node: ast.FunctionDef) -> list[str]:
-    return [argument.arg for argument in [*node.args.args, *node.args.kwonlyargs]]
+    rest = [node.args.kwarg] if node.args.kwarg else []
+    return [argument.arg for argument in [*node.args.args, *node.args.kwonlyargs, *rest]]
 
 
 def real_arguments(function: object) -> list[str] | None:

@@ -205,6 +205,27 @@ def test_idempotency_key_commits_once(table):
     assert table.scan().count() == 1
 
 
+def test_strategy_says_what_becomes_of_files(table):
+    table.append(people(*"abcdefgh"))
+    feed = people("B", first=2)
+    masked = table.upsert(feed, on="id", strategy="merge-on-read", dry_run=True)
+    assert (masked["num_target_files_masked"], masked.get("num_target_files_rewritten", 0)) == (1, 0)
+    rewritten = table.upsert(feed, on="id", strategy="copy-on-write", memory_limit=256 << 20)
+    assert (rewritten["num_target_files_masked"], rewritten["num_target_rows_copied"]) == (0, 7)
+    with pytest.raises(lakehouse.InvalidError, match="no strategy 'fast'|no strategy \"fast\""):
+        table.upsert(feed, on="id", strategy="fast")
+    with pytest.raises(TypeError, match="no option \"speed\".*memory_limit"):
+        table.delete("id = 1", speed=9)
+
+
+def test_skip_unchanged_leaves_equal_rows_alone(table):
+    table.append(people("a", "b"))
+    merge = table.merge(people("a", "B"), on="id", skip_unchanged=True)
+    assert merge.when_matched_update_all().execute()["num_target_rows_unchanged"] == 1
+    merge = table.merge(people("a", "B"), on="id", skip_unchanged=True)
+    assert not merge.when_matched_update_all().execute()["committed"]
+
+
 def test_dry_run_commits_nothing(table):
     report = table.append(people("a"), dry_run=True)
     assert report["dry_run"] and not report["committed"]

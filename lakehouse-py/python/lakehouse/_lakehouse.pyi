@@ -1,10 +1,11 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypedDict
 
 import pandas
 import polars
 import pyarrow
+from typing_extensions import Unpack
 
 class ArrowStream(Protocol):
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
@@ -13,7 +14,15 @@ class ArrowSchema(Protocol):
     def __arrow_c_schema__(self) -> object: ...
 
 Isolation = Literal["serializable", "snapshot"]
+Strategy = Literal["auto", "merge-on-read", "copy-on-write"]
 Report = dict[str, Any]
+
+class WriteOptions(TypedDict, total=False):
+    idempotency_key: str | None
+    dry_run: bool
+    isolation: Isolation | None
+    strategy: Strategy | None
+    memory_limit: int | None
 
 __version__: str
 
@@ -62,10 +71,7 @@ class MergeBuilder:
 def sql(
     query: str,
     tables: Mapping[str, Table | str] | None = None,
-    *,
-    idempotency_key: str | None = None,
-    dry_run: bool = False,
-    isolation: Isolation | None = None,
+    **write: Unpack[WriteOptions],
 ) -> Scan | Report: ...
 
 class Table:
@@ -102,27 +108,18 @@ class Table:
         self,
         data: ArrowStream,
         predicate: str | None = None,
-        *,
-        idempotency_key: str | None = None,
-        dry_run: bool = False,
-        isolation: Isolation | None = None,
+        **write: Unpack[WriteOptions],
     ) -> Report: ...
     def delete(
         self,
         predicate: str,
-        *,
-        idempotency_key: str | None = None,
-        dry_run: bool = False,
-        isolation: Isolation | None = None,
+        **write: Unpack[WriteOptions],
     ) -> Report: ...
     def update(
         self,
         updates: Mapping[str, str] | str,
         predicate: str | None = None,
-        *,
-        idempotency_key: str | None = None,
-        dry_run: bool = False,
-        isolation: Isolation | None = None,
+        **write: Unpack[WriteOptions],
     ) -> Report: ...
     def merge(
         self,
@@ -133,18 +130,14 @@ class Table:
         sequence_by: str | None = None,
         tombstones: str | None = None,
         cdc: Mapping[str, str] | str | None = None,
-        idempotency_key: str | None = None,
-        dry_run: bool = False,
-        isolation: Isolation | None = None,
+        skip_unchanged: bool = False,
+        **write: Unpack[WriteOptions],
     ) -> MergeBuilder: ...
     def upsert(
         self,
         source: ArrowStream,
         on: str | Sequence[str],
-        *,
-        idempotency_key: str | None = None,
-        dry_run: bool = False,
-        isolation: Isolation | None = None,
+        **write: Unpack[WriteOptions],
     ) -> Report: ...
     def compact(
         self, *, target_file_size: int | None = None, predicate: str | None = None, dry_run: bool = False
