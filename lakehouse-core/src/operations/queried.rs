@@ -199,7 +199,7 @@ impl Verb for FromItself<'_> {
                     predicate: None,
                 }
                 .plan(work)
-                .await?
+                .await?;
             }
             Sink::Merge(merge) => MergeVerb::new(rows, merge).plan(work).await?,
         }

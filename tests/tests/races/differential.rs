@@ -18,7 +18,7 @@ enum Step {
     Append(String),
     Delete(String),
     Update(String),
-    Merge(String, Merge),
+    Merge(String, Box<Merge>),
     Overwrite(String, String),
     Compact,
 }
@@ -68,7 +68,7 @@ fn step(rng: &mut StdRng) -> Step {
             if rng.random_bool(0.1) {
                 merge = merge.when_not_matched_by_source_delete().only_if("target.n = 3");
             }
-            Step::Merge(values(rng, 4), merge)
+            Step::Merge(values(rng, 4), Box::new(merge))
         }
         9 => {
             let id = rng.random_range(0..40);

@@ -541,20 +541,37 @@ async fn columns_of_the_source_come_in_any_order_and_extra_ones_are_named() {
 }
 
 #[tokio::test]
-async fn keys_beyond_the_memory_limit_are_refused_with_the_limit() {
-    let table = filled(FORMATS[0], STORED, "", "id, v, seq", &["(1, 'a', 1)"]).await;
-    let sql = "SELECT value AS id, value AS seq FROM generate_series(1, 30000)";
-    let options = Options {
-        memory_limit: Some(2 << 20),
-        ..Options::default()
-    };
-    let merge = Merge::on("id").when_matched_update_all().sequence_by("seq");
-    let frame = lakehouse_core::scan::session(None).sql(sql).await.unwrap();
-    let refused = table
-        .merge(Rows::frame(frame), &merge, &options)
-        .await
-        .unwrap_err();
-    assert!(matches!(refused, Error::Limit { .. }), "{refused:?}");
-    assert!(refused.to_string().contains("30000 source rows"), "{refused}");
-    assert_eq!(content(&table).await, ["1|a|1"]);
+async fn the_newest_row_of_a_key_counts_beyond_the_memory_limit_too() {
+    let sql = "SELECT value % 15000 AS id, CAST(value AS VARCHAR) AS v, (value * 7919) % 30011 AS seq \
+               FROM generate_series(1, 30000)";
+    let merge = Merge::on("id")
+        .when_matched_update_all()
+        .when_not_matched_insert_all()
+        .sequence_by("seq");
+    for format in FORMATS {
+        let mut contents = Vec::new();
+        for memory_limit in [None, Some(3 << 20)] {
+            let table = filled(
+                format,
+                STORED,
+                "",
+                "id, v, seq",
+                &["(1, 'a', 1), (2, 'b', 40000)"],
+            )
+            .await;
+            let options = Options {
+                memory_limit,
+                ..Options::default()
+            };
+            let frame = lakehouse_core::scan::session(None).sql(sql).await.unwrap();
+            table.merge(Rows::frame(frame), &merge, &options).await.unwrap();
+            contents.push(content(&table).await);
+        }
+        assert_eq!(contents[0].len(), 15_000, "{format:?}");
+        assert!(contents[0].contains(&"2|b|40000".to_owned()), "{format:?}");
+        assert!(
+            contents[0] == contents[1],
+            "{format:?}: the memory limit changed the result"
+        );
+    }
 }
