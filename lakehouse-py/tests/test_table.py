@@ -214,7 +214,7 @@ def test_strategy_says_what_becomes_of_files(table):
     assert (rewritten["num_target_files_masked"], rewritten["num_target_rows_copied"]) == (0, 7)
     with pytest.raises(lakehouse.InvalidError, match="no strategy 'fast'|no strategy \"fast\""):
         table.upsert(feed, on="id", strategy="fast")
-    with pytest.raises(TypeError, match="no option \"speed\".*memory_limit"):
+    with pytest.raises(TypeError, match='no option "speed".*memory_limit'):
         table.delete("id = 1", speed=9)
 
 
