@@ -57,9 +57,10 @@ pub fn check(base: &Snapshot, mine: &Change, winner: &Change, isolation: Isolati
         );
         return Ok(Verdict::Conflict(what));
     }
-    let rules: [&dyn Fn() -> Result<Option<Verdict>>; 5] = [
-        &|| Ok(removed(base, mine, winner, isolation)?.map(Verdict::Replan)),
+    let rules: [&dyn Fn() -> Result<Option<Verdict>>; 6] = [
+        &|| Ok(removed(mine, winner).map(Verdict::Replan)),
         &|| Ok(mask_changed(mine, winner).map(Verdict::Replan)),
+        &|| Ok(lost_what_was_read(base, mine, winner, isolation)?.map(Verdict::Replan)),
         &|| Ok(added_what_was_read(base, mine, winner, isolation)?.map(Verdict::Replan)),
         &|| Ok(metadata_changed(base, mine, winner)),
         &|| Ok(same_token(mine, winner).map(Verdict::Conflict)),
@@ -83,21 +84,28 @@ fn touched(mine: &Change) -> HashSet<&str> {
     mine.removed.iter().chain(masked).map(identity).collect()
 }
 
-/// R1: a file that I remove, mask or rewrite was removed. Also, for a change that only reads: a file
-/// whose rows I may have read lost rows.
-fn removed(base: &Snapshot, mine: &Change, winner: &Change, isolation: Isolation) -> Result<Option<String>> {
-    if winner.restore.is_some() && !is_blind(mine) {
-        return Ok(Some("R1: an older version was restored".to_owned()));
+/// R1: a file that I remove, mask or rewrite was removed.
+fn removed(mine: &Change, winner: &Change) -> Option<String> {
+    let restores = winner.restore.is_some() || winner.operation == OperationKind::Restore;
+    if restores && !is_blind(mine) {
+        return Some("R1: an older version was restored".to_owned());
     }
     let touched = touched(mine);
-    if let Some(file) = winner
+    let file = winner
         .removed
         .iter()
-        .find(|file| touched.contains(identity(file)))
-    {
-        return Ok(Some(fired("R1", "removed", file, winner)));
-    }
-    if !touched.is_empty() || !winner.data_change || isolation == Isolation::Snapshot {
+        .find(|file| touched.contains(identity(file)))?;
+    Some(fired("R1", "removed", file, winner))
+}
+
+/// R1 for what I only read: a file whose rows I may have read lost rows, whether or not I touch it.
+fn lost_what_was_read(
+    base: &Snapshot,
+    mine: &Change,
+    winner: &Change,
+    isolation: Isolation,
+) -> Result<Option<String>> {
+    if !winner.data_change || isolation == Isolation::Snapshot {
         return Ok(None);
     }
     let masked = winner.masked.iter().map(|(before, _)| before);
@@ -145,10 +153,14 @@ fn inserts_by_key(mine: &Change) -> bool {
     mine.operation == OperationKind::Merge && mine.metrics.get("rows_inserted") != Some(&0)
 }
 
-fn may_unmask(winner: &Change, before: &DataFile, after: &DataFile) -> bool {
+/// Whether rows that were masked may be visible after a commit.
+pub(crate) fn may_unmask(winner: &Change, before: &DataFile, after: &DataFile) -> bool {
+    if winner.operation == OperationKind::Restore {
+        return true;
+    }
     match (before.masked_rows(), after.masked_rows()) {
         (Some(before), Some(after)) => after < before,
-        _ => matches!(winner.operation, OperationKind::Restore | OperationKind::Other),
+        _ => winner.operation == OperationKind::Other,
     }
 }
 

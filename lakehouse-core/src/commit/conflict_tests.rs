@@ -342,12 +342,12 @@ fn an_alter_that_read_every_row_conflicts_with_added_rows() {
 }
 
 #[test]
-fn rows_that_a_restore_brings_back_count_as_added() {
+fn what_a_restore_brings_back_is_never_published_over() {
     let mut restore = change(OperationKind::Restore, "w");
     restore.masked.push((masked(&a(), 5), masked(&a(), 2)));
     let blind_to_a = reading(masking(change(OperationKind::Delete, "mine"), b()));
     let found = verdict(&snapshot(1, true), &blind_to_a, &restore, Isolation::Serializable);
-    assert_eq!(found, "R3");
+    assert_eq!(found, "R1");
     let mut whole = change(OperationKind::Restore, "w");
     whole.restore = Some(1);
     let base = snapshot(1, true);

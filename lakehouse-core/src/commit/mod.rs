@@ -16,6 +16,7 @@ mod conflict_tests;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use conflict::may_unmask;
 pub use conflict::{Isolation, Verdict, check};
 pub use run::{CommitOptions, Committed, Plan, commit};
 

@@ -172,6 +172,9 @@ impl Run<'_> {
         attempts: &mut u32,
         plan: &mut dyn Plan,
     ) -> Result<End> {
+        // What the change was planned on or fitted to: it is judged against every winner since, again if need
+        // be, because what it knows of files and rows is of that version.
+        let mut settled = Arc::clone(&base);
         loop {
             if clock::now_ms() - planned_ms > self.lease.as_millis() as i64 {
                 self.clean_up(&change).await;
@@ -189,11 +192,12 @@ impl Run<'_> {
                 }));
             }
             // Lost for certain: from here on, whatever fails, the staged files are nobody's.
-            match self.after_loss(&base, &change, *attempts, plan).await {
+            match self.after_loss(&settled, &change, *attempts, plan).await {
                 Ok(Next::Publish(newest)) => base = newest,
                 Ok(Next::PublishAdapted(newest, adapted)) => {
                     self.clean_up(&superseded(change, &adapted)).await;
                     (base, change) = (newest, *adapted);
+                    settled = Arc::clone(&base);
                     if let Err(unsound) = assert_sound(self.handle.store.location(), &base, &change) {
                         self.clean_up(&change).await;
                         return Err(unsound);

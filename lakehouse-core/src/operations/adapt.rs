@@ -16,10 +16,12 @@ use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
+use super::decide::Decider;
 use super::rows::Found;
 use super::work::{Verb, Work};
+use crate::commit::may_unmask;
 use crate::error::{Error, Result};
-use crate::model::{Change, DataFile, RowMask, Snapshot};
+use crate::model::{Change, DataFile, OperationKind, RowMask, Snapshot};
 
 /// The change that `mine` becomes on `newest`, the snapshot of `work`; `None` if it has to be planned again.
 /// `found` are the rows that it depends on, and is brought up to date.
@@ -77,13 +79,22 @@ pub(super) async fn adapt(
         let old = mask(work, base, before).await?;
         let new = mask(work, &work.snapshot, after).await?;
         let theirs: RoaringTreemap = new.bitmap() - old.bitmap();
-        if !theirs.is_disjoint(matched.bitmap()) || mine.removed.iter().any(|file| file.path == *path) {
+        if !old.bitmap().is_subset(new.bitmap())
+            || !theirs.is_disjoint(matched.bitmap())
+            || mine.removed.iter().any(|file| file.path == *path)
+        {
             return Ok(None);
         }
     }
     let Some(again) = found_again(work, verb, found, mine, &outcome.moved, outcome.fresh).await? else {
         return Ok(None);
     };
+
+    let masking = !(united.is_empty() && stay.is_empty() && again.is_empty());
+    if masking && !Decider::new(work.options.strategy, &work.snapshot, mine.operation)?.may_mask() {
+        // Rows that were to go with their whole file have company now.
+        return Ok(None);
+    }
 
     let mut change = mine.clone();
     change.masked.clear();
@@ -125,9 +136,9 @@ impl Outcome {
     fn of(found: &Found, mine: &Change, winners: &[Change]) -> Option<Self> {
         let mut outcome = Self::default();
         let mut kept: HashMap<String, DataFile> = HashMap::new();
-        let removed: HashSet<&str> = mine.removed.iter().map(|f| f.path.as_str()).collect();
+        let removed: HashMap<&str, &DataFile> = mine.removed.iter().map(|f| (f.path.as_str(), f)).collect();
         for winner in winners {
-            if winner.restore.is_some() {
+            if winner.restore.is_some() || winner.operation == OperationKind::Restore {
                 return None;
             }
             for file in &winner.removed {
@@ -136,7 +147,7 @@ impl Outcome {
                 outcome.fresh.retain(|fresh| fresh.path != path);
                 if found.matched.contains_key(path) {
                     // Its other rows were written to a new file already, where nobody else knows them.
-                    let rewritten = removed.contains(path) && !all_gone(file, found);
+                    let rewritten = removed.get(path).is_some_and(|file| !all_gone(file, found));
                     if !follows || rewritten || outcome.masked.contains_key(path) {
                         return None;
                     }
@@ -147,7 +158,12 @@ impl Outcome {
                 }
             }
             for (before, after) in &winner.masked {
-                if outcome.fresh.iter().any(|fresh| fresh.path == after.path) {
+                let moved = outcome.fresh.iter().any(|fresh| fresh.path == after.path);
+                // Equality deletes hide rows that no mask names.
+                if moved
+                    || may_unmask(winner, before, after)
+                    || before.equality_deletes != after.equality_deletes
+                {
                     return None;
                 }
                 if let Some(appeared) = kept.get_mut(&after.path) {

@@ -50,6 +50,11 @@ impl Decider {
         Ok(Self { strategy, masks })
     }
 
+    /// Whether rows may be masked at all.
+    pub(super) fn may_mask(self) -> bool {
+        self.masks && self.strategy != Strategy::CopyOnWrite
+    }
+
     /// Decides for one file; `masked` are the rows that must not be visible afterwards, those that were
     /// masked before included.
     pub(super) fn decide(self, file: &DataFile, masked: &RowMask) -> Fate {

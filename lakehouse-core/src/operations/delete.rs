@@ -48,7 +48,7 @@ impl Verb for Delete<'_> {
 
     async fn find(&mut self, work: &mut Work, files: Vec<DataFile>) -> Result<Option<Found>> {
         let predicate = understood(work, self.predicate)?;
-        find_rows(work, Some(predicate), files).await.map(Some)
+        find_rows(work, Some(predicate), files).await
     }
 }
 
@@ -90,10 +90,13 @@ pub(super) async fn find_rows(
     work: &mut Work,
     predicate: Option<Expr>,
     files: Vec<DataFile>,
-) -> Result<Found> {
+) -> Result<Option<Found>> {
+    if predicate.as_ref().is_some_and(Expr::is_volatile) {
+        return Ok(None);
+    }
     let touched = scan_rows(work, predicate, files).await?.by_file();
     let matched = touched.clone();
-    Ok(Found { matched, touched })
+    Ok(Some(Found { matched, touched }))
 }
 
 async fn scan_rows(work: &mut Work, predicate: Option<Expr>, files: Vec<DataFile>) -> Result<Touched> {

@@ -96,7 +96,7 @@ impl Verb for Update<'_> {
 
     async fn find(&mut self, work: &mut Work, files: Vec<DataFile>) -> Result<Option<Found>> {
         let predicate = self.predicate.map(|p| understood(work, p)).transpose()?;
-        find_rows(work, predicate, files).await.map(Some)
+        find_rows(work, predicate, files).await
     }
 }
 

@@ -1,5 +1,9 @@
 //! Random operations that meet random winners, against the same operations one after the other.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lakehouse_core::model::At;
 use lakehouse_core::operations::Strategy;
 use lakehouse_core::{Compact, Merge, Options, Report, Table};
 use rand::rngs::StdRng;
@@ -21,6 +25,8 @@ enum Step {
     Merge(String, Box<Merge>),
     Overwrite(String, String),
     Compact,
+    /// The version before the newest.
+    Restore,
 }
 
 fn values(rng: &mut StdRng, most: usize) -> String {
@@ -48,7 +54,7 @@ fn condition(rng: &mut StdRng) -> String {
 }
 
 fn step(rng: &mut StdRng) -> Step {
-    match rng.random_range(0..12) {
+    match rng.random_range(0..13) {
         0..2 => Step::Append(values(rng, 3)),
         2..4 => Step::Delete(condition(rng)),
         4..6 => Step::Update(condition(rng)),
@@ -74,7 +80,8 @@ fn step(rng: &mut StdRng) -> Step {
             let id = rng.random_range(0..40);
             Step::Overwrite(format!("id = {id}"), format!("({id}, 'us', 0)"))
         }
-        _ => Step::Compact,
+        10..12 => Step::Compact,
+        _ => Step::Restore,
     }
 }
 
@@ -95,6 +102,7 @@ impl Step {
                     .await
             }
             Self::Compact => table.compact(&Compact::default(), options).await,
+            Self::Restore => table.restore(&At::Version(-1), options).await,
         };
         done.unwrap_or_else(|error| panic!("{self:?}: {error}"))
     }
@@ -111,7 +119,13 @@ async fn an_operation_that_lost_a_race_ends_as_if_it_had_come_later() {
         let base: Vec<String> = (0..rng.random_range(1..4)).map(|_| values(rng, 12)).collect();
         let before: Vec<Step> = (0..rng.random_range(0..2)).map(|_| step(rng)).collect();
         let winners: Vec<Step> = (0..rng.random_range(1..4)).map(|_| step(rng)).collect();
-        let mine = step(rng);
+        // A restore that lost a race is a conflict.
+        let mine = loop {
+            match step(rng) {
+                Step::Restore => {}
+                other => break other,
+            }
+        };
         let options = Options {
             strategy: *[
                 Strategy::Auto,
@@ -136,21 +150,30 @@ async fn an_operation_that_lost_a_race_ends_as_if_it_had_come_later() {
             }
         }
         let rival = Table::open_in(hook.plain(&store)).await.unwrap();
-        let (steps, theirs) = (winners.clone(), options.clone());
+        // Some win the first race, some the second.
+        let (first, second) = winners.split_at(rng.random_range(1..=winners.len()));
+        let (first, second, theirs) = (first.to_vec(), second.to_vec(), options.clone());
+        let ran = Arc::new(AtomicUsize::new(0));
+        let (again, count) = (hook.clone(), Arc::clone(&ran));
         hook.before_commit(async move {
-            for step in &steps {
+            for step in &first {
                 step.run(&rival, &theirs).await;
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            if !second.is_empty() {
+                again.before_commit(async move {
+                    for step in &second {
+                        step.run(&rival, &theirs).await;
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
             }
         });
         let report = mine.run(&raced, &options).await;
-        // Without a commit of its own it never met the winners: then they come after it.
-        let met = report.committed || report.attempts > 0;
-        if met {
-            for step in winners.iter().chain([&mine]) {
-                step.run(&serial, &options).await;
-            }
-        } else {
-            mine.run(&serial, &options).await;
+        // Those that ran, ran before it.
+        let ran = ran.load(Ordering::Relaxed);
+        for step in winners[..ran].iter().chain([&mine]) {
+            step.run(&serial, &options).await;
         }
         lost += u32::from(report.attempts > 1);
         adapted += u32::from(report.attempts > 1 && report.plans == 1);

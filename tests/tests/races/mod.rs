@@ -170,3 +170,145 @@ async fn whole_files_that_an_overwrite_takes_are_planned_again() {
         assert_eq!(content(&table).await, ["1|us|1"]);
     }
 }
+
+#[tokio::test]
+async fn a_row_that_a_restore_brings_back_is_matched() {
+    for format in FORMATS {
+        let (table, winner, hooked) = prepare(format).await;
+        let before = table.snapshot(&At::Latest).await.unwrap().version;
+        table.delete("id = 5", &Options::default()).await.unwrap();
+        hooked.before_commit(async move {
+            let options = Options::default();
+            winner.restore(&At::Version(before), &options).await.unwrap();
+        });
+        merge(&table, "(5, 'us', -5)").await;
+        let content = content(&table).await;
+        assert_eq!(content.len(), 100, "{format:?}");
+        assert!(content.iter().any(|line| line == "5|us|-5"), "{format:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_matched_row_that_stays_and_that_the_winner_deleted_is_inserted() {
+    for format in FORMATS {
+        let (table, winner, hooked) = prepare(format).await;
+        hooked.before_commit(async move {
+            winner.delete("id = 7", &Options::default()).await.unwrap();
+        });
+        let source = rows("id, region, n", "(7, 'eu', 7), (60, 'us', -60)").await;
+        let merge = upsert().skip_unchanged();
+        table.merge(source, &merge, &Options::default()).await.unwrap();
+        let content = content(&table).await;
+        assert!(content.iter().any(|line| line == "7|eu|7"), "{format:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_compaction_that_was_compatible_is_not_forgotten_in_the_next_race() {
+    for format in FORMATS {
+        let (table, winner, hooked) = prepare(format).await;
+        // So that only the first file is compacted.
+        table.delete("id = 1", &Options::default()).await.unwrap();
+        let again = hooked.clone();
+        hooked.before_commit(async move {
+            let first = Compact {
+                predicate: Some("id < 50".to_owned()),
+                ..Compact::default()
+            };
+            let report = winner.compact(&first, &Options::default()).await.unwrap();
+            assert!(report.committed);
+            again.before_commit(async move {
+                winner.delete("id in (7, 61)", &Options::default()).await.unwrap();
+            });
+        });
+        let source = rows("id, region, n", "(7, 'eu', 7), (60, 'us', -60)").await;
+        let merge = upsert().skip_unchanged();
+        table.merge(source, &merge, &Options::default()).await.unwrap();
+        let content = content(&table).await;
+        assert!(content.iter().any(|line| line == "7|eu|7"), "{format:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_without_masks_gets_none_when_a_compaction_comes_first() {
+    for format in FORMATS {
+        let (store, hooked) = hooked::store();
+        let definition = lakehouse_core::model::Definition {
+            schema: crate::verbs::schema(),
+            partition_fields: Vec::new(),
+            properties: [
+                ("delta.enableDeletionVectors".to_owned(), "false".to_owned()),
+                ("write.delete.mode".to_owned(), "copy-on-write".to_owned()),
+            ]
+            .into(),
+            format_version: format.1,
+        };
+        let table = Table::create_in(store.clone(), format.0, &definition)
+            .await
+            .unwrap();
+        append(&table, "(1, 'eu', 1), (2, 'eu', 2)").await;
+        append(&table, "(3, 'eu', 3), (4, 'eu', 4)").await;
+        let winner = Table::open_in(hooked.plain(&store)).await.unwrap();
+        hooked.before_commit(async move {
+            winner
+                .compact(&Compact::default(), &Options::default())
+                .await
+                .unwrap();
+        });
+        let report = table.delete("id < 3", &Options::default()).await.unwrap();
+        assert_eq!(report.metric("num_target_files_masked"), 0, "{format:?}");
+        assert_eq!(content(&table).await, ["3|eu|3", "4|eu|4"], "{format:?}");
+        let files = table.files(&At::Latest).await.unwrap();
+        assert!(files.iter().all(|file| file.masks.is_empty()), "{format:?}");
+    }
+}
+
+#[tokio::test]
+async fn rows_drawn_by_chance_are_drawn_once() {
+    for turn in 0..24 {
+        let format = FORMATS[turn % 3];
+        let (store, hooked) = hooked::store();
+        let table = table_in(store.clone(), format, "").await;
+        append(&table, "(1, 'eu', 0), (2, 'eu', 0)").await;
+        append(&table, "(3, 'eu', 0), (4, 'eu', 0)").await;
+        let winner = Table::open_in(hooked.plain(&store)).await.unwrap();
+        hooked.before_commit(async move {
+            winner
+                .compact(&Compact::default(), &Options::default())
+                .await
+                .unwrap();
+        });
+        let options = Options {
+            strategy: Strategy::MergeOnRead,
+            ..Options::default()
+        };
+        table
+            .update("n = n + 1", Some("random() < 0.5"), &options)
+            .await
+            .unwrap();
+        let ids: Vec<String> = content(&table)
+            .await
+            .iter()
+            .map(|row| row[..1].to_owned())
+            .collect();
+        assert_eq!(ids, ["1", "2", "3", "4"], "turn {turn}, {format:?}");
+    }
+}
+
+#[tokio::test]
+async fn statements_that_read_what_the_other_deletes_do_not_both_run() {
+    for format in FORMATS {
+        let (table, winner, hooked) = prepare(format).await;
+        let run = |table: Table, gone: i64, while_there: i64| async move {
+            let mut session = Table::session(None);
+            session.table("t", table.handle().clone(), At::Latest);
+            let sql = format!(
+                "DELETE FROM t WHERE id = {gone} AND EXISTS (SELECT 1 FROM t WHERE id = {while_there})"
+            );
+            session.execute(&sql, &Options::default()).await.unwrap();
+        };
+        hooked.before_commit(run(winner, 60, 1));
+        run(table.clone(), 1, 60).await;
+        assert_eq!(content(&table).await.len(), 99, "{format:?}");
+    }
+}

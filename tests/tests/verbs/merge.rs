@@ -397,6 +397,35 @@ async fn a_source_beyond_the_memory_limit_is_merged_in_parts() {
 }
 
 #[tokio::test]
+async fn keys_written_in_several_ways_are_one_key_beyond_the_memory_limit_too() {
+    let twins: Vec<String> = (0..12)
+        .map(|i| format!("UNION ALL SELECT '30000{i}' UNION ALL SELECT '030000{i}'"))
+        .collect();
+    let sql = format!(
+        "SELECT id, 'x' AS region FROM (SELECT CAST(value AS VARCHAR) AS id FROM generate_series(1, 100000) {})",
+        twins.join(" ")
+    );
+    let insert = Merge::on("id").when_not_matched_insert_all();
+    for memory_limit in [None, Some(12 << 20)] {
+        let table = table(FORMATS[2], "").await;
+        append(&table, "(1, 'eu', 1)").await;
+        let options = Options {
+            memory_limit,
+            ..Options::default()
+        };
+        let frame = lakehouse_core::scan::session(None).sql(&sql).await.unwrap();
+        let refused = table
+            .merge(Rows::frame(frame), &insert, &options)
+            .await
+            .unwrap_err();
+        assert!(
+            refused.to_string().contains("id = 30000"),
+            "{memory_limit:?}: {refused}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn what_only_the_table_says_in_every_clause_prunes() {
     for format in FORMATS {
         let table = table(format, "region").await;

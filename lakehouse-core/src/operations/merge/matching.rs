@@ -93,10 +93,7 @@ impl<'a> Matching<'a> {
             rows.extend(files.clone());
         }
         let table = Arc::clone(&work.snapshot.schema);
-        let (mut target, report) = target(work, self.ctx, files)?;
-        if let Some(wanted) = self.plan.wanted() {
-            target = target.filter(wanted)?;
-        }
+        let (target, report) = target(work, self.ctx, files)?;
         let mut columns = needed(&self.plan.matched, &table, self.plan.skip_unchanged);
         columns.push(column(Some(SOURCE), NUMBER));
         columns.extend(metadata_columns(work));

@@ -133,7 +133,7 @@ impl Verb for MergeVerb<'_> {
             feed,
             plan,
         } = self.prepare(work).await?;
-        if !plan.by_source.is_empty() {
+        if !plan.by_source.is_empty() || plan.is_volatile() {
             return Ok(None);
         }
         let mut matching = Matching::new(&ctx, &plan).looking();
@@ -175,7 +175,7 @@ impl MergeVerb<'_> {
         let feed = Feed::new(self.merge, collected.own(), &table, &columns)?;
         let plan = Plan::new(self.merge, &feed, &table, &columns)?;
         if let Some(rows) = rows {
-            collected.read(rows, &plan.source_keys()).await?;
+            collected.read(rows, &columns, &plan.source_keys()).await?;
         }
         Ok(Prepared {
             ctx,

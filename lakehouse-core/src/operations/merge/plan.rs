@@ -8,6 +8,7 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ExprSchema};
+use datafusion::logical_expr::ExprSchemable;
 use datafusion::logical_expr::utils::{conjunction, disjunction, split_conjunction};
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use datafusion::scalar::ScalarValue;
@@ -176,6 +177,12 @@ impl Plan {
         disjunction(conditions?)
     }
 
+    /// Whether the same rows might match, or act, differently another time.
+    pub(super) fn is_volatile(&self) -> bool {
+        let conditions = self.matched.iter().filter_map(|step| step.condition.as_ref());
+        self.on.is_volatile() || conditions.into_iter().any(Expr::is_volatile)
+    }
+
     /// Names of the source's key columns.
     pub(super) fn source_keys(&self) -> Vec<String> {
         self.keys.iter().map(|key| key.source.clone()).collect()
@@ -211,12 +218,12 @@ fn by_names(names: Vec<String>, table: &Schema, source: &Schema) -> Result<(Expr
 fn by_condition(text: &str, both: &DFSchema) -> Result<(Expr, Vec<Key>, bool)> {
     let on = parse_predicate(text, both)?;
     let parts = split_conjunction(&on);
-    let keys: Vec<Key> = parts.iter().filter_map(|part| equality(part)).collect();
+    let keys: Vec<Key> = parts.iter().filter_map(|part| equality(part, both)).collect();
     let only_keys = keys.len() == parts.len();
     Ok((on, keys, only_keys))
 }
 
-fn equality(part: &Expr) -> Option<Key> {
+fn equality(part: &Expr, both: &DFSchema) -> Option<Key> {
     let Expr::BinaryExpr(BinaryExpr { left, op, right }) = part else {
         return None;
     };
@@ -225,7 +232,7 @@ fn equality(part: &Expr) -> Option<Key> {
         Operator::IsNotDistinctFrom => true,
         _ => return None,
     };
-    let (left, right) = (bare(left)?, bare(right)?);
+    let (left, right) = (bare(left, both)?, bare(right, both)?);
     match (side(left)?, side(right)?) {
         (TARGET, SOURCE) => Some(Key {
             target: left.name.clone(),
@@ -241,12 +248,34 @@ fn equality(part: &Expr) -> Option<Key> {
     }
 }
 
-/// A column, perhaps in the casts that make two types comparable.
-fn bare(expr: &Expr) -> Option<&Column> {
+/// A column, perhaps in a cast that makes two types comparable and keeps values apart: then equal keys are
+/// equal columns.
+fn bare<'a>(expr: &'a Expr, both: &DFSchema) -> Option<&'a Column> {
     match expr {
         Expr::Column(column) => Some(column),
-        Expr::Cast(cast) => bare(&cast.expr),
+        Expr::Cast(cast) => {
+            let from = cast.expr.get_type(both).ok()?;
+            if keeps_apart(&from, cast.field.data_type()) {
+                bare(&cast.expr, both)
+            } else {
+                None
+            }
+        }
         _ => None,
+    }
+}
+
+/// Whether no two values of one type are the same after a cast to the other.
+fn keeps_apart(from: &DataType, to: &DataType) -> bool {
+    match (from, to) {
+        (DataType::Dictionary(_, from), to) => from.as_ref() == to || keeps_apart(from, to),
+        (DataType::Float32, DataType::Float64) => true,
+        (DataType::Date32, DataType::Timestamp(..)) => true,
+        (from, to) if from.is_string() && to.is_string() => true,
+        (from, to) if from.is_integer() => to.is_integer() || matches!(to, DataType::Decimal128(_, 0)),
+        (DataType::Decimal128(_, from), DataType::Decimal128(_, to)) => to >= from,
+        (DataType::Timestamp(from, _), DataType::Timestamp(to, _)) => to >= from,
+        (from, to) => from == to,
     }
 }
 

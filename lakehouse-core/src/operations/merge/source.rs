@@ -105,11 +105,12 @@ impl Collected {
         Ok((collected, stream))
     }
 
-    /// Reads all rows: into memory, or beyond the budget to disk, in parts by these columns.
+    /// Reads all rows: into memory, or beyond the budget to disk, in parts by these columns as they are with
+    /// the types of `fitted`.
     ///
     /// # Errors
     /// Those of reading, and of writing to disk.
-    pub(super) async fn read(&mut self, mut stream: Batches, keys: &[String]) -> Result<()> {
+    pub(super) async fn read(&mut self, mut stream: Batches, fitted: &Schema, keys: &[String]) -> Result<()> {
         let mut batches = Vec::new();
         let mut spool: Option<Spool> = None;
         while let Some(batch) = stream.try_next().await? {
@@ -120,7 +121,7 @@ impl Collected {
             let bytes = batch.get_array_memory_size();
             batches.push(batch);
             if self.reservation.size() + bytes > self.budget || self.reservation.try_grow(bytes).is_err() {
-                let mut opened = Spool::new(Arc::clone(&self.schema), keys)?;
+                let mut opened = Spool::new(Arc::clone(&self.schema), fitted, keys, self.budget)?;
                 for batch in batches.drain(..) {
                     opened.add(&batch)?;
                 }

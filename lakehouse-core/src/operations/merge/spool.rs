@@ -4,15 +4,17 @@
 use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{BufReader, BufWriter, Seek, SeekFrom};
+use std::sync::Arc;
 
-use arrow::array::{RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use arrow::row::{RowConverter, SortField};
 
 use crate::error::{Error, Result};
+use crate::write::conform_at;
 
 /// Parts that rows are spread over. Each has to fit, so a source may be this many times as large as what fits.
 const PARTS: usize = 64;
@@ -25,9 +27,20 @@ const READ_ROWS: usize = 8192;
 pub(super) struct Spool {
     schema: SchemaRef,
     /// Indices of the key columns, and what makes bytes of them; rows without a key are dealt out in turn.
-    keys: Option<(Vec<usize>, RowConverter)>,
+    keys: Option<Keys>,
     parts: Vec<Open>,
     turn: usize,
+    rows: u64,
+    /// Bytes that wait to be written, and how many may.
+    waiting: usize,
+    most_waiting: usize,
+}
+
+/// What tells in which part a row belongs: its key as the merge compares it.
+struct Keys {
+    indices: Vec<usize>,
+    fitted: Schema,
+    converter: RowConverter,
 }
 
 struct Open {
@@ -46,21 +59,35 @@ pub(super) struct Part {
 }
 
 impl Spool {
-    /// Parts by these columns; by turns if there are none.
+    /// Parts by these columns, brought to the types that `fitted` gives them; by turns if there are none. Up to
+    /// `most_waiting` bytes are held.
     ///
     /// # Errors
     /// When there is no room for temporary files.
-    pub(super) fn new(schema: SchemaRef, keys: &[String]) -> Result<Self> {
+    pub(super) fn new(
+        schema: SchemaRef,
+        fitted: &Schema,
+        keys: &[String],
+        most_waiting: usize,
+    ) -> Result<Self> {
         let mut indices = Vec::with_capacity(keys.len());
-        let mut fields = Vec::with_capacity(keys.len());
         for key in keys {
-            let index = schema.index_of(key)?;
-            fields.push(SortField::new(schema.field(index).data_type().clone()));
-            indices.push(index);
+            indices.push(schema.index_of(key)?);
         }
-        let keys = match fields.is_empty() {
+        let keys = match indices.is_empty() {
             true => None,
-            false => Some((indices, RowConverter::new(fields)?)),
+            false => {
+                let fitted = fitted.project(&indices)?;
+                let fields = fitted.fields().iter();
+                let fields = fields
+                    .map(|field| SortField::new(field.data_type().clone()))
+                    .collect();
+                Some(Keys {
+                    indices,
+                    converter: RowConverter::new(fields)?,
+                    fitted,
+                })
+            }
         };
         let mut parts = Vec::with_capacity(PARTS);
         for _ in 0..PARTS {
@@ -77,6 +104,9 @@ impl Spool {
             keys,
             parts,
             turn: 0,
+            rows: 0,
+            waiting: 0,
+            most_waiting,
         })
     }
 
@@ -89,9 +119,9 @@ impl Spool {
         let count =
             u32::try_from(batch.num_rows()).map_err(|_| Error::invalid("a batch is too long", "source"))?;
         match &self.keys {
-            Some((indices, converter)) => {
-                let columns: Vec<_> = indices.iter().map(|index| batch.column(*index).clone()).collect();
-                let keys = converter.convert_columns(&columns)?;
+            Some(keys) => {
+                let columns = conform_at(&batch.project(&keys.indices)?, &keys.fitted, self.rows)?;
+                let keys = keys.converter.convert_columns(columns.columns())?;
                 for (row, key) in (0..count).zip(keys.iter()) {
                     let mut hasher = DefaultHasher::new();
                     hasher.write(key.as_ref());
@@ -108,11 +138,19 @@ impl Spool {
                 continue;
             }
             part.rows += rows.len();
-            part.waiting
-                .push(take_record_batch(batch, &UInt32Array::from(rows))?);
+            let taken = compact(take_record_batch(batch, &UInt32Array::from(rows))?)?;
+            self.waiting += taken.get_array_memory_size();
+            part.waiting.push(taken);
             if part.rows >= ROWS {
+                self.waiting -= part.write(&self.schema)?;
+            }
+        }
+        self.rows += u64::from(count);
+        if self.waiting > self.most_waiting {
+            for part in &mut self.parts {
                 part.write(&self.schema)?;
             }
+            self.waiting = 0;
         }
         Ok(())
     }
@@ -144,16 +182,31 @@ impl Spool {
 }
 
 impl Open {
-    fn write(&mut self, schema: &SchemaRef) -> Result<()> {
+    /// Writes what waits; tells how many bytes of memory that was.
+    fn write(&mut self, schema: &SchemaRef) -> Result<usize> {
         if self.rows == 0 {
-            return Ok(());
+            return Ok(0);
         }
+        let waiting = self.waiting.iter().map(RecordBatch::get_array_memory_size).sum();
         let batch = concat_batches(schema, &self.waiting)?;
         self.waiting.clear();
         self.rows = 0;
         self.bytes += batch.get_array_memory_size();
-        Ok(self.writer.write(&batch)?)
+        self.writer.write(&batch)?;
+        Ok(waiting)
     }
+}
+
+/// Rows that own what they hold: taking some rows of a view array keeps the text of all.
+fn compact(batch: RecordBatch) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().map(|column| -> ArrayRef {
+        match column.data_type() {
+            DataType::Utf8View => Arc::new(column.as_string_view().gc()),
+            DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
+            _ => Arc::clone(column),
+        }
+    });
+    Ok(RecordBatch::try_new(batch.schema(), columns.collect())?)
 }
 
 impl Part {
@@ -197,11 +250,9 @@ fn on_disk(source: std::io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::{Int64Array, StringArray};
+    use arrow::datatypes::{Field, Int64Type};
     use std::collections::HashMap;
-    use std::sync::Arc;
-
-    use arrow::array::{AsArray, Int64Array, StringArray};
-    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 
     use super::*;
 
@@ -220,7 +271,8 @@ mod tests {
     #[test]
     fn rows_of_one_key_come_back_from_one_part_in_their_order() {
         for keys in [vec!["id".to_owned()], Vec::new()] {
-            let mut spool = Spool::new(batch(0, 1).schema(), &keys).unwrap();
+            let schema = batch(0, 1).schema();
+            let mut spool = Spool::new(Arc::clone(&schema), &schema, &keys, 100_000).unwrap();
             for from in 0..40 {
                 spool.add(&batch(from * 1000, 1000)).unwrap();
             }
