@@ -15,7 +15,7 @@ use crate::model::{At, CommitInfo, DataFile, Definition, Prune, Snapshot};
 use crate::operations::{self, Compact, Merge, Options, Report, Rows};
 use crate::scan::{self, SnapshotTable};
 use crate::sql::{Open, Session};
-use crate::store::{Store, clock};
+use crate::store::{Store, clock, is_left_over};
 
 /// Which format a new table is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,8 +104,12 @@ impl Table {
             .list("")
             .await?
             .into_iter()
-            .find(|o| !o.path.starts_with('.'))
+            .find(|o| !o.path.starts_with('.') && !is_left_over(&o.path))
         {
+            // Perhaps of a table that somebody else is making.
+            if Found::look(&store).await? != Found::Nothing {
+                return Err(exists(&store));
+            }
             return Err(Error::invalid(
                 format!("the folder is no table and not empty: it holds {}", other.path),
                 store.location(),

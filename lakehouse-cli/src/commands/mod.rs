@@ -32,8 +32,7 @@ use crate::values;
 
 /// Apache Iceberg and Delta Lake tables on the command line.
 ///
-/// TABLE is a path or a URL (s3://, gs://, az://, file://); its format is found out. Credentials come
-/// from the places that the cloud's own tools use (AWS_*, GOOGLE_APPLICATION_CREDENTIALS, AZURE_*).
+/// TABLE is a path or a file:// URL; its format is found out.
 #[derive(Debug, Parser)]
 #[command(name = "lake", version, propagate_version = false, max_term_width = 100)]
 #[command(

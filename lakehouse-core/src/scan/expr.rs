@@ -1,5 +1,6 @@
 //! Expressions that users write: conditions and assignments of delete, update and merge.
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Schema};
@@ -10,7 +11,10 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, ExprSchemable};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use datafusion::sql::sqlparser::ast::{AssignmentTarget, ExprWithAlias, ObjectName, ObjectNamePart};
+use datafusion::sql::sqlparser::ast::{
+    AssignmentTarget, BinaryOperator, Expr as Parsed, ExprWithAlias, ObjectName, ObjectNamePart, Visit,
+    visit_expressions,
+};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -161,7 +165,34 @@ fn target_column(name: &ObjectName, text: &str) -> Result<String> {
     }
 }
 
-fn plan(parsed: datafusion::sql::sqlparser::ast::Expr, schema: &DFSchema, text: &str) -> Result<Expr> {
+/// Refuses what the parser understands otherwise than SQL: to it, `a IS DISTINCT FROM b AND c` compares `a`
+/// with `b AND c` (sqlparser 0.62).
+///
+/// # Errors
+/// [`Error::Invalid`] that says where parentheses belong.
+pub fn refuse_swallowed(parsed: &impl Visit, place: &str) -> Result<()> {
+    use BinaryOperator::{And, Or, Xor};
+    let found = visit_expressions(parsed, |expr| match expr {
+        Parsed::IsDistinctFrom(_, right) | Parsed::IsNotDistinctFrom(_, right) => match right.as_ref() {
+            Parsed::BinaryOp {
+                op: And | Or | Xor, ..
+            } => ControlFlow::Break(expr.to_string()),
+            _ => ControlFlow::Continue(()),
+        },
+        _ => ControlFlow::Continue(()),
+    });
+    match found {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(what) => Err(Error::invalid(
+            format!("it is not clear where this comparison ends: {what}"),
+            place,
+        )
+        .with_hint("put it in parentheses: (a IS NOT DISTINCT FROM b) AND c")),
+    }
+}
+
+fn plan(parsed: Parsed, schema: &DFSchema, text: &str) -> Result<Expr> {
+    refuse_swallowed(&parsed, text)?;
     let parsed = ExprWithAlias {
         expr: parsed,
         alias: None,
@@ -388,6 +419,17 @@ mod tests {
     }
 
     #[test]
+    fn parentheses_tell_where_a_null_safe_comparison_ends() {
+        let schema = columns_of(&flights(), None).unwrap();
+        let clear = parse_predicate("(id IS NOT DISTINCT FROM delay) AND id = 1", &schema).unwrap();
+        assert_eq!(
+            clear,
+            parse_predicate("id <=> delay AND id = 1", &schema).unwrap()
+        );
+        parse_predicate("id = 1 OR id IS DISTINCT FROM delay + 1", &schema).unwrap();
+    }
+
+    #[test]
     fn what_is_not_a_condition_is_refused() {
         let schema = columns_of(&flights(), None).unwrap();
         for (text, expected) in [
@@ -397,6 +439,10 @@ mod tests {
             ("count(*) > 1", "aggregate"),
             ("id in (select 1)", "subquery"),
             ("nosuch(id) = 1", "nosuch"),
+            (
+                "id is not distinct from delay and id = 1",
+                "where this comparison ends",
+            ),
         ] {
             let error = parse_predicate(text, &schema).unwrap_err();
             let message = message(&error);

@@ -18,7 +18,7 @@ mod tests;
 
 pub use expr::{
     columns_of, columns_of_both, parse_assignments, parse_expression, parse_names, parse_predicate,
-    planning_error, unknown_column,
+    planning_error, refuse_swallowed, unknown_column,
 };
 pub use plan::{plan_files, read_file_masks};
 pub use provider::{MetadataColumns, ScanReport, SnapshotTable};

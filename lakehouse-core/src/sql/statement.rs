@@ -11,6 +11,7 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use crate::error::{Error, Result};
+use crate::scan::refuse_swallowed;
 
 /// Nesting at which a query is refused.
 const MAX_DEPTH: usize = 100;
@@ -37,7 +38,10 @@ pub(super) fn parse(tokens: Vec<Token>) -> Result<Statement> {
         .parse_statements()
         .map_err(|e| broken(&e.to_string()))?;
     match (statements.pop(), statements.len()) {
-        (Some(statement), 0) => Ok(statement),
+        (Some(statement), 0) => {
+            refuse_swallowed(&statement, "")?;
+            Ok(statement)
+        }
         (None, _) => Err(broken("it is empty")),
         (Some(_), more) => Err(Error::unsupported(
             format!("one statement at a time can run, these are {}", more + 1),

@@ -383,6 +383,12 @@ where
     }
 }
 
+/// Whether a crash left this behind: a file that was being written and has no name yet.
+pub fn is_left_over(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    name.starts_with(".lake-") && name.ends_with(".tmp")
+}
+
 #[cfg(test)]
 mod tests {
     use object_store::ObjectStoreExt;

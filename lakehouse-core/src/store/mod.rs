@@ -25,6 +25,7 @@ use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutPaylo
 use url::Url;
 
 pub use create::Created;
+pub use local::is_left_over;
 pub use location::Location;
 
 use crate::error::{Error, Result};

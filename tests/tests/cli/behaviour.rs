@@ -334,3 +334,21 @@ fn a_wrong_command_line_is_code_2_in_text_and_in_json() {
     }
     assert!(!lab.path("t").exists());
 }
+
+#[test]
+fn appends_that_race_to_create_a_table_all_land() {
+    for format in ["iceberg", "delta"] {
+        let lab = Lab::new();
+        lab.write("one.csv", "id\n1\n");
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| lab.ok(&["append", "t", "one.csv", "--create", "--format", format]));
+            }
+        });
+        assert_eq!(
+            lab.rows("SELECT count(*) FROM 't'"),
+            serde_json::json!([[8]]),
+            "{format}"
+        );
+    }
+}

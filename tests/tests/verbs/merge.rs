@@ -1,5 +1,7 @@
 //! Merge, case by case.
 
+use std::sync::Arc;
+
 use lakehouse_core::model::At;
 use lakehouse_core::operations::Strategy;
 use lakehouse_core::{Merge, Options, Rows, Table};
@@ -392,6 +394,34 @@ async fn a_source_beyond_the_memory_limit_is_merged_in_parts() {
         assert!(
             contents[0] == contents[1],
             "{format:?}: the memory limit changed the result"
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_memory_limit_is_enough_for_some_way_to_merge() {
+    let table = table(FORMATS[1], "").await;
+    append(&table, "(1, 'eu', 1)").await;
+    let sql = "SELECT value AS id, concat('x', value) AS region, 1 AS n FROM generate_series(1, 150000)";
+    let frame = lakehouse_core::scan::session(None).sql(sql).await.unwrap();
+    let schema = Arc::new(frame.schema().as_arrow().clone());
+    let batches = frame.collect().await.unwrap();
+    let upsert = Merge::on("id")
+        .when_matched_update_all()
+        .when_not_matched_insert_all();
+    for megabytes in [2, 4, 6, 8, 12, 16, 24] {
+        let options = Options {
+            memory_limit: Some(megabytes << 20),
+            dry_run: true,
+            ..Options::default()
+        };
+        let source = Rows::batches(Arc::clone(&schema), batches.clone());
+        let report = table.merge(source, &upsert, &options).await;
+        let report = report.unwrap_or_else(|error| panic!("{megabytes} MB: {error}"));
+        assert_eq!(
+            report.metric("num_target_rows_inserted"),
+            149_999,
+            "{megabytes} MB"
         );
     }
 }

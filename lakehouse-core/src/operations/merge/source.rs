@@ -26,7 +26,9 @@ pub(super) const NUMBER: &str = "__lakehouse_source_row";
 
 /// The source may take one in so many bytes of the memory limit: the join holds it a second time, with a
 /// table of its keys, and new rows wait to be written.
-const SHARE: usize = 6;
+const SHARE: usize = 8;
+/// What the join holds for a row beside its values, in bytes.
+pub(super) const PER_ROW: usize = 48;
 
 /// The rows as they came, kept for as long as the merge may have to be planned again.
 pub(super) struct Collected {
@@ -118,7 +120,7 @@ impl Collected {
                 spool.add(&batch)?;
                 continue;
             }
-            let bytes = batch.get_array_memory_size();
+            let bytes = batch.get_array_memory_size() + batch.num_rows() * PER_ROW;
             batches.push(batch);
             if self.reservation.size() + bytes > self.budget || self.reservation.try_grow(bytes).is_err() {
                 let mut opened = Spool::new(Arc::clone(&self.schema), fitted, keys, self.budget)?;

@@ -13,6 +13,7 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use arrow::row::{RowConverter, SortField};
 
+use super::source::PER_ROW;
 use crate::error::{Error, Result};
 use crate::write::conform_at;
 
@@ -54,7 +55,7 @@ struct Open {
 pub(super) struct Part {
     file: File,
     schema: SchemaRef,
-    /// What they take in memory, about.
+    /// What they take in memory to be merged, about.
     pub(super) bytes: usize,
 }
 
@@ -191,7 +192,7 @@ impl Open {
         let batch = concat_batches(schema, &self.waiting)?;
         self.waiting.clear();
         self.rows = 0;
-        self.bytes += batch.get_array_memory_size();
+        self.bytes += batch.get_array_memory_size() + batch.num_rows() * PER_ROW;
         self.writer.write(&batch)?;
         Ok(waiting)
     }
