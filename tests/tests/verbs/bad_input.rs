@@ -413,20 +413,18 @@ async fn what_a_crash_left_behind_is_no_reason_to_refuse_a_new_table() {
             std::fs::create_dir(folder.path().join(inner)).unwrap();
             std::fs::write(folder.path().join(inner).join(".lake-0123.tmp"), "half").unwrap();
         }
-        let definition = lakehouse_core::model::Definition {
+        let definition = Definition {
             schema: schema(),
             partition_fields: Vec::new(),
             properties: Default::default(),
             format_version: version,
         };
         let place = folder.path().to_str().unwrap();
-        lakehouse_core::Table::create(place, format, &definition)
-            .await
-            .unwrap();
+        Table::create(place, format, &definition).await.unwrap();
         let other = tempfile::tempdir().unwrap();
         std::fs::write(other.path().join("lake.tmp"), "mine").unwrap();
         let place = other.path().to_str().unwrap();
-        let refused = lakehouse_core::Table::create(place, format, &definition).await;
+        let refused = Table::create(place, format, &definition).await;
         assert!(refused.unwrap_err().to_string().contains("lake.tmp"));
     }
 }
