@@ -1,6 +1,5 @@
 //! Expressions that users write: conditions and assignments of delete, update and merge.
 
-use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Schema};
@@ -11,15 +10,15 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, ExprSchemable};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
-    AssignmentTarget, BinaryOperator, Expr as Parsed, ExprWithAlias, ObjectName, ObjectNamePart, Visit,
-    visit_expressions,
+    AssignmentTarget, Expr as Parsed, ExprWithAlias, Ident, ObjectName, ObjectNamePart,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use super::session;
+use super::{dialect, session};
 use crate::error::{Error, Result};
 
 /// Nesting depth at which an expression is refused.
@@ -32,6 +31,7 @@ const LISTED_COLUMNS: usize = 30;
 static PLANNER: LazyLock<SessionState> = LazyLock::new(|| {
     SessionStateBuilder::new()
         .with_config(session::config())
+        .with_expr_planners(session::planners())
         .with_default_features()
         .build()
 });
@@ -123,6 +123,13 @@ pub fn parse_assignments(text: &str, target: &Schema, schema: &DFSchema) -> Resu
 pub fn parse_names(text: &str) -> Option<Vec<String>> {
     let mut parser = parser(text).ok()?;
     let names = parser.parse_comma_separated(Parser::parse_identifier).ok()?;
+    let constant = |name: &Ident| {
+        let word = name.value.to_lowercase();
+        name.quote_style.is_none() && ["true", "false", "null"].contains(&word.as_str())
+    };
+    if names.iter().any(constant) {
+        return None;
+    }
     (parser.peek_token_ref().token == Token::EOF).then(|| names.into_iter().map(|n| n.value).collect())
 }
 
@@ -165,34 +172,8 @@ fn target_column(name: &ObjectName, text: &str) -> Result<String> {
     }
 }
 
-/// Refuses what the parser understands otherwise than SQL: to it, `a IS DISTINCT FROM b AND c` compares `a`
-/// with `b AND c` (sqlparser 0.62).
-///
-/// # Errors
-/// [`Error::Invalid`] that says where parentheses belong.
-pub fn refuse_swallowed(parsed: &impl Visit, place: &str) -> Result<()> {
-    use BinaryOperator::{And, Or, Xor};
-    let found = visit_expressions(parsed, |expr| match expr {
-        Parsed::IsDistinctFrom(_, right) | Parsed::IsNotDistinctFrom(_, right) => match right.as_ref() {
-            Parsed::BinaryOp {
-                op: And | Or | Xor, ..
-            } => ControlFlow::Break(expr.to_string()),
-            _ => ControlFlow::Continue(()),
-        },
-        _ => ControlFlow::Continue(()),
-    });
-    match found {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(what) => Err(Error::invalid(
-            format!("it is not clear where this comparison ends: {what}"),
-            place,
-        )
-        .with_hint("put it in parentheses: (a IS NOT DISTINCT FROM b) AND c")),
-    }
-}
-
-fn plan(parsed: Parsed, schema: &DFSchema, text: &str) -> Result<Expr> {
-    refuse_swallowed(&parsed, text)?;
+fn plan(mut parsed: Parsed, schema: &DFSchema, text: &str) -> Result<Expr> {
+    dialect::settle(&mut parsed, text)?;
     let parsed = ExprWithAlias {
         expr: parsed,
         alias: None,
@@ -301,7 +282,7 @@ fn fit_constant(expr: Expr, to: &DataType, column: &str) -> Result<Expr> {
         Error::invalid(format!("{value} does not fit {to}"), format!("column {column}"))
             .with_hint("write a value of the column's type")
     };
-    let cast = value.cast_to(to).map_err(|_| misfit())?;
+    let cast = cast_number(&value, to).map_err(|_| misfit())?;
     if cast.is_null() != value.is_null() {
         return Err(misfit());
     }
@@ -309,11 +290,22 @@ fn fit_constant(expr: Expr, to: &DataType, column: &str) -> Result<Expr> {
     if numbers
         && !value.is_null()
         && !to.is_floating()
-        && cast.cast_to(&value.data_type()).ok().as_ref() != Some(&value)
+        && cast_number(&cast, &value.data_type()).ok().as_ref() != Some(&value)
     {
         return Err(misfit());
     }
     Ok(Expr::Literal(cast, metadata))
+}
+
+/// Between doubles and decimals by way of the digits, which a calculation would not keep.
+fn cast_number(value: &ScalarValue, to: &DataType) -> Result<ScalarValue, DataFusionError> {
+    let from = value.data_type();
+    if value.is_null()
+        || !((from.is_floating() && to.is_decimal()) || (from.is_decimal() && to.is_floating()))
+    {
+        return value.cast_to(to);
+    }
+    ScalarValue::Utf8(Some(value.to_string())).cast_to(to)
 }
 
 /// An error of the engine's planner as one of ours, with the columns that exist where one does not.
@@ -347,7 +339,6 @@ fn first_line(message: &str) -> String {
 mod tests {
     use arrow::datatypes::{Field, TimeUnit};
     use datafusion::logical_expr::{col, lit};
-    use datafusion::scalar::ScalarValue;
 
     use super::*;
 
@@ -496,5 +487,7 @@ mod tests {
             Some(vec!["k1".to_owned(), "k 2".to_owned()])
         );
         assert_eq!(parse_names("target.id = source.id"), None);
+        assert_eq!(parse_names("true"), None);
+        assert_eq!(parse_names("\"true\""), Some(vec!["true".to_owned()]));
     }
 }

@@ -1,6 +1,7 @@
 //! Reading a version: planning, pruning, the DataFusion table provider.
 
 mod columns;
+mod dialect;
 mod equality;
 mod explain;
 mod expr;
@@ -16,9 +17,10 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 
+pub use dialect::settle;
 pub use expr::{
     columns_of, columns_of_both, parse_assignments, parse_expression, parse_names, parse_predicate,
-    planning_error, refuse_swallowed, unknown_column,
+    planning_error, unknown_column,
 };
 pub use plan::{plan_files, read_file_masks};
 pub use provider::{MetadataColumns, ScanReport, SnapshotTable};

@@ -25,7 +25,11 @@ pub fn parse_columns(text: &str) -> Result<SchemaRef> {
     let mut fields: Vec<Field> = Vec::new();
     loop {
         let column = parser.parse_column_def().map_err(|e| {
-            syntax(&e, text).with_hint("columns are written as in `id bigint not null, ts timestamp`")
+            let hint = match text.to_lowercase().contains("map<") {
+                true => "a map is written map(text, bigint)",
+                false => "columns are written as in `id bigint not null, ts timestamp`",
+            };
+            syntax(&e, text).with_hint(hint)
         })?;
         let field = field(&column)?;
         if fields.iter().any(|other| other.name() == field.name()) {

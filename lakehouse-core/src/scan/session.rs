@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::prelude::{SessionConfig, SessionContext};
+
+use super::dialect::Literals;
 
 /// Memory assumed where the machine does not tell, in bytes.
 const UNKNOWN_MACHINE: usize = 4 << 30;
@@ -34,7 +38,18 @@ pub fn session(memory_limit: Option<usize>) -> SessionContext {
         .with_memory_pool(pool)
         .build_arc()
         .unwrap_or_default();
-    SessionContext::new_with_config_rt(config(), runtime)
+    let state = SessionStateBuilder::new()
+        .with_config(config())
+        .with_runtime_env(runtime)
+        .with_expr_planners(planners())
+        .with_default_features()
+        .build();
+    SessionContext::new_with_state(state)
+}
+
+/// What has a say before the engine's own planning of expressions, in every session.
+pub(super) fn planners() -> Vec<Arc<dyn ExprPlanner>> {
+    vec![Arc::new(Literals)]
 }
 
 /// What a memory limit comes to, in bytes.

@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use crate::error::{Error, Result};
-use crate::scan::refuse_swallowed;
+use crate::scan::settle;
 
 /// Nesting at which a query is refused.
 const MAX_DEPTH: usize = 100;
@@ -38,8 +38,8 @@ pub(super) fn parse(tokens: Vec<Token>) -> Result<Statement> {
         .parse_statements()
         .map_err(|e| broken(&e.to_string()))?;
     match (statements.pop(), statements.len()) {
-        (Some(statement), 0) => {
-            refuse_swallowed(&statement, "")?;
+        (Some(mut statement), 0) => {
+            settle(&mut statement, "")?;
             Ok(statement)
         }
         (None, _) => Err(broken("it is empty")),
@@ -103,16 +103,19 @@ pub(super) fn only_reads(statement: &Statement) -> Result<()> {
         Statement::Merge(_) => ("MERGE", CHANGES),
         Statement::CreateTable(_) => ("CREATE TABLE", "to make a table: `lake create TABLE --schema ..`"),
         Statement::Copy { .. } => ("COPY", "to write a result to a file: `lake query .. -o FILE`"),
+        Statement::Drop { .. } => ("DROP", "a table is its folder: remove that"),
         _ => (
             "this statement",
             "queries (SELECT, WITH, VALUES), EXPLAIN, SHOW and DESCRIBE can run; INSERT, UPDATE, DELETE, MERGE \
              and TRUNCATE change tables",
         ),
     };
-    Err(Error::unsupported(
-        format!("{what} cannot run in a query, which only reads"),
-        hint,
-    ))
+    let why = if hint == CHANGES {
+        " in a query, which only reads"
+    } else {
+        ""
+    };
+    Err(Error::unsupported(format!("{what} cannot run{why}"), hint))
 }
 
 /// What runs statements that change a table.

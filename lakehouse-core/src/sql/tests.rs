@@ -240,7 +240,7 @@ async fn what_changes_something_names_its_verb() {
         ),
         ("COPY (SELECT 1) TO '/tmp/x.csv'", "-o FILE"),
         ("COPY flights TO '/tmp/x.csv'", "-o FILE"),
-        ("DROP TABLE flights", "only reads"),
+        ("DROP TABLE flights", "remove that"),
         ("EXPLAIN DELETE FROM flights", "--dry-run"),
         (
             "WITH x AS (SELECT 1) INSERT INTO flights SELECT * FROM x",
@@ -250,7 +250,10 @@ async fn what_changes_something_names_its_verb() {
             "WITH x AS (DELETE FROM flights) SELECT 1",
             "a statement of its own",
         ),
-        ("SET datafusion.execution.batch_size = 1", "only reads"),
+        (
+            "SET datafusion.execution.batch_size = 1",
+            "this statement cannot run",
+        ),
         ("SELECT 1; SELECT 2", "one statement"),
         ("", "empty"),
         ("SELEC 1", "cannot be understood"),

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray, PrimitiveArray};
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray};
 use arrow::compute::kernels::cmp::distinct;
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, TimeUnit};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, Float32Type, Float64Type, TimeUnit};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::{Misfit, decimal};
@@ -55,7 +55,7 @@ fn how(from: &DataType, to: &DataType) -> How {
         (T::FixedSizeBinary(_), t) if binary(t) => How::Plain,
         (f, t) if f.is_integer() && t.is_integer() => How::Plain,
         // The nearest value of the narrow type is what anyone would store; only overflow is refused.
-        (T::Float64 | T::Float32 | T::Float16, T::Float32 | T::Float16 | T::Float64) => How::Plain,
+        (f, t) if (f.is_floating() || f.is_decimal()) && t.is_floating() => How::Plain,
         (f, t) if number(f) && number(t) => How::RoundTrip,
         (T::Date32 | T::Date64, T::Date32 | T::Date64 | T::Timestamp(..)) => How::RoundTrip,
         (T::Timestamp(..), T::Date32 | T::Date64) => How::RoundTrip,
@@ -95,6 +95,13 @@ pub(super) fn checked(array: &ArrayRef, field: &Field) -> Result<ArrayRef, Misfi
             decimal::parse(text.as_string::<i64>(), *precision, *scale)
         }
         (How::Parse, T::FixedSizeBinary(16)) => uuids(&cast(array, &T::LargeUtf8)?)?,
+        (How::Parse, whole) if whole.is_integer() => integers(array, whole)?,
+        // By way of the digits: a calculation would add some that nobody wrote.
+        (How::RoundTrip, T::Decimal128(precision, scale)) if from.is_floating() => {
+            let text = cast(array, &T::LargeUtf8)?;
+            decimal::parse(text.as_string::<i64>(), *precision, *scale)
+        }
+        (How::Plain, to) if from.is_decimal() => cast(&cast(array, &T::LargeUtf8)?, to)?,
         _ => cast(array, to)?,
     };
     let lost = |row: &usize| array.is_valid(*row) && result.is_null(*row);
@@ -102,7 +109,7 @@ pub(super) fn checked(array: &ArrayRef, field: &Field) -> Result<ArrayRef, Misfi
         return Err(misfit(array, row, to));
     }
     match how {
-        How::RoundTrip => {
+        How::RoundTrip if !(from.is_floating() && to.is_decimal()) => {
             let back = cast(&result, from)?;
             let (before, after) = (unsigned_zero(array), unsigned_zero(&back));
             let changed = distinct(&before, &after).map_err(|e| Misfit::new(e.to_string()))?;
@@ -110,8 +117,8 @@ pub(super) fn checked(array: &ArrayRef, field: &Field) -> Result<ArrayRef, Misfi
                 return Err(misfit(array, row, to));
             }
         }
-        How::Plain if to.is_floating() => {
-            if let Some(row) = overflowed(array, &result) {
+        How::Plain | How::Parse if to.is_floating() => {
+            if let Some(row) = overflowed(array, &result)? {
                 return Err(misfit(array, row, to));
             }
         }
@@ -144,7 +151,15 @@ fn misfit(array: &ArrayRef, row: usize, to: &DataType) -> Misfit {
         text.truncate(end);
         text.push_str("...");
     }
-    Misfit::at(row, format!("has '{text}', which does not fit {}", name(to)))
+    let instant = matches!(to, DataType::Timestamp(..)) && text.bytes().all(|b| b.is_ascii_digit());
+    let advice = match instant {
+        true => ": a number does not say its unit; write 2013-01-31T17:00:00, or convert it in a query",
+        false => "",
+    };
+    Misfit::at(
+        row,
+        format!("has '{text}', which does not fit {}{advice}", name(to)),
+    )
 }
 
 /// Without the sign of zeros, which integers and decimals cannot keep and nobody misses.
@@ -165,41 +180,80 @@ fn unsigned_zero(array: &ArrayRef) -> ArrayRef {
 }
 
 /// The first finite value that became infinite.
-fn overflowed(from: &ArrayRef, to: &ArrayRef) -> Option<usize> {
-    let wide = |array: &ArrayRef| -> Option<PrimitiveArray<Float64Type>> {
-        Some(
-            cast(array, &DataType::Float64)
-                .ok()?
-                .as_primitive::<Float64Type>()
-                .clone(),
-        )
-    };
-    let (from, to) = (wide(from)?, wide(to)?);
-    (0..from.len())
-        .find(|row| from.value(*row).is_finite() && to.value(*row).is_infinite() && to.is_valid(*row))
+fn overflowed(from: &ArrayRef, to: &ArrayRef) -> Result<Option<usize>, Misfit> {
+    let wide = cast(to, &DataType::Float64)?;
+    let wide = wide.as_primitive::<Float64Type>();
+    let infinite = |row: &usize| wide.is_valid(*row) && wide.value(*row).is_infinite();
+    if !(0..wide.len()).any(|row| infinite(&row)) {
+        return Ok(None);
+    }
+    // Infinity is written in letters; what digits make of it is too large.
+    let text = cast(from, &DataType::LargeUtf8)?;
+    let text = text.as_string::<i64>();
+    let finite = |row: &usize| text.is_valid(*row) && text.value(*row).contains(|c: char| c.is_ascii_digit());
+    Ok((0..wide.len()).find(|row| infinite(row) && finite(row)))
 }
 
-/// The first text that says more than the parsed value kept: digits below the unit of a timestamp, a
-/// time of day in a date.
+/// Integers from text; `1.0` and `1e3` are some too, as programs write whole numbers that they hold as floats.
+fn integers(text: &ArrayRef, to: &DataType) -> Result<ArrayRef, Misfit> {
+    let read = cast(text, to)?;
+    if read.null_count() == text.null_count() {
+        return Ok(read);
+    }
+    let text = cast(text, &DataType::LargeUtf8)?;
+    cast(
+        &decimal::parse(text.as_string::<i64>(), DECIMAL128_MAX_PRECISION, 0),
+        to,
+    )
+}
+
+/// The first text that says more than the parsed value kept: digits below the unit of a timestamp or a time,
+/// a time of day in a date, an offset from UTC where the table has none.
 fn cut_text(text: &ArrayRef, parsed: &ArrayRef) -> Result<Option<usize>, Misfit> {
     use DataType as T;
-    let longest = |limit: usize| -> Result<bool, Misfit> {
-        let text = cast(text, &T::LargeUtf8)?;
-        Ok(text.as_string::<i64>().iter().flatten().any(|v| v.len() > limit))
-    };
-    let fine = match parsed.data_type() {
-        // "2013-01-01T00:00:00" is as long as a text without fractions gets.
-        T::Timestamp(unit, zone) if *unit != TimeUnit::Nanosecond && longest(19)? => {
-            T::Timestamp(TimeUnit::Nanosecond, zone.clone())
-        }
-        T::Date32 if longest(10)? => T::Timestamp(TimeUnit::Microsecond, None),
+    let says_more: &dyn Fn(&str) -> bool = match parsed.data_type() {
+        T::Timestamp(unit, None) => &|text| fraction(text) > digits(*unit) || has_offset(text),
+        T::Timestamp(unit, _) | T::Time32(unit) | T::Time64(unit) => &|text| fraction(text) > digits(*unit),
+        T::Date32 => &|text| {
+            text.get(DATE..)
+                .is_some_and(|time| time.contains(|c| matches!(c, '1'..='9')))
+        },
         _ => return Ok(None),
     };
-    // Instants beyond the finer type's range are NULL there: they cannot be compared.
-    let exact = cast(text, &fine)?;
-    let kept = cast(parsed, &fine)?;
-    let differs: BooleanArray = distinct(&exact, &kept).map_err(|e| Misfit::new(e.to_string()))?;
-    Ok((0..text.len()).find(|row| exact.is_valid(*row) && kept.is_valid(*row) && differs.value(*row)))
+    let text = cast(text, &T::LargeUtf8)?;
+    let text = text.as_string::<i64>();
+    Ok((0..text.len()).find(|row| text.is_valid(*row) && says_more(text.value(*row))))
+}
+
+/// Characters of a date.
+const DATE: usize = "2013-01-01".len();
+
+/// Digits behind the point of seconds, without zeros at the end.
+fn fraction(text: &str) -> usize {
+    let Some((_, behind)) = text.split_once('.') else {
+        return 0;
+    };
+    let end = behind.find(|c: char| !c.is_ascii_digit()).unwrap_or(behind.len());
+    behind[..end].trim_end_matches('0').len()
+}
+
+fn digits(unit: TimeUnit) -> usize {
+    match unit {
+        TimeUnit::Second => 0,
+        TimeUnit::Millisecond => 3,
+        TimeUnit::Microsecond => 6,
+        TimeUnit::Nanosecond => 9,
+    }
+}
+
+/// Whether an instant is written with an offset other than zero, or the name of a place: `+02:00`.
+fn has_offset(text: &str) -> bool {
+    let Some(time) = text.get(DATE..) else {
+        return false;
+    };
+    let shifted = |at: usize| time[at..].contains(|c| matches!(c, '1'..='9'));
+    let named = time.contains(|c: char| c.is_alphabetic() && !matches!(c, 'T' | 't' | 'Z' | 'z'));
+    time.rfind(['+', '-']).is_some_and(shifted) || (named && !time.ends_with("UTC"))
 }
 
 /// UUIDs from their text.
