@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use futures::TryStreamExt;
 
+use super::input::Known;
 use super::work::{Origin, Verb, Work, run};
 use super::{Options, Report, Rows};
 use crate::error::Result;
@@ -31,7 +32,7 @@ impl Verb for Append {
 
     async fn plan(&mut self, work: &mut Work) -> Result<()> {
         work.begin("write");
-        let (_, mut batches) = self.rows.open(Some(&work.snapshot.schema)).await?;
+        let (_, mut batches) = self.rows.open(Known::Table(&work.snapshot.schema)).await?;
         let mut before = 0;
         while let Some(batch) = batches.try_next().await? {
             let batch = conform_at(&batch, &work.snapshot.schema, before)?;

@@ -9,6 +9,7 @@ use futures::TryStreamExt;
 
 use super::delete::{matching_rows, understood};
 use super::evaluate::Compiled;
+use super::input::Known;
 use super::work::{Origin, Verb, Work, run};
 use super::{Options, Report, Rows};
 use crate::error::{Error, Result};
@@ -66,7 +67,7 @@ impl Verb for Overwrite<'_> {
             }
         }
         work.begin("write");
-        let (_, mut batches) = self.rows.open(Some(&work.snapshot.schema)).await?;
+        let (_, mut batches) = self.rows.open(Known::Table(&work.snapshot.schema)).await?;
         let mut before = 0;
         while let Some(batch) = batches.try_next().await? {
             let batch = conform_at(&batch, &work.snapshot.schema, before)?;

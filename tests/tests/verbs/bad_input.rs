@@ -241,16 +241,22 @@ async fn files_that_are_not_what_they_say_are_named() {
         (
             "word.csv",
             b"id,region,n\n1,eu,1\n2,eu,many\n",
-            &["word.csv", "many", "line 2"],
+            &["word.csv, row 2", "many", "column 'n'"],
         ),
         ("ragged.csv", b"id,region,n\n1,eu\n", &["ragged.csv"]),
         ("twice.csv", b"id,region,id\n1,eu,1\n", &["twice.csv", "id twice"]),
         ("empty.csv", b"", &["empty.csv", "header"]),
+        (
+            "open.csv",
+            b"id,region,n\n1,\"eu,1\n2,eu,2\n",
+            &["open.csv", "the quote that opens in line 2 is never closed"],
+        ),
+        ("many.csv.gz", b"\x1f\x8b", &["many.csv.gz", "compressed", "zcat"]),
         ("broken.ndjson", b"{\"id\": 1}\n{\"id\": \n", &["broken.ndjson"]),
         (
             "word.ndjson",
             b"{\"id\": 1, \"n\": 2}\n{\"id\": 2, \"n\": \"many\"}\n",
-            &["word.ndjson", "many"],
+            &["word.ndjson, row 2", "many", "column 'n'"],
         ),
         ("junk.arrow", b"junkjunkjunkjunk", &["junk.arrow"]),
         (

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::csv::reader::Format as CsvFormat;
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use futures::StreamExt;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::{Batches, InputFormat};
+use super::quotes::Quotes;
+use super::{Batches, InputFormat, Known, types};
 use crate::error::{Error, Result};
 use crate::model::{PARQUET_TAIL, check_parquet_footer, parquet_footer_length};
 
@@ -25,33 +26,32 @@ const BATCHES_AHEAD: usize = 2;
 /// First bytes that tell what a file is.
 const MAGIC: [(&[u8], InputFormat); 2] = [(b"PAR1", InputFormat::Parquet), (b"ARROW1", InputFormat::Arrow)];
 
-type Reader = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
+/// Batches as a thread reads them.
+pub(super) type Reader = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
 
-/// Opens a file and reads it on a thread of its own. Columns that `table` has are read with its
-/// types where the file has none.
+/// Opens a file and reads it on a thread of its own. Columns that the table has get its types where the
+/// file has none.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming a file that is not what it says.
-pub(super) async fn open(
-    path: &Path,
-    format: InputFormat,
-    table: Option<&Schema>,
-) -> Result<(SchemaRef, Batches)> {
+pub(super) async fn open(path: &Path, format: InputFormat, known: Known<'_>) -> Result<(SchemaRef, Batches)> {
     let path = path.to_path_buf();
-    let table = table.cloned();
     let place = path.display().to_string();
-    let opening = tokio::task::spawn_blocking(move || open_here(&path, format, table.as_ref()));
+    let (table, fitted) = (known.schema().cloned(), matches!(known, Known::Table(_)));
+    let opening = tokio::task::spawn_blocking(move || {
+        let (schema, reader) = open_here(&path, format, table.as_ref())?;
+        match table.filter(|_| fitted && matches!(format, InputFormat::Csv | InputFormat::Ndjson)) {
+            Some(table) => types::fitted(schema, reader, &table, path.display().to_string()),
+            None => Ok((schema, reader)),
+        }
+    });
     let (schema, reader) = opening.await.map_err(|e| thread_died(&e, &place))??;
     let (sender, receiver) = tokio::sync::mpsc::channel(BATCHES_AHEAD);
-    let reading = tokio::task::spawn_blocking({
-        let place = place.clone();
-        move || {
-            for batch in reader {
-                let batch = batch.map_err(|error| broken(format, &error, &place));
-                let failed = batch.is_err();
-                if sender.blocking_send(batch).is_err() || failed {
-                    break;
-                }
+    let reading = tokio::task::spawn_blocking(move || {
+        for batch in reader {
+            let failed = batch.is_err();
+            if sender.blocking_send(batch).is_err() || failed {
+                break;
             }
         }
     });
@@ -79,7 +79,7 @@ fn open_here(path: &Path, format: InputFormat, table: Option<&Schema>) -> Result
     head_read.map_err(|error| cannot_read(&error, &place))?;
     rewind(&mut file, &place)?;
     check_magic(&head, format, &place)?;
-    let reader = match format {
+    let opened = match format {
         InputFormat::Parquet => {
             check_footer(&mut file, &place)?;
             parquet(file)
@@ -88,7 +88,9 @@ fn open_here(path: &Path, format: InputFormat, table: Option<&Schema>) -> Result
         InputFormat::Ndjson => ndjson(file, table, &place)?,
         InputFormat::Arrow => arrow_ipc(file, &head),
     };
-    reader.map_err(|error| broken(format, &error, &place))
+    let (schema, reader) = opened.map_err(|error| broken(format, &error, &place))?;
+    let batches = reader.map(move |batch| batch.map_err(|error| broken(format, &error, &place)));
+    Ok((schema, Box::new(batches)))
 }
 
 /// A footer that promises more than it holds would take the process down with it.
@@ -114,14 +116,23 @@ fn check_footer(file: &mut File, place: &str) -> Result<()> {
     rewind(file, place)
 }
 
-fn parquet(file: File) -> Result<(SchemaRef, Reader), ArrowError> {
+/// A file as its own reader sees it.
+type Opened = Result<
+    (
+        SchemaRef,
+        Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>,
+    ),
+    ArrowError,
+>;
+
+fn parquet(file: File) -> Opened {
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS);
     let reader = builder.build()?;
     let schema = arrow::array::RecordBatchReader::schema(&reader);
     Ok((schema, Box::new(reader)))
 }
 
-fn arrow_ipc(file: File, head: &[u8]) -> Result<(SchemaRef, Reader), ArrowError> {
+fn arrow_ipc(file: File, head: &[u8]) -> Opened {
     if head.starts_with(b"ARROW1") {
         let reader = arrow::ipc::reader::FileReader::try_new_buffered(file, None)?;
         Ok((reader.schema(), Box::new(reader)))
@@ -130,8 +141,6 @@ fn arrow_ipc(file: File, head: &[u8]) -> Result<(SchemaRef, Reader), ArrowError>
         Ok((reader.schema(), Box::new(reader)))
     }
 }
-
-type Opened = Result<(SchemaRef, Reader), ArrowError>;
 
 fn csv(mut file: File, table: Option<&Schema>, place: &str) -> Result<Opened> {
     let format = CsvFormat::default().with_header(true);
@@ -151,19 +160,19 @@ fn csv(mut file: File, table: Option<&Schema>, place: &str) -> Result<Opened> {
         header
     } else {
         rewind(&mut file, place)?;
-        match format.infer_schema(BufReader::new(&file), None) {
+        match format.infer_schema(Quotes::new(BufReader::new(&file)), None) {
             Ok((inferred, _)) => inferred,
             Err(error) => return Ok(Err(error)),
         }
     };
-    let schema = Arc::new(typed(&inferred, table, readable_in_csv));
+    let schema = Arc::new(types::of_csv(&inferred, table));
     rewind(&mut file, place)?;
     let builder = arrow::csv::ReaderBuilder::new(Arc::clone(&schema))
         .with_format(format)
         .with_batch_size(BATCH_ROWS);
     Ok(builder
-        .build(file)
-        .map(|reader| (schema, Box::new(reader) as Reader)))
+        .build_buffered(BufReader::new(Quotes::new(file)))
+        .map(|reader| (schema, Box::new(reader) as _)))
 }
 
 fn ndjson(mut file: File, table: Option<&Schema>, place: &str) -> Result<Opened> {
@@ -171,35 +180,15 @@ fn ndjson(mut file: File, table: Option<&Schema>, place: &str) -> Result<Opened>
         Ok((inferred, _)) => inferred,
         Err(error) => return Ok(Err(error)),
     };
-    let schema = Arc::new(typed(&inferred, table, |_| true));
+    let schema = Arc::new(types::of_ndjson(&inferred, table));
     rewind(&mut file, place)?;
-    let builder = arrow::json::ReaderBuilder::new(Arc::clone(&schema)).with_batch_size(BATCH_ROWS);
+    // Numbers of columns that are read as text come as they are written.
+    let builder = arrow::json::ReaderBuilder::new(Arc::clone(&schema))
+        .with_batch_size(BATCH_ROWS)
+        .with_coerce_primitive(true);
     Ok(builder
         .build(BufReader::new(file))
-        .map(|reader| (schema, Box::new(reader) as Reader)))
-}
-
-/// The table's types for the columns that it has, as far as the reader knows them; all may be NULL,
-/// so that a missing value is found where all are, with its column.
-fn typed(inferred: &Schema, table: Option<&Schema>, readable: impl Fn(&DataType) -> bool) -> Schema {
-    let field = |field: &FieldRef| -> Field {
-        let known = table.and_then(|t| t.field_with_name(field.name()).ok());
-        let data_type = match known {
-            Some(known) if readable(known.data_type()) => known.data_type().clone(),
-            Some(_) => DataType::Utf8,
-            // Nothing was ever seen in this column.
-            None if field.data_type() == &DataType::Null => DataType::Utf8,
-            None => field.data_type().clone(),
-        };
-        Field::new(field.name(), data_type, true)
-    };
-    Schema::new(inferred.fields().iter().map(field).collect::<Vec<_>>())
-}
-
-fn readable_in_csv(data_type: &DataType) -> bool {
-    !(data_type.is_nested()
-        || data_type.is_binary()
-        || matches!(data_type, DataType::Null | DataType::Interval(_)))
+        .map(|reader| (schema, Box::new(reader) as _)))
 }
 
 fn no_duplicates(schema: &Schema, place: &str) -> Result<()> {
@@ -258,6 +247,7 @@ fn broken(format: InputFormat, error: &ArrowError, place: &str) -> Error {
         | ArrowError::ParseError(why)
         | ArrowError::ParquetError(why)
         | ArrowError::IpcError(why)
+        | ArrowError::IoError(why, _)
         | ArrowError::SchemaError(why) => why.clone(),
         other => other.to_string(),
     };

@@ -14,7 +14,9 @@ use futures::{StreamExt, TryStreamExt};
 use crate::error::{Error, Result};
 
 mod files;
+mod quotes;
 mod several;
+mod types;
 
 /// Batches on their way in.
 pub(super) type Batches = BoxStream<'static, Result<RecordBatch>>;
@@ -43,6 +45,26 @@ impl FromStr for InputFormat {
             "arrow" => Ok(Self::Arrow),
             other => Err(Error::invalid(format!("unknown input format {other:?}"), "")
                 .with_hint("use parquet, csv, ndjson or arrow")),
+        }
+    }
+}
+
+/// What is known of the columns of an input before it is read.
+#[derive(Clone, Copy)]
+pub(super) enum Known<'a> {
+    /// Nothing.
+    No,
+    /// Those that this table has get its types where the input has none; each value is checked.
+    Table(&'a Schema),
+    /// The values of these come as text where the input has no types, to be checked by who reads it.
+    Text(&'a Schema),
+}
+
+impl<'a> Known<'a> {
+    fn schema(self) -> Option<&'a Schema> {
+        match self {
+            Self::No => None,
+            Self::Table(schema) | Self::Text(schema) => Some(schema),
         }
     }
 }
@@ -89,8 +111,8 @@ impl Rows {
     }
 
     /// A file on this machine; without a format, its extension tells (`.parquet`, `.csv`, `.ndjson`,
-    /// `.jsonl`, `.arrow`, `.ipc`, `.feather`). Columns of CSV and NDJSON that the table has are read
-    /// with the table's types, others with inferred ones.
+    /// `.jsonl`, `.arrow`, `.ipc`, `.feather`). Columns of CSV and NDJSON that the table has get the
+    /// table's types, each value checked; others get inferred ones.
     ///
     /// # Errors
     /// [`Error::NotFound`] when there is no such file; [`Error::Invalid`] when the extension is not one of these.
@@ -101,7 +123,8 @@ impl Rows {
             return Err(Error::not_found("input file", place));
         }
         if path.is_dir() {
-            return Err(Error::invalid("a folder cannot be read as a file", place));
+            return Err(Error::invalid("this is a folder, not a file", place)
+                .with_hint("name the files in it; those of a table's folder are read by naming the table"));
         }
         let format = match format {
             Some(format) => format,
@@ -110,6 +133,14 @@ impl Rows {
                 "csv" => InputFormat::Csv,
                 "ndjson" | "jsonl" => InputFormat::Ndjson,
                 "arrow" | "ipc" | "feather" | "arrows" => InputFormat::Arrow,
+                "gz" | "zst" | "bz2" | "xz" | "zip" => {
+                    return Err(
+                        Error::invalid("compressed files cannot be read as they are", place).with_hint(
+                            "decompress it first; `lake` also reads what comes in through a pipe: \
+                             zcat FILE | lake append TABLE - --input-format csv",
+                        ),
+                    );
+                }
                 other => {
                     return Err(Error::invalid(
                         format!("the extension {other:?} does not tell the format"),
@@ -137,22 +168,21 @@ impl Rows {
     /// [`Error::Invalid`] naming a file that is not what it says, or a column whose types in several
     /// inputs do not go together.
     pub async fn schema(&self) -> Result<SchemaRef> {
-        self.schema_for(None).await
+        self.schema_for(Known::No).await
     }
 
-    /// The columns, with the table's types where the input has none of its own.
-    async fn schema_for(&self, table: Option<&Schema>) -> Result<SchemaRef> {
+    /// The columns, as [`Rows::open`] has them.
+    async fn schema_for(&self, known: Known<'_>) -> Result<SchemaRef> {
         match &self.source {
             Source::Batches(schema, _) | Source::Stream(schema, _) => Ok(Arc::clone(schema)),
             Source::Frame(frame) => Ok(Arc::new(frame.schema().as_arrow().clone())),
-            Source::File(path, format) => Ok(files::open(path, *format, table).await?.0),
-            Source::Several(inputs) => several::schema(inputs, table).await,
+            Source::File(path, format) => Ok(files::open(path, *format, known).await?.0),
+            Source::Several(inputs) => several::schema(inputs, known).await,
         }
     }
 
-    /// Starts reading, again each time it is called, except for a stream. `table` gives the types of
-    /// columns that the input stores as text.
-    pub(super) async fn open(&self, table: Option<&Schema>) -> Result<(SchemaRef, Batches)> {
+    /// Starts reading, again each time it is called, except for a stream.
+    pub(super) async fn open(&self, known: Known<'_>) -> Result<(SchemaRef, Batches)> {
         match &self.source {
             Source::Batches(schema, batches) => {
                 let batches = futures::stream::iter(batches.clone().into_iter().map(Ok));
@@ -172,8 +202,8 @@ impl Rows {
                 let stream = frame.as_ref().clone().execute_stream().await?;
                 Ok((stream.schema(), stream.map_err(Error::from).boxed()))
             }
-            Source::File(path, format) => files::open(path, *format, table).await,
-            Source::Several(inputs) => several::open(inputs, table).await,
+            Source::File(path, format) => files::open(path, *format, known).await,
+            Source::Several(inputs) => several::open(inputs, known).await,
         }
     }
 }

@@ -20,6 +20,7 @@ const OP: &str = "op";
 const TIME: &str = "ts_ms";
 const BEFORE: &str = "before";
 const AFTER: &str = "after";
+const PAYLOAD: &str = "payload";
 
 /// Where the parts of an envelope are, and what its rows look like.
 pub(super) struct Envelope {
@@ -33,12 +34,21 @@ pub(super) struct Envelope {
     schema: SchemaRef,
 }
 
+/// Envelopes around rows of a table, bare and inside `payload`: what is known of the columns of a feed.
+pub(super) fn around(table: &Schema) -> Schema {
+    let row = |name| Field::new(name, DataType::Struct(table.fields().clone()), true);
+    let sides = Fields::from(vec![row(BEFORE), row(AFTER)]);
+    let mut fields = sides.to_vec();
+    fields.push(Arc::new(Field::new(PAYLOAD, DataType::Struct(sides), true)));
+    Schema::new(fields)
+}
+
 impl Envelope {
     /// # Errors
     /// [`Error::Invalid`] when these are not the columns of an envelope.
     pub(super) fn new(source: &Schema) -> Result<Self> {
-        let (payload, envelope) = match source.field_with_name("payload").map(Field::data_type) {
-            Ok(DataType::Struct(inner)) if source.field_with_name(OP).is_err() => (Some("payload"), inner),
+        let (payload, envelope) = match source.field_with_name(PAYLOAD).map(Field::data_type) {
+            Ok(DataType::Struct(inner)) if source.field_with_name(OP).is_err() => (Some(PAYLOAD), inner),
             _ => (None, source.fields()),
         };
         let not_one = |what: String| {

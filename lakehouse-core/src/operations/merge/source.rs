@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt64Array, new_empty_array};
-use arrow::compute::{concat, filter_record_batch};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt64Array, new_empty_array};
+use arrow::compute::{concat, filter_record_batch, interleave};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::catalog::MemTable;
@@ -14,8 +14,9 @@ use datafusion::prelude::SessionContext;
 use futures::{StreamExt, TryStreamExt};
 
 use super::super::Rows;
-use super::super::input::Batches;
+use super::super::input::{Batches, Known};
 use super::cdc::{Cdc, Own, Reader};
+use super::debezium;
 use super::spool::{Part, Spool};
 use crate::error::{Error, Result};
 use crate::scan::session;
@@ -80,9 +81,10 @@ impl Collected {
         ctx: &SessionContext,
         memory: usize,
     ) -> Result<(Self, Batches)> {
-        // The names in an envelope are not those of the table.
-        let named = !matches!(cdc, Some(Cdc::Debezium));
-        let (mut schema, mut stream) = rows.open(named.then_some(table)).await?;
+        let (mut schema, mut stream) = match cdc {
+            Some(Cdc::Debezium) => rows.open(Known::Text(&debezium::around(table))).await?,
+            _ => rows.open(Known::Table(table)).await?,
+        };
         let feed = cdc.map(|cdc| Reader::new(cdc, &schema)).transpose()?;
         let own = feed.as_ref().map(Reader::own);
         if let Some(feed) = feed {
@@ -164,6 +166,17 @@ impl Collected {
             }
         }
         Ok(passes)
+    }
+
+    /// Bytes that the source rows of a pass and the join with them take at most.
+    pub(super) fn memory(&self) -> usize {
+        match &self.rows {
+            Held::Memory(_) => self.reservation.size(),
+            Held::Disk(passes) => {
+                let bytes = |parts: &Vec<Part>| parts.iter().map(|part| part.bytes).sum::<usize>();
+                passes.iter().map(bytes).max().unwrap_or_default()
+            }
+        }
     }
 
     /// In how many passes the rows are merged.
@@ -287,6 +300,32 @@ impl Source {
             return Ok(new_empty_array(self.schema.field(index).data_type()));
         }
         Ok(concat(&parts)?)
+    }
+
+    /// Where rows of these numbers are: batch, and row in it.
+    pub(super) fn places(&self, numbers: &UInt64Array) -> Vec<(usize, usize)> {
+        let mut starts = Vec::with_capacity(self.batches.len());
+        let mut next = 0;
+        for batch in &self.batches {
+            starts.push(next);
+            next += batch.num_rows() as u64;
+        }
+        let place = |number: &u64| {
+            // Behind empty batches that begin at the same number.
+            let batch = starts.partition_point(|start| start <= number).saturating_sub(1);
+            (batch, (number - starts[batch]) as usize)
+        };
+        numbers.values().iter().map(place).collect()
+    }
+
+    /// A column of the rows at these places.
+    pub(super) fn take(&self, name: &str, places: &[(usize, usize)]) -> Result<ArrayRef> {
+        let index = self.schema.index_of(name)?;
+        let parts: Vec<&dyn Array> = self.batches.iter().map(|b| b.column(index).as_ref()).collect();
+        if parts.is_empty() {
+            return Ok(new_empty_array(self.schema.field(index).data_type()));
+        }
+        Ok(interleave(&parts, places)?)
     }
 
     /// The rows as a query, numbered in the column [`NUMBER`].
