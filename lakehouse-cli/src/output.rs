@@ -74,7 +74,7 @@ impl Ui {
                 .iter()
                 .filter_map(|(word, metric)| {
                     let value = report.metrics.get(metric)?;
-                    let shown = if *group == "bytes" {
+                    let shown = if matches!(*group, "bytes" | "memory") {
                         show_bytes(*value)
                     } else {
                         show_count(*value)
@@ -105,7 +105,18 @@ impl Ui {
             .iter()
             .map(|(name, value)| (name.as_str(), value.clone()))
             .collect();
-        self.pairs(&pairs)
+        self.pairs(&pairs)?;
+        if !report.dry_run || report.files.is_empty() {
+            return Ok(());
+        }
+        self.table(
+            &["file", "rows that change", "rows", "size", "becomes"],
+            &touched_files(report),
+        )?;
+        match report.files.len().saturating_sub(LISTED_FILES) {
+            0 => Ok(()),
+            more => self.line(&format!("and {more} more files (all of them with --json)")),
+        }
     }
 }
 
@@ -127,7 +138,8 @@ const FIGURES: &[(&str, &[(&str, &str)])] = &[
         "files",
         &[
             ("scanned", "num_target_files_scanned"),
-            ("skipped", "num_target_files_skipped_during_scan"),
+            ("skipped by partition", "num_target_files_skipped_by_partition"),
+            ("skipped by statistics", "num_target_files_skipped_by_statistics"),
             ("masked", "num_target_files_masked"),
             ("rewritten", "num_target_files_rewritten"),
             ("added", "num_target_files_added"),
@@ -135,7 +147,27 @@ const FIGURES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     ("bytes", &[("read", "bytes_read"), ("written", "bytes_written")]),
+    ("memory", &[("at most", "memory_predicted")]),
 ];
+
+/// How many files a dry run lists.
+const LISTED_FILES: usize = 20;
+
+/// The files of which rows change, most rows first: header and lines.
+fn touched_files(report: &Report) -> Vec<Vec<String>> {
+    let mut files: Vec<_> = report.files.iter().collect();
+    files.sort_by_key(|file| std::cmp::Reverse(file.touched));
+    let cells = files.iter().take(LISTED_FILES).map(|file| {
+        vec![
+            file.path.clone(),
+            show_count(file.touched),
+            show_count(file.rows),
+            show_bytes(file.bytes),
+            file.fate.name().to_owned(),
+        ]
+    });
+    cells.collect()
+}
 
 fn headline(table: &str, report: &Report) -> String {
     let operation = report.operation;
@@ -171,8 +203,20 @@ fn report_json(table: &str, report: &Report) -> Value {
         "attempts": report.attempts,
         "plans": report.plans,
         "metrics": report.metrics,
+        "files": files_json(report),
         "seconds": phases_json(report),
     })
+}
+
+/// What becomes of files of which rows change.
+fn files_json(report: &Report) -> Value {
+    let files = report.files.iter().map(|file| {
+        json!({
+            "path": file.path, "rows": file.rows, "bytes": file.bytes, "touched": file.touched,
+            "fate": file.fate.name(),
+        })
+    });
+    files.collect()
 }
 
 /// Seconds per phase.

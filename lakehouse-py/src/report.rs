@@ -3,7 +3,7 @@
 use lakehouse_core::Report;
 use lakehouse_core::model::CommitInfo;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyList};
 
 /// A report as one flat dict: how it ended, then the figures under delta-rs's names.
 pub(crate) fn report(py: Python<'_>, report: &Report) -> PyResult<Py<PyDict>> {
@@ -18,6 +18,17 @@ pub(crate) fn report(py: Python<'_>, report: &Report) -> PyResult<Py<PyDict>> {
     for (name, figure) in &report.metrics {
         dict.set_item(name, figure)?;
     }
+    let files = PyList::empty(py);
+    for file in &report.files {
+        let entry = PyDict::new(py);
+        entry.set_item("path", &file.path)?;
+        entry.set_item("rows", file.rows)?;
+        entry.set_item("bytes", file.bytes)?;
+        entry.set_item("touched", file.touched)?;
+        entry.set_item("fate", file.fate.name())?;
+        files.append(entry)?;
+    }
+    dict.set_item("files", files)?;
     let phases = PyDict::new(py);
     for (phase, time) in &report.phases {
         phases.set_item(phase, time.as_secs_f64())?;

@@ -141,8 +141,8 @@ struct WriteArgs {
     /// 1,000, Delta tables all, or as long as delta.setTransactionRetentionDuration says
     #[arg(long, value_name = "K")]
     idempotency_key: Option<String>,
-    /// Say what would happen, and do nothing
-    #[arg(long)]
+    /// Say what would happen, and do nothing: which files would be read, masked and rewritten, bytes and memory
+    #[arg(long, visible_alias = "explain")]
     dry_run: bool,
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::options::Strategy;
+use super::options::{Fate, Strategy};
 use crate::error::{Error, Result};
 use crate::model::{DataFile, OperationKind, RowMask, Snapshot};
 
@@ -10,17 +10,6 @@ use crate::model::{DataFile, OperationKind, RowMask, Snapshot};
 const READS: f64 = 15.0;
 /// What writing a row costs, in times of what reading it costs: encoding, compression, a new object.
 const WRITE: f64 = 4.0;
-
-/// What becomes of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// No row of it is left.
-    Remove,
-    /// Its touched rows are masked.
-    Mask,
-    /// Its other rows are written to a new file.
-    Rewrite,
-}
 
 /// How one operation on one table decides.
 #[derive(Debug, Clone, Copy)]

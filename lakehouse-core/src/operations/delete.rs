@@ -11,7 +11,7 @@ use futures::TryStreamExt;
 
 use super::rows::{Found, Places, Touched, frame};
 use super::work::{Verb, Work, run};
-use super::{Options, Report};
+use super::{Fate, Options, Report};
 use crate::error::Result;
 use crate::format::Handle;
 use crate::model::schema::{FILE_COLUMN, POSITION_COLUMN};
@@ -64,9 +64,12 @@ async fn remove_all(work: &mut Work) -> Result<bool> {
     let Some(masked) = masked else {
         return Ok(false);
     };
-    let rows = files.iter().zip(masked);
-    let gone = rows.map(|(file, masked)| file.rows.saturating_sub(masked)).sum();
-    work.count("num_target_rows_deleted", gone);
+    work.count("num_target_rows_deleted", 0);
+    for (file, masked) in files.iter().zip(masked) {
+        let gone = file.rows.saturating_sub(masked);
+        work.count("num_target_rows_deleted", gone);
+        work.note_file(file, gone, Fate::Remove);
+    }
     work.change.read = Some(everything);
     work.change.removed = files;
     Ok(true)

@@ -26,7 +26,7 @@ pub use compact::{Compact, compact};
 pub use delete::delete;
 pub use input::{InputFormat, Rows};
 pub use merge::{Action, Cdc, CdcColumns, Clause, Merge, OnDuplicate, When, merge};
-pub use options::{Options, Report, Strategy};
+pub use options::{Fate, Options, Report, Strategy, TouchedFile};
 pub use overwrite::overwrite;
 pub use queried::{PlanQuery, Target, append_query, delete_rows, merge_query, overwrite_query, update_rows};
 pub use restore::restore;

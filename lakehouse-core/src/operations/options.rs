@@ -88,12 +88,52 @@ pub struct Report {
     /// How often it was planned: again only where a concurrent commit could not be fitted in.
     pub plans: u32,
     /// Figures: `num_source_rows`, `num_target_rows_inserted`, `_updated`, `_deleted`, `_unchanged`,
-    /// `_copied`, `num_output_rows`, `num_target_files_scanned`, `num_target_files_skipped_during_scan`,
-    /// `num_target_files_added`, `_removed`, `_masked`, `_rewritten`, `bytes_written`, `bytes_read`. Absent means
-    /// that the verb has no such figure.
+    /// `_copied`, `num_output_rows`, `num_target_files_scanned`, `num_target_files_skipped_during_scan`, of
+    /// these `_skipped_by_partition` and `_skipped_by_statistics`, `num_target_files_added`, `_removed`,
+    /// `_masked`, `_rewritten`, `bytes_written`, `bytes_read`, `memory_predicted` (bytes that the source of a
+    /// merge, the join and new files take at most). Absent means that the verb has no such figure.
     pub metrics: BTreeMap<&'static str, u64>,
+    /// The files of which rows change, and what becomes of them.
+    pub files: Vec<TouchedFile>,
     /// Wall time per phase, in the order in which they ran.
     pub phases: Vec<(&'static str, Duration)>,
+}
+
+/// A file of which rows change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TouchedFile {
+    /// Its path, below the table's root where it is there.
+    pub path: String,
+    /// All of its rows.
+    pub rows: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// Rows of it that change.
+    pub touched: u64,
+    /// What becomes of it.
+    pub fate: Fate,
+}
+
+/// What becomes of a file of which rows change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// No row of it is left.
+    Remove,
+    /// The rows are masked.
+    Mask,
+    /// Its other rows are written to a new file.
+    Rewrite,
+}
+
+impl Fate {
+    /// The word in reports: `remove`, `mask`, `rewrite`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Remove => "remove",
+            Self::Mask => "mask",
+            Self::Rewrite => "rewrite",
+        }
+    }
 }
 
 impl Report {

@@ -11,7 +11,7 @@ use super::delete::{matching_rows, understood};
 use super::evaluate::Compiled;
 use super::input::Known;
 use super::work::{Origin, Verb, Work, run};
-use super::{Options, Report, Rows};
+use super::{Fate, Options, Report, Rows};
 use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::{OperationKind, Prune};
@@ -62,6 +62,7 @@ impl Verb for Overwrite<'_> {
                 for file in &files {
                     let gone = file.rows - file.masked_rows().unwrap_or(0).min(file.rows);
                     work.count("num_target_rows_deleted", gone);
+                    work.note_file(file, gone, Fate::Remove);
                 }
                 work.change.removed = files;
             }

@@ -5,14 +5,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, DictionaryArray, Int64Array, RecordBatch};
 use arrow::compute::{cast, filter_record_batch};
-use arrow::datatypes::{DataType, Int64Type, Schema};
+use arrow::datatypes::{DataType, Int32Type, Int64Type, Schema};
 use datafusion::dataframe::DataFrame;
 use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 
-use super::decide::{Decider, Fate};
+use super::decide::Decider;
+use super::options::Fate;
 use super::work::{Origin, Work};
 use crate::error::{Error, Result};
 use crate::model::schema::{FILE_COLUMN, LAST_UPDATED_COLUMN, POSITION_COLUMN, ROW_ID_COLUMN};
@@ -37,17 +38,18 @@ pub(super) struct Found {
 
 /// `_file` and `_pos` of the rows of a batch.
 pub(super) struct Places {
-    files: StringArray,
+    files: DictionaryArray<Int32Type>,
     positions: Int64Array,
 }
 
 impl Places {
     /// Finds the two columns in a batch.
     pub(super) fn of(batch: &RecordBatch) -> Result<Self> {
-        let files = cast(&named(batch, FILE_COLUMN)?, &DataType::Utf8)?;
+        let paths = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+        let files = cast(&named(batch, FILE_COLUMN)?, &paths)?;
         let positions = named(batch, POSITION_COLUMN)?;
         Ok(Self {
-            files: files.as_string::<i32>().clone(),
+            files: files.as_dictionary::<Int32Type>().clone(),
             positions: positions.as_primitive::<Int64Type>().clone(),
         })
     }
@@ -104,20 +106,24 @@ impl Touched {
     }
 
     fn each(&mut self, places: &Places, mut visit: impl FnMut(&mut RowMask, u64)) -> Result<()> {
-        let mut last: Option<(&str, usize)> = None;
-        for (path, position) in places.files.iter().zip(&places.positions) {
-            let (Some(path), Some(position)) = (path, position) else {
+        let paths = places.files.values().as_string::<i32>();
+        // Each path of the batch is looked up once.
+        let mut found: Vec<Option<usize>> = vec![None; paths.len()];
+        for (file, position) in places.files.keys().iter().zip(&places.positions) {
+            let (Some(file), Some(position)) = (file, position) else {
                 return Err(Error::invalid("the scan returned a row without its place", ""));
             };
-            // Rows come in runs of one file.
-            let at = match last {
-                Some((name, at)) if name == path => at,
-                _ => *self
-                    .index
-                    .get(path)
-                    .ok_or_else(|| Error::invalid("the scan returned a row of a file not asked for", path))?,
+            let file = file as usize;
+            let at = match found[file] {
+                Some(at) => at,
+                None => {
+                    let path = paths.value(file);
+                    let at = self.index.get(path).ok_or_else(|| {
+                        Error::invalid("the scan returned a row of a file not asked for", path)
+                    })?;
+                    *found[file].insert(*at)
+                }
             };
-            last = Some((path, at));
             visit(&mut self.masks[at], position as u64);
         }
         Ok(())
@@ -156,7 +162,9 @@ impl Touched {
         let mut to_mask = Vec::new();
         let mut to_rewrite = Vec::new();
         for ((file, touched), complete) in files.into_iter().zip(touched).zip(complete) {
-            match decider.decide(&file, &complete) {
+            let fate = decider.decide(&file, &complete);
+            work.note_file(&file, touched.len(), fate);
+            match fate {
                 Fate::Remove => work.change.removed.push(file),
                 Fate::Mask => to_mask.push((file, complete)),
                 Fate::Rewrite => to_rewrite.push((file, touched)),

@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 
 use super::adapt::adapt;
 use super::rows::Found;
-use super::{Options, Report};
+use super::{Fate, Options, Report, TouchedFile};
 use crate::commit::{CommitOptions, Plan, commit};
 use crate::error::{Error, Result};
 use crate::format::Handle;
@@ -62,6 +62,7 @@ pub(super) struct Work {
 #[derive(Default)]
 struct Summary {
     metrics: BTreeMap<&'static str, u64>,
+    files: Vec<TouchedFile>,
     phases: Vec<(&'static str, Duration)>,
     running: Option<(&'static str, Instant)>,
 }
@@ -111,6 +112,7 @@ async fn real_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Re
     summary.end();
     if committed.change.is_none() && committed.already.is_some() {
         summary.metrics.clear();
+        summary.files.clear();
     }
     Ok(Report {
         operation: kind.name(),
@@ -121,6 +123,7 @@ async fn real_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Re
         attempts: committed.attempts,
         plans: planner.plans,
         metrics: summary.metrics,
+        files: summary.files,
         phases: summary.phases,
     })
 }
@@ -184,6 +187,7 @@ async fn dry_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Res
         attempts: 0,
         plans: 1,
         metrics: BTreeMap::new(),
+        files: Vec::new(),
         phases: Vec::new(),
     };
     if let Some(token) = &options.token {
@@ -197,6 +201,7 @@ async fn dry_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Res
     work.discard().await;
     work.summary.end();
     report.metrics = work.summary.metrics;
+    report.files = work.summary.files;
     report.phases = work.summary.phases;
     Ok(report)
 }
@@ -277,6 +282,8 @@ impl Work {
         }
         self.change.metrics = metrics
             .iter()
+            // What the process needed says nothing about the table.
+            .filter(|(name, _)| **name != "memory_predicted")
             .map(|(name, value)| (short_name(name).to_owned(), *value))
             .collect();
     }
@@ -284,6 +291,17 @@ impl Work {
     /// Adds to a figure of the report.
     pub(super) fn count(&mut self, name: &'static str, by: u64) {
         *self.summary.metrics.entry(name).or_default() += by;
+    }
+
+    /// Notes what becomes of a file.
+    pub(super) fn note_file(&mut self, file: &DataFile, touched: u64, fate: Fate) {
+        self.summary.files.push(TouchedFile {
+            path: file.path.clone(),
+            rows: file.rows,
+            bytes: file.bytes,
+            touched,
+            fate,
+        });
     }
 
     /// Starts the next phase of the report.
@@ -332,13 +350,20 @@ impl Work {
         let listing = self.handle.format.files(&self.snapshot, Arc::clone(prune));
         let files: Vec<DataFile> = listing.try_collect().await?;
         let counts = prune.counts();
-        let skipped = counts.skipped_by_partition.load(Relaxed)
-            + counts.skipped_by_statistics.load(Relaxed)
-            + counts.files_in_skipped_manifests.load(Relaxed);
+        // What a manifest tells of its files are ranges of their partition values.
+        let by_partition =
+            counts.skipped_by_partition.load(Relaxed) + counts.files_in_skipped_manifests.load(Relaxed);
+        let by_statistics = counts.skipped_by_statistics.load(Relaxed);
         // The last listing of an operation is the widest.
-        let metrics = &mut self.summary.metrics;
-        metrics.insert("num_target_files_scanned", files.len() as u64);
-        metrics.insert("num_target_files_skipped_during_scan", skipped);
+        self.summary.metrics.extend([
+            ("num_target_files_scanned", files.len() as u64),
+            (
+                "num_target_files_skipped_during_scan",
+                by_partition + by_statistics,
+            ),
+            ("num_target_files_skipped_by_partition", by_partition),
+            ("num_target_files_skipped_by_statistics", by_statistics),
+        ]);
         Ok(files)
     }
 
@@ -385,7 +410,7 @@ impl Work {
     }
 
     /// What open files may hold: half of the memory limit, the other half is for reading and joining.
-    fn writer_memory(&self) -> usize {
+    pub(super) fn writer_memory(&self) -> usize {
         let usual = WriteOptions::default().memory_bytes;
         self.options
             .memory_limit

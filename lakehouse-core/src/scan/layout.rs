@@ -60,12 +60,18 @@ pub(super) struct Layout {
     outputs: Vec<(FieldRef, Output)>,
 }
 
+/// The path of a row's file, which is the same for many rows: a number each, and the path once per batch.
+fn file_field() -> Field {
+    let data_type = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+    Field::new(FILE_COLUMN, data_type, false)
+}
+
 /// The schema of a table with metadata columns behind its own.
 pub(super) fn full_schema(snapshot: &Snapshot, columns: MetadataColumns) -> SchemaRef {
     let mut fields: Vec<FieldRef> = snapshot.schema.fields().to_vec();
     let mut push = |field: Field| fields.push(Arc::new(field));
     if columns.file {
-        push(Field::new(FILE_COLUMN, DataType::Utf8, false));
+        push(file_field());
     }
     if columns.position {
         push(position_field());
@@ -120,10 +126,7 @@ impl Layout {
             per_file.push((number(SEQUENCE), PerFile::Sequence));
         }
         if asked(FILE_COLUMN) {
-            per_file.push((
-                Arc::new(Field::new(FILE_COLUMN, DataType::Utf8, false)),
-                PerFile::Path,
-            ));
+            per_file.push((Arc::new(file_field()), PerFile::Path));
         }
         let (columns, per_file): (Vec<FieldRef>, Vec<PerFile>) = per_file.into_iter().unzip();
         let mut table =
@@ -171,7 +174,10 @@ impl Layout {
         self.per_file
             .iter()
             .map(|what| match what {
-                PerFile::Path => Ok(ScalarValue::Utf8(Some(file.path.clone()))),
+                PerFile::Path => {
+                    let path = ScalarValue::Utf8(Some(file.path.clone()));
+                    Ok(ScalarValue::Dictionary(Box::new(DataType::Int32), Box::new(path)))
+                }
                 PerFile::FirstRowId => Ok(ScalarValue::Int64(file.first_row_id)),
                 PerFile::Sequence => Ok(ScalarValue::Int64(file.sequence)),
                 PerFile::Partition(field) => {

@@ -28,7 +28,7 @@ use crate::store::Store;
 use datafusion::error::DataFusionError;
 
 /// A lane is encoded when so many rows, or bytes, wait in it.
-const HAND_OVER_ROWS: usize = 128 << 10;
+const HAND_OVER_ROWS: usize = 16 << 10;
 const HAND_OVER_BYTES: usize = 16 << 20;
 /// Encoded bytes of an open file that are sent ahead of its end.
 const SEND_AHEAD: usize = 8 << 20;

@@ -201,7 +201,10 @@ pub(super) const FILTERS: &[(&str, &str)] = &[
     (r"\b\d{5}-\[id\]", "[n]-[id]"),
     (r"\b\d{17,19}\b", "[snapshot]"),
     (r"\b\d+(\.\d+)? (B|KB|MB)\b", "[size]"),
-    (r#""(bytes|bytes_[a-z]+|[a-z-]*-size)":"?\d+"?"#, r#""$1":0"#),
+    (
+        r#""(bytes|bytes_[a-z]+|memory_predicted|[a-z-]*-size)":"?\d+"?"#,
+        r#""$1":0"#,
+    ),
     (
         r"\b([a-z-]*-size|numOutputBytes|bytes_[a-z]+|num[A-Za-z]*Bytes)=\d+",
         "$1=0",

@@ -196,6 +196,35 @@ fn merge_with_every_flag_does_what_each_says() {
 }
 
 #[test]
+fn explain_tells_before_what_the_report_tells_afterwards() {
+    for format in FORMATS {
+        let lab = Lab::accounts(format);
+        lab.write("changes.csv", "id,name,op\n1,Anna,U\n2,Bob,D\n7,New,U\n");
+        let merge = |flags: &[&str]| {
+            let line = ["merge", "accounts", "changes.csv", "--on", "id"];
+            lab.ok(&[&line, &["--delete-when", "source.op = 'D'"][..], flags].concat())
+        };
+        let before = lab.state("accounts");
+        snapshot!(format!("explain_{format}"), merge(&["--explain"]));
+        let explained = merge(&["--explain", "--json"]).json();
+        assert_eq!(lab.state("accounts"), before);
+        let done = merge(&["--json"]).json();
+        assert_eq!(
+            (&explained["dry_run"], &done["dry_run"]),
+            (&true.into(), &false.into())
+        );
+        for part in ["metrics", "files"] {
+            assert_eq!(explained[part], done[part], "{format} {part}");
+        }
+        let touched = done["files"].as_array().unwrap().iter();
+        assert_eq!(
+            touched.map(|file| file["touched"].as_u64().unwrap()).sum::<u64>(),
+            2
+        );
+    }
+}
+
+#[test]
 fn merge_takes_change_feeds() {
     for format in FORMATS {
         let lab = Lab::accounts(format);

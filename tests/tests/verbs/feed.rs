@@ -9,7 +9,7 @@ use super::{FORMATS, content, rows};
 use crate::support::memory;
 
 /// A table with these columns and rows.
-async fn filled(
+pub(super) async fn filled(
     format: (TableFormat, Option<u8>),
     columns: &str,
     partitioning: &str,
@@ -423,6 +423,16 @@ async fn a_change_feed_that_is_not_one_is_refused_by_row() {
     )
     .await;
     assert!(why.contains("NULL") && why.contains("row 2"), "{why}");
+    // Nothing says which came last, whether the key is in the table or not.
+    for cdc in ["op=op,sequence=seq", "op=op"] {
+        for source in [
+            "('I', 7, 'a', 5), ('D', 7, 'b', 5)",
+            "('D', 1, 'a', 5), ('U', 1, 'b', 5)",
+        ] {
+            let why = refused(&table, "op, id, v, seq", source, &changes(cdc)).await;
+            assert!(why.contains("came last") && why.contains("id = "), "{why}");
+        }
+    }
     let why = refused(&table, "id, v, seq", "(1, 'a', 1)", &plain).await;
     assert!(why.contains("no column op"), "{why}");
     let why = refused(&table, "op, id, v", "('I', 1, 'a')", &plain).await;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use arrow::array::Array;
+use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Schema};
 use arrow::row::{Row, RowConverter, Rows, SortField};
 use datafusion::execution::memory_pool::MemoryConsumer;
@@ -13,6 +13,7 @@ use datafusion::prelude::SessionContext;
 
 use super::super::update::column;
 use super::cdc::{Cdc, DELETED, Own};
+use super::matching::{NAMED_DUPLICATES, duplicate_error};
 use super::plan::{Effect, Key, Plan, SOURCE, Step, TARGET, same_names};
 use super::source::Source;
 use super::spec::{Merge, OnDuplicate};
@@ -155,7 +156,7 @@ impl Feed {
     /// [`Error::Invalid`] when nothing in the condition of the merge makes a key; [`Error::Limit`] when the
     /// keys do not fit the memory limit.
     pub(super) fn settle(&self, source: Source, keys: &[Key], ctx: &SessionContext) -> Result<Source> {
-        if self.sequence.is_empty() && self.on_duplicate == OnDuplicate::Error {
+        if self.sequence.is_empty() && self.on_duplicate == OnDuplicate::Error && !self.changes {
             return Ok(source);
         }
         if keys.is_empty() {
@@ -189,10 +190,13 @@ impl Feed {
                 place: "memory limit: raise it, or merge the source in parts".to_owned(),
             });
         }
-        match self.choose(&key_rows, &keyed, order.as_ref()) {
-            Some(keep) => source.filter(&keep),
-            None => Ok(source),
+        let Some(keep) = self.choose(&key_rows, &keyed, order.as_ref()) else {
+            return Ok(source);
+        };
+        if self.changes && self.on_duplicate == OnDuplicate::Error {
+            refuse_unordered(&source, &key_rows, &keyed, &keep, &names)?;
         }
+        source.filter(&keep)
     }
 
     /// Which rows count; `None` if all do.
@@ -226,7 +230,7 @@ impl Feed {
         let counts = |row: usize| {
             let winner = newest.get(&keys.row(row)).copied().unwrap_or(row);
             // Equals are left for the merge to refuse, if they meet one row of the table.
-            let equal = || order.is_some_and(|order| order.row(row) == order.row(winner));
+            let equal = || order.is_none_or(|order| order.row(row) == order.row(winner));
             winner == row || (self.on_duplicate == OnDuplicate::Error && equal())
         };
         Some(
@@ -235,6 +239,40 @@ impl Feed {
                 .collect(),
         )
     }
+}
+
+/// A delete and another change of one key that nothing orders: the table would depend on chance. Several
+/// changes that write are refused where they meet a row, or each other.
+fn refuse_unordered(
+    source: &Source,
+    keys: &Rows,
+    keyed: &[bool],
+    keep: &[bool],
+    names: &[&str],
+) -> Result<()> {
+    let deleted = source.column(DELETED)?;
+    let deleted = deleted.as_boolean();
+    let mut first: HashMap<Row<'_>, bool> = HashMap::new();
+    let mut unclear = Vec::new();
+    for row in (0..keys.num_rows()).filter(|row| keyed[*row] && keep[*row]) {
+        if *first.entry(keys.row(row)).or_insert(deleted.value(row)) != deleted.value(row) {
+            unclear.push(row as u64);
+        }
+    }
+    if unclear.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    unclear.truncate(NAMED_DUPLICATES);
+    let mut texts: Vec<String> = unclear
+        .into_iter()
+        .map(|row| source.describe(row, &names))
+        .collect();
+    texts.dedup();
+    Err(duplicate_error(
+        "a delete and another change of one key, and nothing says which came last",
+        &texts,
+    ))
 }
 
 fn sequence(merge: &Merge, own: Option<&Own>, source: &Schema) -> Result<Vec<String>> {
@@ -288,7 +326,13 @@ fn check_tombstones(name: &str, table: &Schema) -> Result<()> {
                 .fields()
                 .iter()
                 .filter(|f| f.data_type() == &DataType::Boolean);
-            Err(unknown_column(name, booleans.map(|f| f.name().clone()), place))
+            let booleans: Vec<String> = booleans.map(|f| f.name().clone()).collect();
+            let none = booleans.is_empty();
+            let error = unknown_column(name, booleans, place);
+            Err(match none {
+                true => error.with_hint("the table has no boolean column to mark deleted rows in"),
+                false => error,
+            })
         }
     }
 }

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{filter_record_batch, is_not_null};
-use arrow::datatypes::UInt64Type;
+use arrow::datatypes::{SchemaRef, UInt64Type};
 use arrow::row::{RowConverter, SortField};
-use datafusion::common::JoinType;
+use datafusion::common::{DFSchema, JoinType};
 use datafusion::dataframe::DataFrame;
 use datafusion::logical_expr::Expr;
 use datafusion::prelude::SessionContext;
@@ -27,7 +27,7 @@ use crate::model::{DataFile, Prune};
 use crate::scan::{MetadataColumns, columns_of};
 
 /// How many duplicate keys an error names.
-const NAMED_DUPLICATES: usize = 5;
+pub(super) const NAMED_DUPLICATES: usize = 5;
 
 /// What is known so far: which source rows of the pass at hand matched, which target rows did, which go.
 pub(super) struct Matching<'a> {
@@ -97,22 +97,17 @@ impl<'a> Matching<'a> {
         let mut columns = needed(&self.plan.matched, &table, self.plan.skip_unchanged);
         columns.push(column(Some(SOURCE), NUMBER));
         columns.extend(metadata_columns(work));
-        let joined = source
-            .frame(self.ctx)?
-            .alias(SOURCE)?
-            .join_on(target, JoinType::Inner, [self.plan.on.clone()])?
-            .select(columns)?;
-        let compare = self.plan.skip_unchanged;
-        let clauses = Clauses::new(
-            self.ctx,
-            &self.plan.matched,
-            &table,
-            joined.schema(),
-            true,
-            compare,
+        let joined = source.frame(self.ctx)?.alias(SOURCE)?.join_on(
+            target,
+            JoinType::Inner,
+            [self.plan.on.clone()],
         )?;
-        let mut stream = joined.execute_stream().await?;
+        let late = Late::new(source, &joined, columns)?;
+        let compare = self.plan.skip_unchanged;
+        let clauses = Clauses::new(self.ctx, &self.plan.matched, &table, &late.schema, true, compare)?;
+        let mut stream = joined.select(late.joined.clone())?.execute_stream().await?;
         while let Some(batch) = stream.try_next().await? {
+            let batch = late.complete(&batch)?;
             let numbers = named(&batch, NUMBER)?;
             self.source_rows
                 .extend(numbers.as_primitive::<UInt64Type>().values());
@@ -292,9 +287,68 @@ impl<'a> Matching<'a> {
     }
 }
 
-fn duplicate_error(what: &str, keys: &[String]) -> Error {
+pub(super) fn duplicate_error(what: &str, keys: &[String]) -> Error {
     Error::invalid(format!("{what}: {}", keys.join("; ")), "source")
         .with_hint("keep one source row per key: the newest by a column (--sequence-by), or --on-duplicate first or last")
+}
+
+/// The columns of the source that clauses read, taken from its rows once it is known which ones match: the
+/// join holds the keys alone.
+struct Late<'a> {
+    source: &'a Source,
+    /// What the join gives.
+    joined: Vec<Expr>,
+    /// Each column of a complete batch: that of the join at this place, or a column of the source.
+    columns: Vec<Result<usize, String>>,
+    schema: DFSchema,
+    batch: SchemaRef,
+}
+
+impl<'a> Late<'a> {
+    /// `columns` of the join, of which [`NUMBER`] is one.
+    fn new(source: &'a Source, join: &DataFrame, columns: Vec<Expr>) -> Result<Self> {
+        let mut joined = Vec::new();
+        let mut places = Vec::with_capacity(columns.len());
+        for expr in &columns {
+            places.push(match expr {
+                Expr::Column(column)
+                    if column
+                        .relation
+                        .as_ref()
+                        .is_some_and(|side| side.table() == SOURCE)
+                        && column.name != NUMBER =>
+                {
+                    Err(column.name.clone())
+                }
+                _ => {
+                    joined.push(expr.clone());
+                    Ok(joined.len() - 1)
+                }
+            });
+        }
+        let schema = join.clone().select(columns)?.schema().clone();
+        Ok(Self {
+            source,
+            joined,
+            columns: places,
+            batch: Arc::new(schema.as_arrow().clone()),
+            schema,
+        })
+    }
+
+    /// The rows of the join with all columns.
+    fn complete(&self, joined: &RecordBatch) -> Result<RecordBatch> {
+        let numbers = named(joined, NUMBER)?;
+        let rows = self.source.places(numbers.as_primitive::<UInt64Type>());
+        let columns = self.columns.iter().map(|column| match column {
+            Ok(at) => Ok(Arc::clone(joined.column(*at))),
+            Err(name) => self.source.take(name, &rows),
+        });
+        Ok(RecordBatch::try_new(
+            Arc::clone(&self.batch),
+            columns.collect::<Result<_>>()?,
+        )?)
+    }
 }
 
 /// The target's rows, under their qualifier.

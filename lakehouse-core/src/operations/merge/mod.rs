@@ -84,6 +84,8 @@ impl Verb for MergeVerb<'_> {
             plan,
         } = self.prepare(work).await?;
         let table = Arc::clone(&work.snapshot.schema);
+        let held = collected.memory() + work.writer_memory();
+        work.count("memory_predicted", held as u64);
         let mut matching = Matching::new(&ctx, &plan);
         let mut listed: Option<Vec<DataFile>> = None;
         for pass in 0..collected.passes() {
