@@ -9,7 +9,7 @@ use super::files::CONCURRENT;
 use super::load::{FOLDER, HINT, is_metadata, newest};
 use super::manifests::{read_list_of, read_manifest};
 use super::metadata::State;
-use super::summary::COMMIT_ID;
+use super::summary::{COMMIT_ID, OPERATION};
 use super::view::{View, open_snapshot};
 use crate::error::{Error, Result};
 use crate::model::{CommitId, CommitInfo, Snapshot, Version};
@@ -47,17 +47,19 @@ pub(super) async fn history(store: &Store, limit: Option<usize>) -> Result<Vec<C
     let mut at = state.metadata.current_snapshot();
     while let Some(snapshot) = at.filter(|_| commits.len() < limit) {
         let parent = snapshot.parent_snapshot_id();
-        let summary: BTreeMap<_, _> = snapshot
-            .summary()
-            .additional_properties
+        let given = &snapshot.summary().additional_properties;
+        let word = snapshot.summary().operation.as_str();
+        let mut summary: BTreeMap<_, _> = given
             .iter()
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
+        summary.insert("operation".to_owned(), word.to_owned());
         commits.push(CommitInfo {
             version: snapshot.snapshot_id(),
             parent,
             timestamp_ms: snapshot.timestamp_ms(),
-            operation: snapshot.summary().operation.as_str().to_owned(),
+            // The spec has four words only: a merge and a restore are both `overwrite`.
+            operation: given.get(OPERATION).map_or(word, String::as_str).to_owned(),
             summary,
         });
         at = parent.and_then(|id| state.metadata.snapshot_by_id(id));

@@ -548,7 +548,7 @@ async fn the_summary_counts_what_changed_and_what_there_is() {
         };
         assert_eq!((figure(kind), figure("total-delete-files")), ("1", "1"));
         let (operation, figure) = of(&third);
-        assert_eq!(operation, "overwrite");
+        assert_eq!((operation, figure("operation")), ("merge", "overwrite"));
         assert_eq!((figure("total-data-files"), figure("total-records")), ("2", "28"));
         assert_eq!(
             (figure("removed-delete-files"), figure("total-delete-files")),

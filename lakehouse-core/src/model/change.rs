@@ -136,7 +136,7 @@ pub struct CommitInfo {
     pub parent: Option<Version>,
     /// When, in milliseconds since 1970 UTC.
     pub timestamp_ms: i64,
-    /// What it did, in the format's own word (`append`, `MERGE` ...).
+    /// What it did, in the word of who wrote it (`append`, `MERGE` ...).
     pub operation: String,
     /// Figures and notes that the format keeps with the commit.
     pub summary: BTreeMap<String, String>,
