@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::scalar::ScalarValue;
-use lakehouse_core::operations::OnDuplicate;
+use lakehouse_core::operations::{OnDuplicate, Strategy};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -20,6 +20,8 @@ pub(super) struct Program {
     pub(super) copy_on_write: bool,
     pub(super) target_file_bytes: Option<u64>,
     pub(super) steps: Vec<Step>,
+    /// Of each step.
+    pub(super) strategies: Vec<Strategy>,
 }
 
 #[derive(Debug)]
@@ -68,12 +70,18 @@ impl Program {
         for done in 0..rng.random_range(3..8) {
             steps.push(step(rng, &columns, done));
         }
+        let mut strategies = vec![Strategy::Auto, Strategy::Auto, Strategy::CopyOnWrite];
+        if !copy_on_write {
+            strategies.push(Strategy::MergeOnRead);
+        }
+        let strategies = steps.iter().map(|_| pick(rng, &strategies)).collect();
         Self {
             columns,
             partitioning,
             copy_on_write,
             target_file_bytes,
             steps,
+            strategies,
         }
     }
 }

@@ -134,10 +134,11 @@ pub(super) async fn run_program(seed: u64, kind: Kind, store: Store) -> Result<(
         rows: Vec::new(),
         versions: vec![(version, Vec::new())],
     };
-    for (number, step) in program.steps.iter().enumerate() {
+    for (number, (step, strategy)) in program.steps.iter().zip(&program.strategies).enumerate() {
+        run.options.strategy = *strategy;
         run.step(step)
             .await
-            .map_err(|why| failed(format!("step {number} {step:?}\n{why}")))?;
+            .map_err(|why| failed(format!("step {number} {strategy:?} {step:?}\n{why}")))?;
     }
     run.compare().await.map_err(failed)
 }
