@@ -146,6 +146,7 @@ const FIGURES: &[(&str, &[(&str, &str)])] = &[
             ("removed", "num_target_files_removed"),
         ],
     ),
+    ("row groups", &[("copied", "num_target_row_groups_copied")]),
     ("bytes", &[("read", "bytes_read"), ("written", "bytes_written")]),
     ("memory", &[("at most", "memory_predicted")]),
 ];

@@ -109,6 +109,7 @@ class Kind:
     partition_by: str = ""
     # Partition columns that Delta has and `lake` hides.
     hidden: tuple[str, ...] = ()
+    properties: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.format}{self.version or ''} {self.partition_by or 'unpartitioned'}"
@@ -119,6 +120,8 @@ class Kind:
             options += ["--format-version", self.version]
         if self.partition_by:
             options += ["--partition-by", self.partition_by]
+        for pair in self.properties:
+            options += ["--property", pair]
         lake("create", path, "--schema", columns, *options)
 
 
@@ -145,11 +148,13 @@ class Life:
     scratch: Path
     steps: dict[str, Step] = field(default_factory=dict)
     rows: dict[int, Row] = field(default_factory=dict)
+    row_groups_copied: int = 0
 
     def step(self, name: str, *arguments: object, change: Callable[[dict[int, Row]], None], **options: object) -> None:
         """Does to the table what `arguments` say, and to the model what `change` does."""
         verb, *rest = arguments
         report = self.lake.write(verb, self.path, *rest, **options)
+        self.row_groups_copied += report["metrics"].get("num_target_row_groups_copied", 0)
         self.rows = {i: dict(row) for i, row in self.rows.items()}
         change(self.rows)
         self.steps[name] = Step(name, report["version"], self.rows)
@@ -187,7 +192,7 @@ MASK = ("--strategy", "merge-on-read")
 FEED = SCHEMA.append(pa.field("op", pa.string()))
 
 
-def merge_feed(life: Life, step: int = 3) -> None:
+def merge_feed(life: Life, step: int = 3, strategy: tuple[str, ...] = MASK) -> None:
     """Updates every column of some rows, so that they move to other partitions; deletes some; inserts some."""
     updated = [row(i + 1, id=i) for i in range(1, 50, step)]
     deleted = [row(i) for i in (2, 11, 20, 29, 38)] + [row(999)]  # the last is not there, and stays away
@@ -199,7 +204,7 @@ def merge_feed(life: Life, step: int = 3) -> None:
         for r in deleted:
             model.pop(r["id"], None)
 
-    arguments = [*MASK, "--on", "id", "--delete-when", "source.op = 'd'"]
+    arguments = [*strategy, "--on", "id", "--delete-when", "source.op = 'd'"]
     arguments += ["--when-matched", "update", "--when-not-matched", "insert"]
     life.step("merge", "merge", life.file(feed, FEED), *arguments, change=change)
 
@@ -277,6 +282,21 @@ def whole_life(lake: Lake, kind: Kind, folder: Path) -> Life:
         model.update({r["id"]: r for r in replacing})
 
     life.step("overwrite", "overwrite", life.file(replacing), "--where", "id >= 20 and id < 50", change=overwrite)
+    return life
+
+
+def copied_life(lake: Lake, kind: Kind, folder: Path) -> Life:
+    """Files of many row groups, rewritten by a merge and a delete that touch some of them."""
+    life = born(lake, kind, folder)
+    append(life, [row(i) for i in range(120)])
+    merge_feed(life, strategy=("--strategy", "copy-on-write"))
+
+    def delete(model: dict[int, Row]) -> None:
+        for i in (70, 71, 99):
+            model.pop(i, None)
+
+    arguments = ("--where", "id in (70, 71, 99)", "--strategy", "copy-on-write")
+    life.step("delete", "delete", *arguments, change=delete)
     return life
 
 

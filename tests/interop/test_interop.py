@@ -13,7 +13,22 @@ import pyarrow as pa
 import pytest
 import writers
 from readers import assert_same, check, newest_metadata, normalise
-from tables import SCHEMA, Kind, Lake, Life, Row, Step, append, born, merge_feed, row, short_life, table, whole_life
+from tables import (
+    SCHEMA,
+    Kind,
+    Lake,
+    Life,
+    Row,
+    Step,
+    append,
+    born,
+    copied_life,
+    merge_feed,
+    row,
+    short_life,
+    table,
+    whole_life,
+)
 
 KEY = ["id"]
 DAY_BUCKET = "day(ts), bucket(4, id)"
@@ -35,6 +50,14 @@ SHORT = [
     Kind("delta", None, "born, price"),
     Kind("delta", None, "price, day(born), bucket(3, name)", ("born_day", "name_bucket")),
     Kind("delta", None, "ts, wall"),
+]
+# 24 row groups in the first file.
+SMALL_GROUPS = ("write.parquet.row-group-limit=5",)
+COPIED = [
+    Kind("iceberg", 2, properties=SMALL_GROUPS),
+    Kind("iceberg", 3, properties=SMALL_GROUPS),
+    Kind("iceberg", 3, "bucket(2, id)", properties=SMALL_GROUPS),
+    Kind("delta", properties=SMALL_GROUPS),
 ]
 STEPS = [
     "append",
@@ -220,6 +243,16 @@ def test_every_reader_reads_every_kind_of_partitioning(short, tmp_path):
 def test_every_reader_filters_every_kind_of_partitioning(short, tmp_path):
     for number in range(len(FILTERS)):
         check_filter(short, short.steps["append"], number, tmp_path)
+
+
+@pytest.mark.parametrize("kind", COPIED, ids=str)
+def test_every_reader_reads_row_groups_that_were_copied(cli, kind, tmp_path):
+    life = copied_life(cli, kind, tmp_path)
+    assert life.row_groups_copied > 10, life.row_groups_copied
+    for step in life.steps.values():
+        check_all(life, step, step.version)
+    for number in range(len(FILTERS)):
+        check_filter(life, life.steps["delete"], number, tmp_path)
 
 
 def test_iceberg_table_that_was_moved_is_read_and_not_written(life, tmp_path):

@@ -1,5 +1,7 @@
 //! The rows of one data file that are no longer visible.
 
+use std::ops::Range;
+
 use roaring::RoaringTreemap;
 
 /// Positions (0-based) of the rows of one data file that are no longer visible.
@@ -17,6 +19,16 @@ impl RowMask {
     /// Hides one row; tells whether it was visible before.
     pub fn insert(&mut self, position: u64) -> bool {
         self.0.insert(position)
+    }
+
+    /// Hides these rows.
+    pub fn insert_range(&mut self, positions: Range<u64>) {
+        self.0.insert_range(positions);
+    }
+
+    /// How many of these rows are hidden.
+    pub fn hidden_in(&self, positions: Range<u64>) -> u64 {
+        self.0.range_cardinality(positions)
     }
 
     /// Whether the row is hidden.
@@ -44,6 +56,16 @@ impl RowMask {
         self.0.iter()
     }
 
+    /// The hidden rows as runs in ascending order. Two that touch may stay apart.
+    pub fn runs(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.0.bitmaps().flat_map(|(high, bitmap)| {
+            let base = u64::from(high) << 32;
+            let mut positions = bitmap.iter();
+            std::iter::from_fn(move || positions.next_range())
+                .map(move |run| base + u64::from(*run.start())..base + u64::from(*run.end()) + 1)
+        })
+    }
+
     /// The largest hidden position.
     pub fn max(&self) -> Option<u64> {
         self.0.max()
@@ -64,5 +86,24 @@ impl From<RoaringTreemap> for RowMask {
 impl FromIterator<u64> for RowMask {
     fn from_iter<I: IntoIterator<Item = u64>>(positions: I) -> Self {
         Self(positions.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_the_hidden_rows_however_far_they_reach() {
+        let mut mask: RowMask = [0, 1, 5, (1 << 32) - 1].into_iter().collect();
+        mask.insert_range(60_000..70_000);
+        mask.insert_range(1 << 32..(1 << 32) + 3);
+        let mut all = Vec::new();
+        for run in mask.runs() {
+            assert!(run.start < run.end && all.last().is_none_or(|last| *last < run.start));
+            all.extend(run);
+        }
+        assert_eq!(all, mask.iter().collect::<Vec<_>>());
+        assert_eq!((mask.hidden_in(0..5), mask.hidden_in(69_999..1 << 33)), (2, 5));
     }
 }

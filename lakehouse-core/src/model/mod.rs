@@ -18,7 +18,7 @@ pub use change::{Change, CommitId, CommitInfo, MetadataChange, OperationKind};
 pub use definition::Definition;
 pub use file::{ColumnStats, DataFile, EqualityDelete, MaskRef};
 pub use mask::RowMask;
-pub use parquet_footer::{PARQUET_TAIL, check_parquet_footer, parquet_footer_length};
+pub use parquet_footer::{PARQUET_TAIL, check_parquet_footer, is_sane_parquet_index, parquet_footer_length};
 pub use partition::{BucketHash, PartitionField, Transform, parse_partitioning, partition_folder};
 pub(crate) use partition::{next_bytes, next_string};
 pub use prune::{Prune, PruneCounts};

@@ -49,6 +49,12 @@ pub fn check_parquet_footer(footer: &[u8], place: &str) -> Result<()> {
         .map_err(|what| not_parquet(&format!("its footer is broken: {what}"), place))
 }
 
+/// Whether a page index (`ColumnIndex` or `OffsetIndex` of the Parquet format) can be parsed without
+/// reserving more memory than its own bytes justify.
+pub fn is_sane_parquet_index(index: &[u8]) -> bool {
+    Walk { rest: index }.skip(STRUCT, 0).is_ok()
+}
+
 fn not_parquet(what: &str, place: &str) -> Error {
     Error::invalid(format!("not a Parquet file: {what}"), place)
         .with_hint("the file was damaged, cut short, or is of another kind")

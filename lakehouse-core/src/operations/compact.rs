@@ -2,20 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use async_trait::async_trait;
 use datafusion::scalar::ScalarValue;
-use futures::TryStreamExt;
 
 use super::delete::understood;
-use super::rows::{frame, in_order, write_moved};
+use super::moving::move_rows;
 use super::work::{Verb, Work, run};
 use super::{Options, Report};
 use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::{DataFile, OperationKind, Prune};
-use crate::scan::{MetadataColumns, session};
+use crate::scan::read_file_masks;
 
 /// Bytes and partitions that are rewritten at once: few enough that the writer need not close files early.
 const LOT_BYTES: u64 = 64 << 20;
@@ -53,6 +51,8 @@ impl Verb for CompactVerb<'_> {
     async fn plan(&mut self, work: &mut Work) -> Result<()> {
         work.set_target_file_bytes(self.compact.target_file_bytes);
         work.keep_lineage();
+        // Row groups that are small shall become large ones.
+        work.copy_large_groups_only();
         let target = work.target_file_bytes()?;
         let prune = match &self.compact.predicate {
             Some(predicate) => {
@@ -120,46 +120,20 @@ fn is_masked(file: &DataFile) -> bool {
 
 async fn rewrite(work: &mut Work, files: Vec<DataFile>) -> Result<()> {
     work.begin("write");
-    let expected = visible_rows(work, &files).await?;
-    let columns = MetadataColumns {
-        file: false,
-        position: false,
-        lineage: work.lineage(),
-    };
-    let ctx = in_order(&session(work.options.memory_limit));
-    let (frame, report) = frame(work, &ctx, files.clone(), columns)?;
-    let mut stream = frame.execute_stream().await?;
-    let mut read = 0;
-    while let Some(batch) = stream.try_next().await? {
-        read += batch.num_rows() as u64;
-        write_moved(work, &batch).await?;
-    }
+    let hidden = read_file_masks(&work.handle, &work.snapshot, &files).await?;
+    let rows = files.iter().zip(&hidden);
+    let expected: u64 = rows
+        .map(|(file, hidden)| file.rows.saturating_sub(hidden.len()))
+        .sum();
+    let read = move_rows(work, files.iter().cloned().zip(hidden).collect()).await?;
     let written = work.finish_files().await?;
-    if written != read || expected.is_some_and(|expected| expected != read) {
-        let expected = expected.unwrap_or(read);
+    if written != read || expected != read {
         return Err(Error::invalid(
             format!("compaction would change the number of rows: {expected} visible, {read} read, {written} written"),
             files.first().map_or("", |f| f.path.as_str()),
         )
         .with_hint("nothing was committed; the metadata of these files does not agree with their content"));
     }
-    work.count("num_target_rows_copied", read);
-    work.count("bytes_read", report.bytes_planned.load(Relaxed));
     work.change.removed.extend(files);
     Ok(())
-}
-
-/// Rows that these files show; `None` where only reading them can tell (equality deletes).
-async fn visible_rows(work: &mut Work, files: &[DataFile]) -> Result<Option<u64>> {
-    if files.iter().any(|f| !f.equality_deletes.is_empty()) {
-        return Ok(None);
-    }
-    let masked: Vec<DataFile> = files.iter().filter(|f| !f.masks.is_empty()).cloned().collect();
-    let rows: u64 = files.iter().map(|f| f.rows).sum();
-    if masked.is_empty() {
-        return Ok(Some(rows));
-    }
-    let masks = work.handle.format.masks(&work.snapshot, &masked).await?;
-    let hidden: u64 = masks.iter().map(|mask| mask.len()).sum();
-    Ok(Some(rows.saturating_sub(hidden)))
 }

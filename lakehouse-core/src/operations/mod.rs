@@ -2,8 +2,8 @@
 //!
 //! [`append`] and the others all run in one frame (`work.rs`): plan, commit, clean up, report.
 //! Delete, update, merge and overwrite share one machine (`rows.rs`): rows are touched where they are
-//! and, if they live on, written anew; `decide.rs` chooses what becomes of each file. What only a query
-//! can find comes in through `queried.rs`.
+//! and, if they live on, written anew; `decide.rs` chooses what becomes of each file; `moving.rs` carries
+//! the rows that stay as they are to new files. What only a query can find comes in through `queried.rs`.
 
 mod adapt;
 mod append;
@@ -13,6 +13,7 @@ mod delete;
 mod evaluate;
 mod input;
 mod merge;
+mod moving;
 mod options;
 mod overwrite;
 mod queried;

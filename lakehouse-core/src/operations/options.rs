@@ -88,10 +88,11 @@ pub struct Report {
     /// How often it was planned: again only where a concurrent commit could not be fitted in.
     pub plans: u32,
     /// Figures: `num_source_rows`, `num_target_rows_inserted`, `_updated`, `_deleted`, `_unchanged`,
-    /// `_copied`, `num_output_rows`, `num_target_files_scanned`, `num_target_files_skipped_during_scan`, of
-    /// these `_skipped_by_partition` and `_skipped_by_statistics`, `num_target_files_added`, `_removed`,
-    /// `_masked`, `_rewritten`, `bytes_written`, `bytes_read`, `memory_predicted` (bytes that the source of a
-    /// merge, the join and new files take at most). Absent means that the verb has no such figure.
+    /// `_copied`, `num_target_row_groups_copied` (with these rows, as they are stored), `num_output_rows`,
+    /// `num_target_files_scanned`, `num_target_files_skipped_during_scan`, of these `_skipped_by_partition` and
+    /// `_skipped_by_statistics`, `num_target_files_added`, `_removed`, `_masked`, `_rewritten`, `bytes_written`,
+    /// `bytes_read`, `memory_predicted` (bytes that the source of a merge, the join and new files take at most).
+    /// Absent means that the verb has no such figure.
     pub metrics: BTreeMap<&'static str, u64>,
     /// The files of which rows change, and what becomes of them.
     pub files: Vec<TouchedFile>,

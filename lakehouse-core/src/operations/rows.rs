@@ -3,22 +3,21 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, DictionaryArray, Int64Array, RecordBatch};
-use arrow::compute::{cast, filter_record_batch};
+use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, Int64Array, RecordBatch};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type, Int64Type, Schema};
 use datafusion::dataframe::DataFrame;
 use datafusion::prelude::SessionContext;
-use futures::TryStreamExt;
 
 use super::decide::Decider;
+use super::moving::move_rows;
 use super::options::Fate;
-use super::work::{Origin, Work};
+use super::work::Work;
 use crate::error::{Error, Result};
-use crate::model::schema::{FILE_COLUMN, LAST_UPDATED_COLUMN, POSITION_COLUMN, ROW_ID_COLUMN};
+use crate::model::schema::{FILE_COLUMN, POSITION_COLUMN};
 use crate::model::{DataFile, RowMask, Snapshot};
-use crate::scan::{MetadataColumns, ScanReport, SnapshotTable, session};
+use crate::scan::{MetadataColumns, ScanReport, SnapshotTable, read_file_masks};
 
 /// The files that an operation reads, and of each the rows that it touched.
 pub(super) struct Touched {
@@ -52,6 +51,17 @@ impl Places {
             files: files.as_dictionary::<Int32Type>().clone(),
             positions: positions.as_primitive::<Int64Type>().clone(),
         })
+    }
+
+    /// The place of one row.
+    pub(super) fn at(&self, row: usize) -> Result<(&str, u64)> {
+        match self.files.key(row) {
+            Some(file) if self.positions.is_valid(row) => {
+                let path = self.files.values().as_string::<i32>().value(file);
+                Ok((path, self.positions.value(row).cast_unsigned()))
+            }
+            _ => Err(Error::invalid("the scan returned a row without its place", "")),
+        }
     }
 }
 
@@ -217,40 +227,14 @@ async fn rewrite(work: &mut Work, files: Vec<(DataFile, RowMask)>) -> Result<()>
     }
     work.begin("write");
     work.count("num_target_files_rewritten", files.len() as u64);
-    let mut touched = Touched::new(files.iter().map(|(file, _)| file.clone()).collect());
-    touched.masks = files.iter().map(|(_, mask)| mask.clone()).collect();
-    let columns = MetadataColumns {
-        file: true,
-        position: true,
-        lineage: work.lineage(),
-    };
-    let ctx = in_order(&session(work.options.memory_limit));
-    let (frame, report) = frame(work, &ctx, touched.files().to_vec(), columns)?;
-    let mut stream = frame.execute_stream().await?;
-    while let Some(batch) = stream.try_next().await? {
-        let gone = touched.contains(&Places::of(&batch)?)?;
-        let keep: BooleanArray = gone.into_iter().map(|gone| Some(!gone)).collect();
-        let kept = filter_record_batch(&batch, &keep)?;
-        write_moved(work, &kept).await?;
-        work.count("num_target_rows_copied", kept.num_rows() as u64);
+    let (files, touched): (Vec<DataFile>, Vec<RowMask>) = files.into_iter().unzip();
+    let mut hidden = read_file_masks(&work.handle, &work.snapshot, &files).await?;
+    for (hidden, touched) in hidden.iter_mut().zip(&touched) {
+        hidden.union(touched);
     }
-    work.count("bytes_read", report.bytes_planned.load(Relaxed));
-    work.change
-        .removed
-        .extend(files.into_iter().map(|(file, _)| file));
+    move_rows(work, files.iter().cloned().zip(hidden).collect()).await?;
+    work.change.removed.extend(files);
     Ok(())
-}
-
-/// Writes rows of a scan to another file, with their lineage.
-pub(super) async fn write_moved(work: &mut Work, scanned: &RecordBatch) -> Result<()> {
-    let columns = table_columns(scanned, &work.snapshot.schema)?;
-    if work.lineage() {
-        let ids = named(scanned, ROW_ID_COLUMN)?;
-        let updated = named(scanned, LAST_UPDATED_COLUMN)?;
-        work.write(&columns, Origin::Moved(Some((&ids, &updated)))).await
-    } else {
-        work.write(&columns, Origin::Moved(None)).await
-    }
 }
 
 /// Exactly these files of the work's snapshot as a query, and what reading them costs.
@@ -293,7 +277,7 @@ pub(super) fn named(batch: &RecordBatch, name: &str) -> Result<ArrayRef> {
 }
 
 /// The table's columns of a batch that has more.
-fn table_columns(batch: &RecordBatch, schema: &Schema) -> Result<RecordBatch> {
+pub(super) fn table_columns(batch: &RecordBatch, schema: &Schema) -> Result<RecordBatch> {
     let count = schema.fields().len();
     Ok(batch.project(&(0..count).collect::<Vec<_>>())?)
 }

@@ -19,10 +19,14 @@ use crate::format::Handle;
 use crate::model::schema::{LAST_UPDATED_COLUMN, ROW_ID_COLUMN};
 use crate::model::{At, Change, CommitId, DataFile, OperationKind, Prune, Snapshot};
 use crate::store::clock;
-use crate::write::{TableWriter, WriteOptions, conform};
+use crate::write::{CopySource, TableWriter, WriteOptions, conform};
 
 /// Table properties that say how large data files shall be, the first that is set counts.
 const FILE_SIZE_PROPERTIES: [&str; 2] = ["write.target-file-size-bytes", "delta.targetFileSize"];
+
+/// Table properties that say how large row groups shall be: in bytes (Iceberg's), in rows (PyIceberg's).
+const GROUP_BYTES_PROPERTY: [&str; 1] = ["write.parquet.row-group-size-bytes"];
+const GROUP_ROWS_PROPERTY: [&str; 1] = ["write.parquet.row-group-limit"];
 
 /// An operation: how it turns the snapshot of `work` into a change. Called again when another
 /// commit makes the plan wrong, so it must keep what it needs.
@@ -52,6 +56,8 @@ pub(super) struct Work {
     writer: Option<TableWriter>,
     /// New files carry the lineage columns.
     lineage: bool,
+    /// Row groups are copied only if they are large.
+    large_groups_only: bool,
     target_file_bytes: Option<u64>,
     /// The rows that the change depends on, for when other commits come first.
     pub(super) found: Found,
@@ -224,6 +230,7 @@ impl Work {
             writers: 0,
             writer: None,
             lineage: false,
+            large_groups_only: false,
             target_file_bytes: options.target_file_bytes,
             found: Found::default(),
             summary: Summary::default(),
@@ -319,6 +326,11 @@ impl Work {
         self.lineage
     }
 
+    /// Only row groups that are large already are copied; the others are joined.
+    pub(super) fn copy_large_groups_only(&mut self) {
+        self.large_groups_only = true;
+    }
+
     /// Another size for new files than the options say.
     pub(super) fn set_target_file_bytes(&mut self, bytes: Option<u64>) {
         if bytes.is_some() {
@@ -334,14 +346,20 @@ impl Work {
         if let Some(bytes) = self.target_file_bytes {
             return Ok(bytes.max(1));
         }
-        for name in FILE_SIZE_PROPERTIES {
-            if let Some(text) = self.snapshot.properties.get(name) {
-                return parse_size(text).ok_or_else(|| {
-                    Error::invalid(format!("{text:?} is not a file size"), format!("property {name}"))
-                });
-            }
-        }
-        Ok(WriteOptions::default().target_file_bytes)
+        let size = self.size_property(&FILE_SIZE_PROPERTIES)?;
+        Ok(size.unwrap_or(WriteOptions::default().target_file_bytes))
+    }
+
+    /// The first of these properties that is set.
+    fn size_property(&self, names: &[&str]) -> Result<Option<u64>> {
+        let set = names
+            .iter()
+            .find_map(|name| Some((name, self.snapshot.properties.get(*name)?)));
+        let Some((name, text)) = set else {
+            return Ok(None);
+        };
+        let wrong = || Error::invalid(format!("{text:?} is not a size"), format!("property {name}"));
+        parse_size(text).map(Some).ok_or_else(wrong)
     }
 
     /// The data files that may hold rows asked for. Counts what was skipped.
@@ -384,29 +402,55 @@ impl Work {
         if self.lineage {
             rows = with_lineage(&rows, origin)?;
         }
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            None => {
-                let options = WriteOptions {
-                    target_file_bytes: self.target_file_bytes()?,
-                    lineage: self.lineage,
-                    memory_bytes: self.writer_memory(),
-                };
-                let id = &self.change.commit_id;
-                let naming = match self.writers {
-                    0 => id.clone(),
-                    n => CommitId(format!("{id}-{n}")),
-                };
-                self.writers += 1;
-                let store = self.handle.store.clone();
-                let snapshot = Arc::clone(&self.snapshot);
-                self.writer
-                    .insert(TableWriter::new(store, snapshot, naming, options)?)
-            }
-        };
-        writer.write(&rows).await?;
+        self.writer()?.write(&rows).await?;
         self.count("num_output_rows", rows.num_rows() as u64);
         Ok(())
+    }
+
+    /// Moves a row group of so many rows to the new data files as it is stored.
+    pub(super) async fn copy(&mut self, source: &mut CopySource, group: usize, rows: u64) -> Result<()> {
+        let read = self.writer()?.copy(source, group).await?;
+        self.count("bytes_read", read);
+        self.count("num_target_row_groups_copied", 1);
+        self.count("num_output_rows", rows);
+        Ok(())
+    }
+
+    /// The writer of new data files.
+    pub(super) fn writer(&mut self) -> Result<&mut TableWriter> {
+        if self.writer.is_none() {
+            let options = self.write_options()?;
+            let id = &self.change.commit_id;
+            let naming = match self.writers {
+                0 => id.clone(),
+                n => CommitId(format!("{id}-{n}")),
+            };
+            let store = self.handle.store.clone();
+            let writer = TableWriter::new(store, Arc::clone(&self.snapshot), naming, options)?;
+            self.writers += 1;
+            self.writer = Some(writer);
+        }
+        let missing = || Error::invalid("no data file can be written", "");
+        self.writer.as_mut().ok_or_else(missing)
+    }
+
+    fn write_options(&self) -> Result<WriteOptions> {
+        let usual = WriteOptions::default();
+        let limit =
+            |size: Option<u64>, usual| size.map_or(usual, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        let row_group_bytes = limit(self.size_property(&GROUP_BYTES_PROPERTY)?, usual.row_group_bytes);
+        Ok(WriteOptions {
+            target_file_bytes: self.target_file_bytes()?,
+            lineage: self.lineage,
+            memory_bytes: self.writer_memory(),
+            row_group_rows: limit(self.size_property(&GROUP_ROWS_PROPERTY)?, usual.row_group_rows),
+            row_group_bytes,
+            copy_from_bytes: if self.large_groups_only {
+                Some(row_group_bytes as u64 / 4)
+            } else {
+                usual.copy_from_bytes
+            },
+        })
     }
 
     /// What open files may hold: half of the memory limit, the other half is for reading and joining.

@@ -24,5 +24,6 @@ pub use expr::{
 };
 pub use plan::{plan_files, read_file_masks};
 pub use provider::{MetadataColumns, ScanReport, SnapshotTable};
+pub use reader::read_footer;
 pub use schema_text::parse_columns;
 pub use session::{memory, session};

@@ -124,19 +124,13 @@ pub(super) fn narrow(
 pub(super) fn selection(mask: &RowMask, rows: u64) -> RowSelection {
     let length = |from: u64, to: u64| usize::try_from(to - from).unwrap_or(usize::MAX);
     let mut runs: Vec<RowSelector> = Vec::new();
-    let (mut hidden_from, mut next) = (0, 0);
-    for position in mask.iter() {
-        if position != next {
-            if next > hidden_from {
-                runs.push(RowSelector::skip(length(hidden_from, next)));
-            }
-            runs.push(RowSelector::select(length(next, position)));
-            hidden_from = position;
+    let mut next = 0;
+    for hidden in mask.runs() {
+        if hidden.start > next {
+            runs.push(RowSelector::select(length(next, hidden.start)));
         }
-        next = position + 1;
-    }
-    if next > hidden_from {
-        runs.push(RowSelector::skip(length(hidden_from, next)));
+        runs.push(RowSelector::skip(length(hidden.start, hidden.end)));
+        next = hidden.end;
     }
     if rows > next {
         runs.push(RowSelector::select(length(next, rows)));

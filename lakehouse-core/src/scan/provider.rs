@@ -1,6 +1,6 @@
 //! One version of a table as a DataFusion table.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -59,6 +59,8 @@ pub struct SnapshotTable {
     metadata: MetadataColumns,
     keys: Option<Arc<Prune>>,
     files: Option<Arc<Vec<DataFile>>>,
+    /// By path, the rows that are not read of `files`.
+    hidden: Option<Arc<HashMap<String, RowMask>>>,
     report: Arc<ScanReport>,
 }
 
@@ -82,6 +84,7 @@ impl SnapshotTable {
             metadata: MetadataColumns::default(),
             keys: None,
             files: None,
+            hidden: None,
             report: Arc::default(),
         }
     }
@@ -106,6 +109,19 @@ impl SnapshotTable {
     pub fn with_files(mut self, files: Vec<DataFile>) -> Self {
         self.files = Some(Arc::new(files));
         self
+    }
+
+    /// Reads exactly these files of the version, without these rows of them. The masks of the version do
+    /// not count: who calls this has read them (see [`read_file_masks`](super::read_file_masks)).
+    #[must_use]
+    pub fn with_hidden_rows(self, files: Vec<(DataFile, RowMask)>) -> Self {
+        let (files, masks): (Vec<DataFile>, Vec<RowMask>) = files.into_iter().unzip();
+        let paths = files.iter().map(|file| file.path.clone());
+        let hidden = Some(Arc::new(paths.zip(masks).collect()));
+        Self {
+            hidden,
+            ..self.with_files(files)
+        }
     }
 
     /// What the scans of this table did so far.
@@ -177,7 +193,13 @@ impl SnapshotTable {
         for prune in self.keys.iter().chain(&by_filter) {
             planned.count(prune.counts());
         }
-        let masks = plan::read_file_masks(&self.handle, &self.snapshot, &listing.files).await?;
+        let masks = match &self.hidden {
+            Some(hidden) => {
+                let of = |file: &DataFile| hidden.get(&file.path).cloned().unwrap_or_default();
+                listing.files.iter().map(of).collect()
+            }
+            None => plan::read_file_masks(&self.handle, &self.snapshot, &listing.files).await?,
+        };
         let listed = masks.len() as u64;
         let mut parts = Vec::with_capacity(masks.len());
         for (file, mask) in listing.files.into_iter().zip(masks) {

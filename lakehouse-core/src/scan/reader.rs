@@ -16,7 +16,8 @@ use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{
-    FileMetaData, KeyValue, ParquetMetaData, ParquetMetaDataBuilder, ParquetMetaDataReader,
+    FileMetaData, KeyValue, ParquetMetaData, ParquetMetaDataBuilder, ParquetMetaDataOptions,
+    ParquetMetaDataReader,
 };
 
 use crate::error::{Error, Result};
@@ -82,7 +83,7 @@ impl Readers {
         if let Some(metadata) = self.cached(path) {
             return Ok(metadata);
         }
-        let metadata = Arc::new(read_footer(&self.store, path, bytes).await?);
+        let metadata = Arc::new(checked_footer(&self.store, path, bytes, None).await?);
         self.keep(path, &metadata);
         Ok(metadata)
     }
@@ -189,10 +190,25 @@ fn external(error: Error) -> ParquetError {
     ParquetError::External(Box::new(error))
 }
 
+/// The footer of a data file of `bytes` bytes, with all that it says about encodings. Row groups and
+/// their chunks lie inside of the file.
+///
+/// # Errors
+/// [`Error::Invalid`] for what is no Parquet file, or a damaged one; those of the store.
+pub async fn read_footer(store: &Store, path: &str, bytes: u64) -> Result<ParquetMetaData> {
+    let everything = ParquetMetaDataOptions::new().with_encoding_stats_as_mask(false);
+    checked_footer(store, path, bytes, Some(&everything)).await
+}
+
 /// Reads and checks a footer. What the writer noted about its own Arrow schema is dropped, so that
 /// every file reads alike whoever wrote it, with the field ids of the Parquet schema; the file's name
 /// is noted in its place.
-async fn read_footer(store: &Store, path: &str, bytes: u64) -> Result<ParquetMetaData> {
+async fn checked_footer(
+    store: &Store,
+    path: &str,
+    bytes: u64,
+    options: Option<&ParquetMetaDataOptions>,
+) -> Result<ParquetMetaData> {
     let bytes = match bytes {
         0 => store.head(path).await?.map_or(0, |found| found.bytes),
         known => known,
@@ -217,7 +233,7 @@ async fn read_footer(store: &Store, path: &str, bytes: u64) -> Result<ParquetMet
         store.get_range(path, start..bytes - tail_bytes).await?
     };
     check_parquet_footer(&footer, path)?;
-    let metadata = ParquetMetaDataReader::decode_metadata(&footer)
+    let metadata = ParquetMetaDataReader::decode_metadata_with_options(&footer, options)
         .map_err(|e| Error::invalid(format!("not a Parquet file: {e}"), path))?;
     let broken = |what: String| Error::invalid(format!("the Parquet file is damaged: {what}"), path);
     check_places(&metadata, bytes).map_err(broken)?;

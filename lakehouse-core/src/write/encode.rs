@@ -1,26 +1,33 @@
 //! One Parquet file at a time, encoded in memory on a blocking thread.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use arrow::datatypes::SchemaRef;
+use parquet::arrow::ArrowSchemaConverter;
+use parquet::arrow::arrow_writer::{
+    ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves,
+};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::SchemaDescriptor;
 
+use super::copy::Incoming;
 use super::layout::Layout;
 use super::statistics;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::CommitId;
 
-/// Rows and (anticipated) bytes of a row group.
-const ROW_GROUP_ROWS: usize = 1 << 20;
-const ROW_GROUP_BYTES: usize = 128 << 20;
 /// Rows handed to the encoder at once: how finely file sizes are met.
 const STEP_ROWS: usize = 8_192;
+/// Row groups at which a file is closed. The format numbers them with 16 bits, and a step may make as many
+/// as it has rows.
+const MAX_GROUPS: usize = i16::MAX as usize - STEP_ROWS;
 
 /// Numbers files within this process. Several writers may work under one commit id, and a plan may be
 /// made again under it: no two of them may ever use one name.
@@ -30,18 +37,36 @@ static NEXT_FILE: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug)]
 pub(super) struct Recipe {
     pub(super) layout: Layout,
+    /// The layout as Parquet has it.
+    pub(super) parquet: SchemaDescriptor,
     pub(super) commit_id: CommitId,
     pub(super) data_prefix: &'static str,
     pub(super) target_file_bytes: u64,
+    /// Rows and (anticipated) bytes at which a row group is closed.
+    pub(super) row_group_rows: usize,
+    pub(super) row_group_bytes: usize,
 }
 
 /// A file that is being encoded.
-#[derive(Debug)]
 pub(super) struct Encoder {
     path: String,
-    writer: ArrowWriter<Vec<u8>>,
-    nans: Vec<u64>,
+    writer: SerializedFileWriter<Vec<u8>>,
+    factory: ArrowRowGroupWriterFactory,
+    schema: SchemaRef,
+    /// The row group that is being encoded.
+    group: Option<OpenGroup>,
+    /// The row groups have page indexes: all of them, or none.
+    indexed: bool,
+    max_group_rows: usize,
+    max_group_bytes: usize,
+    /// By leaf; `None` where a row group was copied whose NaNs nobody counted.
+    nans: Vec<Option<u64>>,
     rows: u64,
+}
+
+struct OpenGroup {
+    columns: Vec<ArrowColumnWriter>,
+    rows: usize,
 }
 
 /// A file that is complete, apart from what was taken out of the encoder before.
@@ -54,7 +79,17 @@ pub(super) struct Encoded {
     pub(super) bytes: u64,
     pub(super) rows: u64,
     pub(super) metadata: ParquetMetaData,
-    pub(super) nans: Vec<u64>,
+    pub(super) nans: Vec<Option<u64>>,
+}
+
+/// The schema of a file with this layout as Parquet has it.
+///
+/// # Errors
+/// When a column has a type that Parquet cannot store.
+pub(super) fn parquet_schema(layout: &Layout) -> Result<SchemaDescriptor> {
+    // Lists and maps get the names that the Parquet format prescribes, as other engines expect.
+    let converter = ArrowSchemaConverter::new().with_coerce_types(true);
+    Ok(converter.convert(&layout.file)?)
 }
 
 impl Recipe {
@@ -78,20 +113,58 @@ impl Recipe {
             let stored = self.layout.store(&joined)?;
             for start in (0..stored.num_rows()).step_by(STEP_ROWS) {
                 let step = stored.slice(start, STEP_ROWS.min(stored.num_rows() - start));
-                let encoder = match &mut open {
-                    Some(encoder) => encoder,
-                    None => open.insert(Encoder::new(self, folder)?),
-                };
-                encoder.write(&step)?;
-                if encoder.size() >= self.target_file_bytes {
-                    complete.extend(open.take().map(Encoder::finish).transpose()?);
-                }
+                self.open(folder, &mut open)?.write(&step)?;
+                self.complete_if_full(&mut open, &mut complete)?;
             }
         }
         if close {
             complete.extend(open.take().map(Encoder::finish).transpose()?);
         }
         Ok((open, complete))
+    }
+
+    /// Copies a row group into the open file, or into a new one below `folder` where that comes closer to
+    /// the target size.
+    pub(super) fn copy(
+        &self,
+        folder: &str,
+        mut open: Option<Encoder>,
+        group: Incoming,
+    ) -> Result<(Option<Encoder>, Vec<Encoded>)> {
+        let mut complete = Vec::new();
+        if let Some(encoder) = &mut open {
+            let before = encoder.size();
+            let missing = self.target_file_bytes.saturating_sub(before);
+            let exceeding = (before + group.bytes).saturating_sub(self.target_file_bytes);
+            // Page indexes are all or nothing, see `Encoder::leave_indexes_out`.
+            if exceeding > missing || !(group.indexed || encoder.leave_indexes_out()) {
+                complete.extend(open.take().map(Encoder::finish).transpose()?);
+            }
+        }
+        let indexed = group.indexed;
+        let encoder = self.open(folder, &mut open)?;
+        if !indexed {
+            encoder.leave_indexes_out();
+        }
+        encoder.copy(group)?;
+        self.complete_if_full(&mut open, &mut complete)?;
+        Ok((open, complete))
+    }
+
+    fn open<'a>(&self, folder: &str, open: &'a mut Option<Encoder>) -> Result<&'a mut Encoder> {
+        Ok(match open {
+            Some(encoder) => encoder,
+            None => open.insert(Encoder::new(self, folder)?),
+        })
+    }
+
+    fn complete_if_full(&self, open: &mut Option<Encoder>, complete: &mut Vec<Encoded>) -> Result<()> {
+        let full =
+            |encoder: &Encoder| encoder.size() >= self.target_file_bytes || encoder.groups() >= MAX_GROUPS;
+        if open.as_ref().is_some_and(full) {
+            complete.extend(open.take().map(Encoder::finish).transpose()?);
+        }
+        Ok(())
     }
 
     fn path(&self, folder: &str) -> String {
@@ -106,22 +179,25 @@ impl Recipe {
 
 impl Encoder {
     fn new(recipe: &Recipe, folder: &str) -> Result<Self> {
+        // No copy of the Arrow schema in the file: types are the table's, and it would weigh more than a
+        // small file.
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
-            .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-            .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
-            // Lists and maps get the names that the Parquet format prescribes, as other engines expect.
             .set_coerce_types(true)
             .build();
-        let options = ArrowWriterOptions::new()
-            .with_properties(properties)
-            // Types are the table's; a copy of the Arrow schema would weigh more than a small file.
-            .with_skip_arrow_metadata(true);
-        let file = Arc::clone(&recipe.layout.file);
+        let root = recipe.parquet.root_schema_ptr();
+        let writer = SerializedFileWriter::new(Vec::new(), root, Arc::new(properties))?;
+        let schema = Arc::clone(&recipe.layout.file);
         Ok(Self {
             path: recipe.path(folder),
-            writer: ArrowWriter::try_new_with_options(Vec::new(), file, options)?,
-            nans: vec![0; recipe.layout.leaves.len()],
+            factory: ArrowRowGroupWriterFactory::new(&writer, Arc::clone(&schema)),
+            writer,
+            schema,
+            group: None,
+            indexed: true,
+            max_group_rows: recipe.row_group_rows,
+            max_group_bytes: recipe.row_group_bytes,
+            nans: vec![Some(0); recipe.layout.leaves.len()],
             rows: 0,
         })
     }
@@ -133,17 +209,130 @@ impl Encoder {
     fn write(&mut self, step: &RecordBatch) -> Result<()> {
         statistics::count_nans(step, &mut self.nans);
         self.rows += step.num_rows() as u64;
-        Ok(self.writer.write(step)?)
+        let mut start = 0;
+        while start < step.num_rows() {
+            let rows = self.room().min(step.num_rows() - start);
+            if rows > 0 {
+                self.encode(&step.slice(start, rows))?;
+                start += rows;
+            }
+            if self.room() == 0 {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows that the open row group has room for, if they weigh what its rows weigh so far.
+    fn room(&self) -> usize {
+        let Some(group) = &self.group else {
+            return self.max_group_rows;
+        };
+        let bytes = group.bytes();
+        let each = (bytes / group.rows.max(1)).max(1);
+        let by_rows = self.max_group_rows.saturating_sub(group.rows);
+        by_rows.min(self.max_group_bytes.saturating_sub(bytes) / each)
+    }
+
+    fn encode(&mut self, rows: &RecordBatch) -> Result<()> {
+        let group = match &mut self.group {
+            Some(group) => group,
+            None => self.group.insert(OpenGroup {
+                columns: self
+                    .factory
+                    .create_column_writers(self.writer.flushed_row_groups().len())?,
+                rows: 0,
+            }),
+        };
+        group.rows += rows.num_rows();
+        let mut columns = group.columns.iter_mut();
+        for (field, values) in self.schema.fields().iter().zip(rows.columns()) {
+            for leaf in compute_leaves(field, values)? {
+                let column = columns
+                    .next()
+                    .ok_or_else(|| Error::invalid("a column has too many leaves", field.name()))?;
+                column.write(&leaf)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the open row group.
+    fn flush(&mut self) -> Result<()> {
+        let Some(group) = self.group.take() else {
+            return Ok(());
+        };
+        let mut out = self.writer.next_row_group()?;
+        for column in group.columns {
+            close(column, self.indexed)?.append_to_row_group(&mut out)?;
+        }
+        out.close()?;
+        Ok(())
+    }
+
+    /// Appends a row group as it is stored elsewhere, and the lineage columns where it has none.
+    fn copy(&mut self, mut group: Incoming) -> Result<()> {
+        self.flush()?;
+        let mut beside = Vec::new();
+        if let Some(lineage) = &group.lineage {
+            let mut writers = self.factory.create_column_writers(self.groups())?;
+            let own = writers.len() - lineage.len();
+            let fields = self.schema.fields().iter().rev().take(lineage.len()).rev();
+            for ((mut writer, values), field) in writers.drain(own..).zip(lineage).zip(fields) {
+                for leaf in compute_leaves(field, values)? {
+                    writer.write(&leaf)?;
+                }
+                beside.push(close(writer, self.indexed)?);
+            }
+        }
+        let mut out = self.writer.next_row_group()?;
+        for _ in 0..group.columns {
+            let Some(mut chunk) = group.chunks.blocking_recv() else {
+                return Err(Error::invalid(
+                    "reading a row group that is copied stopped",
+                    self.path.as_str(),
+                ));
+            };
+            if !self.indexed {
+                (chunk.close.column_index, chunk.close.offset_index) = (None, None);
+            }
+            out.append_column(&chunk.stored, chunk.close)?;
+        }
+        for chunk in beside {
+            chunk.append_to_row_group(&mut out)?;
+        }
+        out.close()?;
+        self.rows += group.rows;
+        for (sum, nans) in self.nans.iter_mut().zip(&group.nans) {
+            *sum = sum.zip(*nans).map(|(a, b)| a + b);
+        }
+        Ok(())
+    }
+
+    /// From now on, row groups have no page indexes; false if some have. A file where some column chunks
+    /// have an offset index and others have none is legal, but parquet 59 panics when it closes one
+    /// (`ThriftMetadataWriter::finalize_offset_indexes`), and when it reads one, it ignores all of them.
+    fn leave_indexes_out(&mut self) -> bool {
+        if self.indexed && self.groups() == 0 {
+            self.indexed = false;
+        }
+        !self.indexed
+    }
+
+    /// Row groups that are complete.
+    fn groups(&self) -> usize {
+        self.writer.flushed_row_groups().len()
     }
 
     /// Bytes that the file would have if it ended here, about.
     fn size(&self) -> u64 {
-        (self.writer.bytes_written() + self.writer.in_progress_size()) as u64
+        (self.writer.bytes_written() + self.group.as_ref().map_or(0, OpenGroup::bytes)) as u64
     }
 
     /// Bytes of memory held.
     pub(super) fn memory(&self) -> usize {
-        self.writer.memory_size() + self.writer.inner().capacity()
+        let columns = self.group.iter().flat_map(|group| &group.columns);
+        columns.map(ArrowColumnWriter::memory_size).sum::<usize>() + self.writer.inner().capacity()
     }
 
     /// Bytes that could be taken.
@@ -157,6 +346,7 @@ impl Encoder {
     }
 
     fn finish(mut self) -> Result<Encoded> {
+        self.flush()?;
         let metadata = self.writer.finish()?;
         let bytes = self.writer.bytes_written() as u64;
         let rest = self.take();
@@ -169,4 +359,31 @@ impl Encoder {
             nans: self.nans,
         })
     }
+}
+
+impl fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encoder")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl OpenGroup {
+    /// Bytes that it would have if it ended here, about.
+    fn bytes(&self) -> usize {
+        self.columns
+            .iter()
+            .map(ArrowColumnWriter::get_estimated_total_bytes)
+            .sum()
+    }
+}
+
+fn close(column: ArrowColumnWriter, indexed: bool) -> Result<ArrowColumnChunk> {
+    let mut chunk = column.close()?;
+    if !indexed {
+        let close = chunk.close_mut();
+        (close.column_index, close.offset_index) = (None, None);
+    }
+    Ok(chunk)
 }

@@ -27,6 +27,8 @@ pub(super) struct Layout {
     width: usize,
     /// One for each Parquet leaf column, in order.
     pub(super) leaves: Vec<Leaf>,
+    /// The file ends with the two columns of row lineage.
+    pub(super) lineage: bool,
 }
 
 /// A leaf column of the file.
@@ -90,6 +92,7 @@ impl Layout {
             columns,
             width,
             leaves,
+            lineage,
         })
     }
 

@@ -1,6 +1,7 @@
-//! Writing rows: Parquet files split by partition, with statistics.
+//! Writing rows: Parquet files split by partition, with statistics; row groups copied as they are.
 
 mod conform;
+mod copy;
 mod encode;
 mod lane;
 mod layout;
@@ -12,4 +13,5 @@ mod writer;
 mod tests;
 
 pub use conform::{conform, conform_at};
+pub use copy::CopySource;
 pub use writer::{TableWriter, WriteOptions, Written};

@@ -16,6 +16,8 @@ use crate::model::{Snapshot, Transform};
 #[derive(Debug)]
 pub(super) struct Splitter {
     fields: Vec<(Vec<usize>, Transform)>,
+    /// Types of the partition values.
+    types: Vec<DataType>,
     converter: Option<RowConverter>,
 }
 
@@ -39,15 +41,36 @@ impl Splitter {
             let (path, source) = find(&snapshot.schema, &field.source).ok_or_else(|| {
                 Error::not_found(format!("column '{}'", field.source), "the table's partitioning")
             })?;
-            types.push(SortField::new(field.transform.result_type(source)?));
+            types.push(field.transform.result_type(source)?);
             fields.push((path, field.transform));
         }
         let converter = if types.is_empty() {
             None
         } else {
-            Some(RowConverter::new(types)?)
+            Some(RowConverter::new(
+                types.iter().cloned().map(SortField::new).collect(),
+            )?)
         };
-        Ok(Self { fields, converter })
+        Ok(Self {
+            fields,
+            types,
+            converter,
+        })
+    }
+
+    /// The key that rows with these partition values have; `None` if no rows can have them.
+    pub(super) fn key(&self, values: &[ScalarValue]) -> Option<Box<[u8]>> {
+        let Some(converter) = &self.converter else {
+            return values.is_empty().then(Box::default);
+        };
+        let types = values.iter().map(ScalarValue::data_type);
+        if !types.eq(self.types.iter().cloned()) {
+            return None;
+        }
+        let columns = values.iter().map(ScalarValue::to_array);
+        let columns: Vec<ArrayRef> = columns.collect::<Result<_, _>>().ok()?;
+        let keys = converter.convert_columns(&columns).ok()?;
+        Some(keys.row(0).data().into())
     }
 
     /// The parts of a batch in order of first appearance, each with its rows in their order.

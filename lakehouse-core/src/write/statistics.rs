@@ -15,11 +15,12 @@ use crate::model::{ColumnStats, next_bytes, next_string};
 /// Characters (or bytes, of binary) that bounds in the metadata keep.
 const MAX_BOUND: usize = 32;
 
-/// Statistics by column name. `nans` has one count per leaf.
+/// Statistics by column name. `nans` has one count per leaf, `None` where nobody counted (row groups that
+/// were copied).
 pub(super) fn of_file(
     metadata: &ParquetMetaData,
     leaves: &[Leaf],
-    nans: &[u64],
+    nans: &[Option<u64>],
 ) -> BTreeMap<String, ColumnStats> {
     let mut columns = BTreeMap::new();
     for (index, leaf) in leaves.iter().enumerate() {
@@ -31,8 +32,8 @@ pub(super) fn of_file(
             total.bytes += column.compressed_size().max(0).cast_unsigned();
             total.add(column.statistics(), &leaf.data_type, column.num_values());
         }
-        let float = leaf.data_type.is_floating();
-        columns.insert(name.clone(), total.finish(float.then(|| nans[index])));
+        let nans = leaf.data_type.is_floating().then(|| nans[index]);
+        columns.insert(name.clone(), total.finish(nans));
     }
     columns
 }
@@ -82,18 +83,19 @@ impl Merged {
         self.max.extend(max, Ordering::Greater);
     }
 
-    fn finish(self, nans: Option<u64>) -> ColumnStats {
+    /// `nans`: `None` for columns that cannot have any, `Some(None)` if nobody knows.
+    fn finish(self, nans: Option<Option<u64>>) -> ColumnStats {
         let (min, min_cut) = self.min.cut(cut_down);
         let (max, max_cut) = self.max.cut(cut_up);
         ColumnStats {
             values: Some(self.values),
             nulls: self.nulls,
-            nans,
+            nans: nans.flatten(),
             // A NaN is beyond every bound, so the bounds are not the extremes of the column.
             exact: self.exact
                 && !min_cut
                 && !max_cut
-                && nans.is_none_or(|n| n == 0)
+                && nans.is_none_or(|n| n == Some(0))
                 && min.is_some()
                 && max.is_some(),
             min,
@@ -184,12 +186,18 @@ fn bounds(statistics: &Statistics, data_type: &DataType) -> (Option<ScalarValue>
             )
         }),
         Statistics::Int64(s) => both(&|low| of_int(*if low { s.min_opt() } else { s.max_opt() }?, data_type)),
-        Statistics::Float(s) => {
-            both(&|low| Some(ScalarValue::from(*if low { s.min_opt() } else { s.max_opt() }?)))
-        }
-        Statistics::Double(s) => {
-            both(&|low| Some(ScalarValue::from(*if low { s.min_opt() } else { s.max_opt() }?)))
-        }
+        // What the format says about NaN and zeros as bounds (parquet.thrift, `ColumnOrder`): other writers'
+        // chunks are copied too.
+        Statistics::Float(s) => both(&|low| {
+            let v = *if low { s.min_opt() } else { s.max_opt() }?;
+            let zero = if low { -0.0 } else { 0.0 };
+            (!v.is_nan()).then(|| ScalarValue::from(if v == 0.0 { zero } else { v }))
+        }),
+        Statistics::Double(s) => both(&|low| {
+            let v = *if low { s.min_opt() } else { s.max_opt() }?;
+            let zero = if low { -0.0 } else { 0.0 };
+            (!v.is_nan()).then(|| ScalarValue::from(if v == 0.0 { zero } else { v }))
+        }),
         Statistics::ByteArray(s) => {
             both(&|low| of_bytes(if low { s.min_opt() } else { s.max_opt() }?.data(), data_type))
         }
@@ -247,14 +255,14 @@ fn of_bytes(v: &[u8], data_type: &DataType) -> Option<ScalarValue> {
 }
 
 /// Adds the NaNs of a batch to the count of each leaf.
-pub(super) fn count_nans(batch: &RecordBatch, counts: &mut [u64]) {
+pub(super) fn count_nans(batch: &RecordBatch, counts: &mut [Option<u64>]) {
     let mut leaf = 0;
     for column in batch.columns() {
         count_below(column, counts, &mut leaf);
     }
 }
 
-fn count_below(array: &ArrayRef, counts: &mut [u64], leaf: &mut usize) {
+fn count_below(array: &ArrayRef, counts: &mut [Option<u64>], leaf: &mut usize) {
     match array.data_type() {
         DataType::Struct(_) => {
             let parent = array.as_struct();
@@ -276,7 +284,7 @@ fn count_below(array: &ArrayRef, counts: &mut [u64], leaf: &mut usize) {
         }
         DataType::Map(entries, _) => *leaf += leaves(entries.data_type()),
         other => {
-            counts[*leaf] += match other {
+            let found = match other {
                 DataType::Float16 => array
                     .as_primitive::<Float16Type>()
                     .iter()
@@ -296,7 +304,10 @@ fn count_below(array: &ArrayRef, counts: &mut [u64], leaf: &mut usize) {
                     .filter(|v| v.is_nan())
                     .count(),
                 _ => 0,
-            } as u64;
+            };
+            if let Some(count) = &mut counts[*leaf] {
+                *count += found as u64;
+            }
             *leaf += 1;
         }
     }

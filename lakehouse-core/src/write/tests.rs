@@ -22,7 +22,7 @@ use crate::model::{
 use crate::store::Store;
 use crate::store::sim::{Fault, faulty};
 
-fn snapshot(schema: SchemaRef, fields: Vec<(&str, Transform)>) -> Snapshot {
+pub(super) fn snapshot(schema: SchemaRef, fields: Vec<(&str, Transform)>) -> Snapshot {
     let fields = fields
         .into_iter()
         .enumerate()
@@ -56,15 +56,15 @@ fn snapshot(schema: SchemaRef, fields: Vec<(&str, Transform)>) -> Snapshot {
     }
 }
 
-fn store(name: &str) -> Store {
+pub(super) fn store(name: &str) -> Store {
     Store::open(&format!("memory://write-{name}")).unwrap()
 }
 
-fn id() -> CommitId {
+pub(super) fn id() -> CommitId {
     crate::store::clock::new_commit_id()
 }
 
-fn columns() -> SchemaRef {
+pub(super) fn columns() -> SchemaRef {
     let field = |id: i32, name: &str, t: DataType| {
         Field::new(name, t, true).with_metadata(HashMap::from([(FIELD_ID.to_owned(), id.to_string())]))
     };
@@ -84,7 +84,7 @@ fn columns() -> SchemaRef {
 }
 
 /// Random rows with NULLs, NaNs, negative and long values.
-fn random_rows(rng: &mut StdRng, rows: usize) -> RecordBatch {
+pub(super) fn random_rows(rng: &mut StdRng, rows: usize) -> RecordBatch {
     let name = |rng: &mut StdRng| {
         let c = ['a', 'b', 'é', char::MAX][rng.random_range(0..4)];
         (0..[2, 40][rng.random_range(0..2)])
@@ -145,7 +145,7 @@ fn random_rows(rng: &mut StdRng, rows: usize) -> RecordBatch {
     RecordBatch::try_new(columns(), arrays).unwrap()
 }
 
-async fn read(store: &Store, path: &str) -> RecordBatch {
+pub(super) async fn read(store: &Store, path: &str) -> RecordBatch {
     let reader = ParquetRecordBatchReaderBuilder::try_new(store.get(path).await.unwrap()).unwrap();
     let schema = Arc::clone(reader.schema());
     let batches: Vec<_> = reader.build().unwrap().map(Result::unwrap).collect();
@@ -153,7 +153,7 @@ async fn read(store: &Store, path: &str) -> RecordBatch {
 }
 
 /// The rows of batches as a sorted list: equal for equal multisets of rows.
-fn sorted_rows(batches: &[RecordBatch]) -> Vec<Vec<u8>> {
+pub(super) fn sorted_rows(batches: &[RecordBatch]) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for batch in batches {
         let types = batch

@@ -6,6 +6,8 @@
 //! settle   a job's complete files are stored in the background; its open file returns to the lane
 //! relieve  above the memory budget, the largest lanes are encoded, then closed
 //! ```
+//!
+//! Row groups that are copied (`copy`) take their lane's open file in their turn.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,11 +15,13 @@ use std::thread::available_parallelism;
 
 use arrow::array::{Array, RecordBatch};
 use bytes::Bytes;
+use datafusion::error::DataFusionError;
+use datafusion::scalar::ScalarValue;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, WriteMultipart};
 use tokio::task::{JoinError, JoinSet};
 
-use super::encode::{Encoded, Encoder, Recipe};
+use super::encode::{Encoded, Encoder, Recipe, parquet_schema};
 use super::lane::{Alone, Lane};
 use super::layout::Layout;
 use super::split::{Part, Splitter};
@@ -25,7 +29,6 @@ use super::statistics;
 use crate::error::{Error, Result};
 use crate::model::{CommitId, DataFile, Snapshot, partition_folder};
 use crate::store::Store;
-use datafusion::error::DataFusionError;
 
 /// A lane is encoded when so many rows, or bytes, wait in it.
 const HAND_OVER_ROWS: usize = 16 << 10;
@@ -48,6 +51,13 @@ pub struct WriteOptions {
     /// Bytes of rows and open files that are held in memory, about. Less makes more and smaller files
     /// when rows of many partitions arrive in no order.
     pub memory_bytes: usize,
+    /// Rows and (anticipated) bytes at which a row group is closed.
+    pub row_group_rows: usize,
+    /// See `row_group_rows`.
+    pub row_group_bytes: usize,
+    /// Row groups of at least so many bytes, or of a quarter of the rows or bytes above, are worth copying;
+    /// smaller ones are better joined with others. `None`: nothing is copied.
+    pub copy_from_bytes: Option<u64>,
 }
 
 /// Splits rows by the snapshot's current partitioning and writes them to Parquet files below the
@@ -55,20 +65,21 @@ pub struct WriteOptions {
 /// until a commit names the files.
 #[derive(Debug)]
 pub struct TableWriter {
-    store: Store,
+    pub(super) store: Store,
     spec_id: i32,
     snapshot: Arc<Snapshot>,
-    recipe: Arc<Recipe>,
+    pub(super) recipe: Arc<Recipe>,
+    pub(super) copy_from_bytes: Option<u64>,
     splitter: Splitter,
     memory_bytes: usize,
     parallel: usize,
-    lanes: Vec<Lane>,
+    pub(super) lanes: Vec<Lane>,
     by_key: HashMap<Box<[u8]>, usize>,
-    jobs: JoinSet<Result<Done>>,
+    pub(super) jobs: JoinSet<Result<Done>>,
     uploads: JoinSet<Result<()>>,
     /// Bytes of rows that wait, of open files, and of split batches that waiting slices keep alive.
     waiting: usize,
-    encoding: usize,
+    pub(super) encoding: usize,
     kept_alive: usize,
     staged: Vec<String>,
     written: Written,
@@ -87,10 +98,10 @@ pub struct Written {
 
 /// What a job returns.
 #[derive(Debug)]
-struct Done {
-    lane: usize,
-    open: Option<Encoder>,
-    complete: Vec<Encoded>,
+pub(super) struct Done {
+    pub(super) lane: usize,
+    pub(super) open: Option<Encoder>,
+    pub(super) complete: Vec<Encoded>,
 }
 
 impl Default for WriteOptions {
@@ -99,6 +110,9 @@ impl Default for WriteOptions {
             target_file_bytes: 512 << 20,
             lineage: false,
             memory_bytes: 512 << 20,
+            row_group_rows: 1 << 20,
+            row_group_bytes: 128 << 20,
+            copy_from_bytes: Some(1 << 20),
         }
     }
 }
@@ -114,11 +128,15 @@ impl TableWriter {
         commit_id: CommitId,
         options: WriteOptions,
     ) -> Result<Self> {
+        let layout = Layout::new(&snapshot, options.lineage)?;
         let recipe = Recipe {
-            layout: Layout::new(&snapshot, options.lineage)?,
+            parquet: parquet_schema(&layout)?,
+            layout,
             commit_id,
             data_prefix: snapshot.capabilities.data_prefix,
             target_file_bytes: options.target_file_bytes.max(1),
+            row_group_rows: options.row_group_rows.max(1),
+            row_group_bytes: options.row_group_bytes.max(1),
         };
         Ok(Self {
             store,
@@ -126,6 +144,7 @@ impl TableWriter {
             splitter: Splitter::new(&snapshot)?,
             snapshot,
             recipe: Arc::new(recipe),
+            copy_from_bytes: options.copy_from_bytes,
             memory_bytes: options.memory_bytes,
             parallel: available_parallelism().map_or(2, usize::from).max(2),
             lanes: Vec::new(),
@@ -198,27 +217,43 @@ impl TableWriter {
         HAND_OVER_BYTES.min(target)
     }
 
-    /// Puts rows into their lane.
-    fn lane_of(&mut self, part: Part, bytes: usize, sliced: bool) -> usize {
-        let index = match self.by_key.get(&part.key) {
+    /// The key of a file's partition among the lanes, if the table is still partitioned like the file.
+    pub(super) fn same_partitioning(&self, file: &DataFile) -> Option<Box<[u8]>> {
+        (file.spec_id == self.spec_id).then(|| self.splitter.key(&file.partition))?
+    }
+
+    /// The lane of a partition.
+    pub(super) fn lane_of_partition(&mut self, key: &[u8], values: &[ScalarValue]) -> usize {
+        match self.by_key.get(key) {
             Some(index) => *index,
             None => {
-                self.by_key.insert(part.key, self.lanes.len());
-                let folder = partition_folder(self.snapshot.partition_fields(), &part.values);
-                self.lanes.push(Lane::new(part.values, folder));
+                self.by_key.insert(key.into(), self.lanes.len());
+                let folder = partition_folder(self.snapshot.partition_fields(), values);
+                self.lanes.push(Lane::new(values.to_vec(), folder));
                 self.lanes.len() - 1
             }
-        };
+        }
+    }
+
+    /// Puts rows into their lane.
+    fn lane_of(&mut self, part: Part, bytes: usize, sliced: bool) -> usize {
+        let index = self.lane_of_partition(&part.key, &part.values);
         self.waiting += bytes;
         self.lanes[index].push(part.rows, bytes, sliced);
         index
     }
 
-    /// Hands a lane's rows to the encoder; `close` completes its file too.
-    async fn start(&mut self, index: usize, close: bool) -> Result<()> {
+    /// Waits until no job has the lane's file, and another job may start.
+    pub(super) async fn wait_for(&mut self, index: usize) -> Result<()> {
         while self.lanes[index].busy || self.jobs.len() >= self.parallel {
             self.settle_next().await?;
         }
+        Ok(())
+    }
+
+    /// Hands a lane's rows to the encoder; `close` completes its file too.
+    pub(super) async fn start(&mut self, index: usize, close: bool) -> Result<()> {
+        self.wait_for(index).await?;
         let lane = &mut self.lanes[index];
         let (batches, bytes) = lane.take();
         let open = lane.open.take().map(Alone::into_inner);
@@ -351,7 +386,7 @@ impl TableWriter {
     }
 
     /// Brings memory back below the budget.
-    async fn relieve(&mut self) -> Result<()> {
+    pub(super) async fn relieve(&mut self) -> Result<()> {
         if self.kept_alive > self.memory_bytes / 2 {
             self.lanes.iter_mut().try_for_each(Lane::own)?;
             self.kept_alive = 0;
@@ -398,7 +433,7 @@ impl TableWriter {
     }
 
     /// After an error: waits until nothing is written any more, so that what was staged can be deleted.
-    async fn quiet_after<T>(&mut self, result: Result<T>) -> Result<T> {
+    pub(super) async fn quiet_after<T>(&mut self, result: Result<T>) -> Result<T> {
         if result.is_err() {
             while self.jobs.join_next().await.is_some() {}
             while self.uploads.join_next().await.is_some() {}

@@ -3,6 +3,7 @@
 mod bad_input;
 mod compact;
 mod concurrent;
+mod copied;
 mod feed;
 mod files;
 mod lineage;

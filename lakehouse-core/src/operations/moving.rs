@@ -1,0 +1,205 @@
+//! Rows that only move to other files: row groups of which every row moves are copied as they are stored,
+//! the others are read, row by row.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use arrow::array::RecordBatch;
+use datafusion::execution::SendableRecordBatchStream;
+use futures::TryStreamExt;
+
+use super::rows::{Places, in_order, named, table_columns};
+use super::work::{Origin, Work};
+use crate::error::Result;
+use crate::model::schema::{LAST_UPDATED_COLUMN, ROW_ID_COLUMN};
+use crate::model::{DataFile, RowMask};
+use crate::scan::{MetadataColumns, ScanReport, SnapshotTable, read_footer, session};
+use crate::write::CopySource;
+
+/// Footers that are held at once, in bytes of memory.
+const FOOTERS: usize = 64 << 20;
+
+/// Writes the rows of these files that are not hidden to new files, those of each file in their order, with
+/// their lineage. Returns how many there were.
+pub(super) async fn move_rows(work: &mut Work, files: Vec<(DataFile, RowMask)>) -> Result<u64> {
+    let mut moved = 0;
+    let mut lot = Lot::default();
+    for (file, hidden) in files {
+        lot.add(work, file, hidden).await?;
+        if lot.footers >= FOOTERS {
+            moved += std::mem::take(&mut lot).run(work).await?;
+        }
+    }
+    moved += lot.run(work).await?;
+    work.count("num_target_rows_copied", moved);
+    Ok(moved)
+}
+
+/// Files that are moved together.
+#[derive(Default)]
+struct Lot {
+    /// Files of which nothing is copied, and their hidden rows.
+    whole: Vec<(DataFile, RowMask)>,
+    /// The others; what is copied is hidden from the scan too.
+    partly: Vec<(DataFile, RowMask)>,
+    /// Row groups to copy, by file.
+    copies: HashMap<String, Copies>,
+    /// Bytes of memory that footers take.
+    footers: usize,
+    /// Bytes of the row groups that the scan of `partly` reads.
+    bytes: u64,
+}
+
+/// The row groups of one file that are copied, in order, with the positions of their rows.
+struct Copies {
+    source: CopySource,
+    groups: VecDeque<(usize, Range<u64>)>,
+}
+
+impl Lot {
+    async fn add(&mut self, work: &mut Work, file: DataFile, mut hidden: RowMask) -> Result<()> {
+        let Some(source) = source(work, &file, &hidden).await? else {
+            self.whole.push((file, hidden));
+            return Ok(());
+        };
+        let groups = VecDeque::from(source.untouched(&hidden));
+        if groups.is_empty() {
+            self.whole.push((file, hidden));
+            return Ok(());
+        }
+        for (_, rows) in &groups {
+            hidden.insert_range(rows.clone());
+        }
+        self.bytes += source.bytes_to_read(&hidden);
+        self.footers += source.memory();
+        self.copies.insert(file.path.clone(), Copies { source, groups });
+        self.partly.push((file, hidden));
+        Ok(())
+    }
+
+    async fn run(mut self, work: &mut Work) -> Result<u64> {
+        let whole = std::mem::take(&mut self.whole);
+        let partly = std::mem::take(&mut self.partly);
+        let mut moved = 0;
+        if !whole.is_empty() {
+            let (mut rows, report) = visible(work, whole, false).await?;
+            while let Some(batch) = rows.try_next().await? {
+                moved += write_moved(work, &batch).await?;
+            }
+            work.count("bytes_read", report.bytes_planned.load(Relaxed));
+        }
+        if !partly.is_empty() {
+            let (mut rows, _) = visible(work, partly, true).await?;
+            let mut current = None;
+            while let Some(batch) = rows.try_next().await? {
+                moved += self.weave(work, &mut current, &batch).await?;
+            }
+            for mut rest in current.into_iter().chain(self.copies.into_values()) {
+                moved += rest.copy_up_to(work, u64::MAX).await?;
+            }
+            work.count("bytes_read", self.bytes);
+        }
+        Ok(moved)
+    }
+
+    /// Writes rows of the scan, and before each of them the row groups that precede it in its file.
+    async fn weave(
+        &mut self,
+        work: &mut Work,
+        current: &mut Option<Copies>,
+        batch: &RecordBatch,
+    ) -> Result<u64> {
+        let places = Places::of(batch)?;
+        let (mut moved, mut from) = (0, 0);
+        for row in 0..batch.num_rows() {
+            let (path, position) = places.at(row)?;
+            let same = current
+                .as_ref()
+                .is_some_and(|copies| copies.source.path() == path);
+            if same && !current.as_ref().is_some_and(|copies| copies.is_due(position)) {
+                continue;
+            }
+            moved += write_moved(work, &batch.slice(from, row - from)).await?;
+            from = row;
+            if !same {
+                if let Some(mut rest) = current.take() {
+                    moved += rest.copy_up_to(work, u64::MAX).await?;
+                }
+                *current = self.copies.remove(path);
+            }
+            if let Some(copies) = current {
+                moved += copies.copy_up_to(work, position).await?;
+            }
+        }
+        moved += write_moved(work, &batch.slice(from, batch.num_rows() - from)).await?;
+        Ok(moved)
+    }
+}
+
+impl Copies {
+    /// Whether a row group comes before this row.
+    fn is_due(&self, position: u64) -> bool {
+        self.groups
+            .front()
+            .is_some_and(|(_, rows)| rows.start <= position)
+    }
+
+    /// Copies the row groups that come before this row; returns their rows.
+    async fn copy_up_to(&mut self, work: &mut Work, position: u64) -> Result<u64> {
+        let mut moved = 0;
+        while self.is_due(position) {
+            let Some((group, rows)) = self.groups.pop_front() else {
+                break;
+            };
+            let count = rows.end - rows.start;
+            work.copy(&mut self.source, group, count).await?;
+            moved += count;
+        }
+        Ok(moved)
+    }
+}
+
+/// A file's row groups, if any of them might be copied.
+async fn source(work: &mut Work, file: &DataFile, hidden: &RowMask) -> Result<Option<CopySource>> {
+    if !work.writer()?.may_copy(file, hidden) {
+        return Ok(None);
+    }
+    let footer = read_footer(&work.handle.store, &file.path, file.bytes).await?;
+    Ok(work.writer()?.source(file, footer))
+}
+
+/// The rows of these files that are not hidden; where they are, if `places` are asked for.
+async fn visible(
+    work: &Work,
+    files: Vec<(DataFile, RowMask)>,
+    places: bool,
+) -> Result<(SendableRecordBatchStream, Arc<ScanReport>)> {
+    let columns = MetadataColumns {
+        file: places,
+        position: places,
+        lineage: work.lineage(),
+    };
+    let table = SnapshotTable::new(work.handle.clone(), Arc::clone(&work.snapshot))
+        .with_metadata_columns(columns)
+        .with_hidden_rows(files);
+    let report = table.report();
+    let ctx = in_order(&session(work.options.memory_limit));
+    let stream = ctx.read_table(Arc::new(table))?.execute_stream().await?;
+    Ok((stream, report))
+}
+
+/// Writes rows of a scan to another file, with their lineage; returns how many.
+async fn write_moved(work: &mut Work, scanned: &RecordBatch) -> Result<u64> {
+    let columns = table_columns(scanned, &work.snapshot.schema)?;
+    if work.lineage() {
+        let ids = named(scanned, ROW_ID_COLUMN)?;
+        let updated = named(scanned, LAST_UPDATED_COLUMN)?;
+        work.write(&columns, Origin::Moved(Some((&ids, &updated))))
+            .await?;
+    } else {
+        work.write(&columns, Origin::Moved(None)).await?;
+    }
+    Ok(scanned.num_rows() as u64)
+}

@@ -1,0 +1,216 @@
+//! Row groups that move from one data file to another as they are stored, without decoding.
+//!
+//! ```text
+//! source    which row groups of a file may be copied: the file is what this writer would have written
+//! read      column chunks, a few megabytes at a time, while those before are appended
+//! append    on the blocking thread that has the partition's open file (`Encoder::copy`)
+//! lineage   the two columns of row lineage are completed and encoded beside, where they have to be
+//! ```
+//!
+//! A chunk is appended with `SerializedRowGroupWriter::append_column`, which moves the offsets of its
+//! pages; it keeps its codec, statistics, page indexes and bloom filter.
+
+mod lineage;
+mod pages;
+mod source;
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use bytes::{Buf, Bytes};
+use parquet::column::writer::ColumnCloseResult;
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, Length};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use super::lane::Alone;
+use super::writer::{Done, TableWriter};
+use crate::error::{Error, Result};
+use crate::store::Store;
+
+pub use source::CopySource;
+
+/// Chunks are read together up to so many bytes, if there is no more than a gap of so many between them.
+const READ_BYTES: u64 = 16 << 20;
+const READ_GAP: u64 = 64 << 10;
+
+/// A row group on its way into an open file.
+pub(super) struct Incoming {
+    pub(super) rows: u64,
+    /// What it adds to the file, about.
+    pub(super) bytes: u64,
+    /// Every column chunk has an offset index.
+    pub(super) indexed: bool,
+    /// NaNs by leaf, `None` if nobody knows.
+    pub(super) nans: Vec<Option<u64>>,
+    /// Number of chunks that will come, in the order of the schema's leaves.
+    pub(super) columns: usize,
+    pub(super) chunks: Receiver<Chunk>,
+    /// Values of the last columns, which are not among the chunks.
+    pub(super) lineage: Option<[ArrayRef; 2]>,
+}
+
+/// A column chunk as it is stored.
+pub(super) struct Chunk {
+    pub(super) stored: Stored,
+    pub(super) close: ColumnCloseResult,
+}
+
+/// Bytes of a file from some place on.
+#[derive(Clone)]
+pub(super) struct Stored {
+    start: u64,
+    bytes: Bytes,
+}
+
+impl TableWriter {
+    /// Appends a row group that [`CopySource::untouched`] named to the file of its partition, after the rows
+    /// written so far. Returns the bytes read.
+    ///
+    /// # Errors
+    /// As [`TableWriter::write`]; and when the old file cannot be read.
+    pub async fn copy(&mut self, source: &mut CopySource, group: usize) -> Result<u64> {
+        let result = self.copy_group(source, group).await;
+        self.quiet_after(result).await
+    }
+
+    async fn copy_group(&mut self, source: &mut CopySource, group: usize) -> Result<u64> {
+        let store = self.store.clone();
+        let mut read = source.load_pages(&store).await?;
+        let (lineage, lineage_read) = source.lineage(&store, group).await?;
+        read += lineage_read;
+
+        let lane = self.lane_of_partition(&source.key, &source.file.partition);
+        self.start(lane, false).await?;
+        self.wait_for(lane).await?;
+        let columns = source.columns(lineage.is_some());
+        let (send, chunks) = channel(1);
+        let incoming = Incoming {
+            rows: source.rows_of(group),
+            bytes: source.bytes_of(group),
+            indexed: source.is_indexed(),
+            nans: source.nans(group, &self.recipe.layout.leaves),
+            columns,
+            chunks,
+            lineage,
+        };
+        let state = &mut self.lanes[lane];
+        let open = state.open.take().map(Alone::into_inner);
+        self.encoding -= std::mem::take(&mut state.open_bytes);
+        state.busy = true;
+        let folder = state.folder.clone();
+        let recipe = Arc::clone(&self.recipe);
+        self.jobs.spawn_blocking(move || {
+            let (open, complete) = recipe.copy(&folder, open, incoming)?;
+            Ok(Done { lane, open, complete })
+        });
+        match send_chunks(source, &store, group, columns, send).await? {
+            Some(bytes) => read += bytes,
+            // The job stopped early: its error says why.
+            None => {
+                self.wait_for(lane).await?;
+                return Err(Error::invalid(
+                    "a row group could not be copied",
+                    source.file.path.as_str(),
+                ));
+            }
+        }
+        self.relieve().await?;
+        Ok(read)
+    }
+}
+
+/// Reads the first `columns` chunks of a row group and hands them on; returns the bytes read, `None` if
+/// nobody takes them any more.
+async fn send_chunks(
+    source: &CopySource,
+    store: &Store,
+    group: usize,
+    columns: usize,
+    send: Sender<Chunk>,
+) -> Result<Option<u64>> {
+    let mut read = 0;
+    for (range, columns) in spans(&source.places(group)[..columns]) {
+        let stored = Stored::read(store, &source.file.path, range).await?;
+        read += stored.bytes.len() as u64;
+        for column in columns {
+            let (close, filter_bytes) = source.close(store, group, column).await?;
+            read += filter_bytes;
+            let stored = stored.clone();
+            if send.send(Chunk { stored, close }).await.is_err() {
+                return Ok(None);
+            }
+        }
+    }
+    Ok(Some(read))
+}
+
+/// Chunks that are read at once: the bytes, and which chunks they hold.
+fn spans(places: &[Range<u64>]) -> Vec<(Range<u64>, Range<usize>)> {
+    let mut spans: Vec<(Range<u64>, Range<usize>)> = Vec::new();
+    for (column, place) in places.iter().enumerate() {
+        match spans.last_mut() {
+            Some((bytes, columns))
+                if place.start >= bytes.end
+                    && place.start - bytes.end <= READ_GAP
+                    && place.end - bytes.start <= READ_BYTES =>
+            {
+                bytes.end = place.end;
+                columns.end = column + 1;
+            }
+            _ => spans.push((place.clone(), column..column + 1)),
+        }
+    }
+    spans
+}
+
+impl Stored {
+    async fn read(store: &Store, path: &str, range: Range<u64>) -> Result<Self> {
+        let bytes = store.get_range(path, range.clone()).await?;
+        if bytes.len() as u64 != range.end - range.start {
+            return Err(Error::invalid("the file ends before its metadata says", path));
+        }
+        Ok(Self {
+            start: range.start,
+            bytes,
+        })
+    }
+
+    fn from(&self, start: u64) -> parquet::errors::Result<Bytes> {
+        let offset = start
+            .checked_sub(self.start)
+            .and_then(|offset| usize::try_from(offset).ok());
+        match offset.filter(|offset| *offset <= self.bytes.len()) {
+            Some(offset) => Ok(self.bytes.slice(offset..)),
+            None => Err(ParquetError::EOF(format!("byte {start} was not read"))),
+        }
+    }
+}
+
+impl Length for Stored {
+    fn len(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
+}
+
+impl ChunkReader for Stored {
+    type T = bytes::buf::Reader<Bytes>;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
+        Ok(self.from(start)?.reader())
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
+        let bytes = self.from(start)?;
+        if length > bytes.len() {
+            return Err(ParquetError::EOF(format!(
+                "{length} bytes at {start} were not read"
+            )));
+        }
+        Ok(bytes.slice(..length))
+    }
+}

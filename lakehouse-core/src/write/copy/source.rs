@@ -1,0 +1,331 @@
+//! A data file whose row groups may be copied: which of them, and where their parts are.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use parquet::basic::ColumnOrder;
+use parquet::bloom_filter::Sbbf;
+use parquet::column::writer::ColumnCloseResult;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
+use parquet::file::page_index::column_index::ColumnIndexMetaData;
+use parquet::file::statistics::Statistics;
+use parquet::schema::types::SchemaDescriptor;
+
+use super::{Stored, lineage, pages, spans};
+use crate::error::Result;
+use crate::model::{DataFile, RowMask};
+use crate::store::Store;
+use crate::write::layout::Leaf;
+use crate::write::writer::TableWriter;
+
+/// Bloom filters of one chunk that take more are left behind.
+const MAX_FILTER_BYTES: u64 = 16 << 20;
+
+/// A data file of which row groups may be copied by the writer that made this.
+#[derive(Debug)]
+pub struct CopySource {
+    pub(super) file: DataFile,
+    /// The partition's key in the writer.
+    pub(super) key: Box<[u8]>,
+    metadata: Arc<ParquetMetaData>,
+    groups: Vec<Group>,
+    lineage: Lineage,
+    /// What is known of page indexes.
+    pages: Pages,
+}
+
+#[derive(Debug)]
+struct Group {
+    /// Positions of its rows in the file.
+    rows: Range<u64>,
+    bytes: u64,
+    copyable: bool,
+}
+
+/// The columns of row lineage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lineage {
+    /// New files have none.
+    None,
+    /// The file stores them, as new files do.
+    Stored,
+    /// The file does not store them.
+    Inherited,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pages {
+    NotRead,
+    Indexed,
+    Plain,
+}
+
+impl TableWriter {
+    /// Whether a look at a file's footer can pay, if these rows go: without it nothing is known of its row
+    /// groups.
+    pub fn may_copy(&self, file: &DataFile, hidden: &RowMask) -> bool {
+        self.same_partitioning(file).is_some()
+            && self.worth_copying(file.rows, file.bytes)
+            && (file.split_offsets.len() != 1 || hidden.is_empty())
+    }
+
+    /// A file's row groups for [`TableWriter::copy`], if this writer would store the same rows in just the
+    /// same form: the same Parquet columns (names, field ids, types, repetition), the same partition.
+    /// `footer` is that of the file. `None` where every row has to be decoded.
+    pub fn source(&self, file: &DataFile, footer: ParquetMetaData) -> Option<CopySource> {
+        let key = self.same_partitioning(file)?;
+        let lineage = same_columns(
+            footer.file_metadata().schema_descr(),
+            &self.recipe.parquet,
+            self.recipe.layout.lineage,
+        )?;
+        let leaves = footer.file_metadata().schema_descr().num_columns();
+        // Bounds of an order that nobody defined cannot be trusted.
+        let ordered = |leaf| {
+            matches!(
+                footer.file_metadata().column_order(leaf),
+                ColumnOrder::TYPE_DEFINED_ORDER(_)
+            )
+        };
+        if !(0..leaves).all(ordered) {
+            return None;
+        }
+        let mut groups = Vec::with_capacity(footer.num_row_groups());
+        let mut start = 0;
+        for group in footer.row_groups() {
+            let rows = u64::try_from(group.num_rows()).ok()?;
+            let mut bytes = 0;
+            for chunk in group.columns() {
+                let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
+                u64::try_from(start).ok()?;
+                bytes += u64::try_from(chunk.compressed_size()).ok()?;
+            }
+            groups.push(Group {
+                rows: start..start + rows,
+                bytes,
+                copyable: self.worth_copying(rows, bytes) && is_whole(group, file.bytes),
+            });
+            start += rows;
+        }
+        (start == file.rows && groups.iter().any(|group| group.copyable)).then(|| CopySource {
+            file: file.clone(),
+            key,
+            metadata: Arc::new(footer),
+            groups,
+            lineage,
+            pages: Pages::NotRead,
+        })
+    }
+
+    fn worth_copying(&self, rows: u64, bytes: u64) -> bool {
+        let Some(least) = self.copy_from_bytes else {
+            return false;
+        };
+        let quarter = |limit: usize| limit as u64 / 4;
+        bytes >= least
+            || rows >= quarter(self.recipe.row_group_rows).max(1)
+            || bytes >= quarter(self.recipe.row_group_bytes).max(1)
+    }
+}
+
+impl CopySource {
+    /// Path of the file.
+    pub fn path(&self) -> &str {
+        &self.file.path
+    }
+
+    /// The row groups that can be copied if these rows go, with the positions of their rows, in order.
+    pub fn untouched(&self, hidden: &RowMask) -> Vec<(usize, Range<u64>)> {
+        let groups = self.groups.iter().enumerate();
+        groups
+            .filter(|(_, group)| group.copyable && hidden.hidden_in(group.rows.clone()) == 0)
+            .map(|(number, group)| (number, group.rows.clone()))
+            .collect()
+    }
+
+    /// Bytes of the row groups that hold a row that is not hidden.
+    pub fn bytes_to_read(&self, hidden: &RowMask) -> u64 {
+        let visible =
+            |group: &&Group| hidden.hidden_in(group.rows.clone()) < group.rows.end - group.rows.start;
+        self.groups.iter().filter(visible).map(|group| group.bytes).sum()
+    }
+
+    /// Bytes of memory that the footer takes.
+    pub fn memory(&self) -> usize {
+        self.metadata.memory_size()
+    }
+
+    pub(super) fn rows_of(&self, group: usize) -> u64 {
+        self.groups[group].rows.end - self.groups[group].rows.start
+    }
+
+    pub(super) fn bytes_of(&self, group: usize) -> u64 {
+        self.groups[group].bytes
+    }
+
+    /// Every chunk has an offset index.
+    pub(super) fn is_indexed(&self) -> bool {
+        self.pages == Pages::Indexed
+    }
+
+    /// Where the column chunks of a row group are.
+    pub(super) fn places(&self, group: usize) -> Vec<Range<u64>> {
+        let chunks = self.metadata.row_group(group).columns().iter();
+        chunks
+            .map(|chunk| {
+                let (start, length) = chunk.byte_range();
+                start..start + length
+            })
+            .collect()
+    }
+
+    /// How many chunks of each row group are copied; `beside`: the columns of lineage are encoded.
+    pub(super) fn columns(&self, beside: bool) -> usize {
+        let all = self.metadata.file_metadata().schema_descr().num_columns();
+        match self.lineage {
+            Lineage::Stored if beside => all - 2,
+            _ => all,
+        }
+    }
+
+    /// Reads the page indexes, once; returns the bytes read.
+    pub(super) async fn load_pages(&mut self, store: &Store) -> Result<u64> {
+        if self.pages != Pages::NotRead {
+            return Ok(0);
+        }
+        let (complete, read) = pages::load(store, &self.file.path, self.file.bytes, &self.metadata).await?;
+        self.pages = Pages::Plain;
+        if let Some(complete) = complete {
+            self.metadata = Arc::new(complete);
+            self.pages = Pages::Indexed;
+        }
+        Ok(read)
+    }
+
+    /// Row ids and sequence numbers of a row group, if they have to be encoded; and the bytes read for them.
+    pub(super) async fn lineage(&self, store: &Store, group: usize) -> Result<(Option<[ArrayRef; 2]>, u64)> {
+        let inherited = || lineage::inherited(&self.file, self.groups[group].rows.clone());
+        match self.lineage {
+            Lineage::None => Ok((None, 0)),
+            Lineage::Inherited => Ok((Some(inherited()), 0)),
+            Lineage::Stored => {
+                let chunks = self.metadata.row_group(group).columns();
+                let columns = chunks.len() - 2..chunks.len();
+                let known = |chunk: &ColumnChunkMetaData| {
+                    chunk.statistics().and_then(Statistics::null_count_opt) == Some(0)
+                };
+                if chunks[columns.clone()].iter().all(known) {
+                    return Ok((None, 0));
+                }
+                let mut read = 0;
+                let mut parts = Vec::new();
+                for (bytes, _) in spans(&self.places(group)[columns.clone()]) {
+                    read += bytes.end - bytes.start;
+                    parts.push(Stored::read(store, &self.file.path, bytes).await?);
+                }
+                let completed = lineage::completed(&self.metadata, group, columns, parts, inherited())?;
+                Ok((Some(completed), read))
+            }
+        }
+    }
+
+    /// NaNs of a row group by leaf of a new file. A footer does not tell them, the table's metadata may.
+    pub(super) fn nans(&self, group: usize, leaves: &[Leaf]) -> Vec<Option<u64>> {
+        let chunks = self.metadata.row_group(group).columns();
+        let none = |(number, leaf): (usize, &Leaf)| {
+            let named = leaf.name.as_ref().filter(|_| leaf.data_type.is_floating());
+            let Some(name) = named else { return Some(0) };
+            let known = self.file.columns.get(name).and_then(|stats| stats.nans);
+            let empty = chunks.get(number).is_some_and(|chunk| {
+                let nulls = chunk.statistics().and_then(Statistics::null_count_opt);
+                nulls == u64::try_from(chunk.num_values()).ok()
+            });
+            (known == Some(0) || empty).then_some(0)
+        };
+        leaves.iter().enumerate().map(none).collect()
+    }
+
+    /// What `SerializedRowGroupWriter::append_column` wants to know of a chunk, and the bytes read for it.
+    pub(super) async fn close(
+        &self,
+        store: &Store,
+        group: usize,
+        column: usize,
+    ) -> Result<(ColumnCloseResult, u64)> {
+        let metadata = self.metadata.row_group(group).column(column);
+        let (bloom_filter, read) = bloom_filter(store, &self.file, metadata).await?;
+        let pages = self.metadata.column_index().map(|index| &index[group][column]);
+        let result = ColumnCloseResult {
+            bytes_written: metadata.byte_range().1,
+            rows_written: self.rows_of(group),
+            metadata: metadata.clone(),
+            bloom_filter,
+            column_index: pages
+                .filter(|index| !matches!(index, ColumnIndexMetaData::NONE))
+                .cloned(),
+            offset_index: self
+                .metadata
+                .offset_index()
+                .map(|index| index[group][column].clone()),
+        };
+        Ok((result, read))
+    }
+}
+
+/// The bloom filter of a chunk, if it has a sound one.
+async fn bloom_filter(
+    store: &Store,
+    file: &DataFile,
+    chunk: &ColumnChunkMetaData,
+) -> Result<(Option<Sbbf>, u64)> {
+    let place = || {
+        let start = u64::try_from(chunk.bloom_filter_offset()?).ok()?;
+        let length = u64::try_from(chunk.bloom_filter_length()?).ok()?;
+        let end = start.checked_add(length)?;
+        (length > 0 && length <= MAX_FILTER_BYTES && end <= file.bytes).then_some(start..end)
+    };
+    let Some(place) = place() else {
+        return Ok((None, 0));
+    };
+    let read = place.end - place.start;
+    let stored = Stored::read(store, &file.path, place).await?;
+    let filter = Sbbf::from_bytes(&stored.bytes).ok();
+    Ok((filter.filter(|filter| filter.num_blocks() > 0), read))
+}
+
+/// Whether a file has the columns of new files, leaf for leaf.
+fn same_columns(old: &SchemaDescriptor, new: &SchemaDescriptor, lineage: bool) -> Option<Lineage> {
+    let (old, new) = (old.root_schema().get_fields(), new.root_schema().get_fields());
+    if old == new {
+        return Some(if lineage { Lineage::Stored } else { Lineage::None });
+    }
+    let own = new.len().checked_sub(2).filter(|_| lineage)?;
+    (old == &new[..own]).then_some(Lineage::Inherited)
+}
+
+/// Whether every chunk lies in the file, in one piece, and its statistics can be trusted.
+fn is_whole(group: &RowGroupMetaData, file_bytes: u64) -> bool {
+    group.num_rows() > 0
+        && group.columns().iter().all(|chunk| {
+            let data = chunk.data_page_offset();
+            let start = chunk.dictionary_page_offset().unwrap_or(data);
+            let end = start.checked_add(chunk.compressed_size());
+            // The magic number comes first.
+            let inside = start >= 4
+                && data >= start
+                && end.is_some_and(|end| data < end && end.cast_unsigned() <= file_bytes);
+            let flat = chunk.column_descr().max_rep_level() == 0;
+            inside
+                && chunk.file_path().is_none()
+                && (!flat || chunk.num_values() == group.num_rows())
+                && !chunk.statistics().is_some_and(are_of_old)
+        })
+}
+
+/// Bounds in the old fields, whose order was not defined for all types. Statistics without any bound look
+/// the same.
+fn are_of_old(statistics: &Statistics) -> bool {
+    let bound = statistics.min_bytes_opt().or_else(|| statistics.max_bytes_opt());
+    statistics.is_min_max_deprecated() && bound.is_some()
+}
