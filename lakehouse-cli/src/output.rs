@@ -86,6 +86,17 @@ impl Ui {
                 pairs.push((*group, words.join(", ")));
             }
         }
+        let columns: Vec<_> = [
+            ("added", &report.columns_added),
+            ("widened", &report.columns_widened),
+        ]
+        .into_iter()
+        .filter(|(_, columns)| !columns.is_empty())
+        .map(|(word, columns)| format!("{word} {}", columns.join(", ")))
+        .collect();
+        if !columns.is_empty() {
+            pairs.push(("columns", columns.join("; ")));
+        }
         if report.attempts > 1 {
             pairs.push(("attempts", report.attempts.to_string()));
         }
@@ -203,6 +214,8 @@ fn report_json(table: &str, report: &Report) -> Value {
         "dry_run": report.dry_run,
         "attempts": report.attempts,
         "plans": report.plans,
+        "columns_added": report.columns_added,
+        "columns_widened": report.columns_widened,
         "metrics": report.metrics,
         "files": files_json(report),
         "seconds": phases_json(report),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
@@ -53,6 +54,20 @@ pub trait Format: Send + Sync + Debug {
         Err(Error::unsupported(
             "the table can only be read",
             "write to it with the engine that owns it, or copy its rows into a new table",
+        ))
+    }
+
+    /// The same version as if it had these columns: those it has, perhaps wider, then new ones, by name. Types
+    /// become those that the format stores, new fields get their ids. Nothing is written: a [`Change`] that
+    /// carries the schema ([`Change::set_schema`]) makes it the table's, with files written for it.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] naming a column that the format cannot store, or whose type cannot change;
+    /// [`Error::Invalid`] for a name that cannot be one.
+    fn evolve(&self, _snapshot: &Snapshot, _schema: &Schema) -> Result<Arc<Snapshot>> {
+        Err(Error::unsupported(
+            format!("columns of {} tables cannot be changed", self.name()),
+            "leave the new columns out of the input",
         ))
     }
 

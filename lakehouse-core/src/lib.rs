@@ -22,5 +22,5 @@ pub mod table;
 pub mod write;
 
 pub use error::{Error, Result};
-pub use operations::{Compact, InputFormat, Merge, Options, Report, Rows};
+pub use operations::{Compact, InputFormat, Merge, Options, Report, Rows, SchemaMode};
 pub use table::{Table, TableFormat};

@@ -149,10 +149,11 @@ pub(crate) fn options(idempotency_key: Option<String>, dry_run: bool) -> Options
 }
 
 /// Keyword arguments of every verb that changes rows.
-const WRITE_OPTIONS: &str = "idempotency_key, dry_run, isolation, strategy, memory_limit";
+const WRITE_OPTIONS: &str = "idempotency_key, dry_run, isolation, strategy, memory_limit, schema_mode";
 
 /// `idempotency_key` (text), `dry_run` (bool), `isolation` (`'serializable'`, `'snapshot'`), `strategy`
-/// (`'auto'`, `'merge-on-read'`, `'copy-on-write'`), `memory_limit` (bytes).
+/// (`'auto'`, `'merge-on-read'`, `'copy-on-write'`), `memory_limit` (bytes), `schema_mode` (`'strict'`,
+/// `'merge'`).
 pub(crate) fn write_options(given: Option<&Bound<'_, PyDict>>) -> PyResult<Options> {
     let mut options = Options::default();
     for (name, value) in given.into_iter().flatten() {
@@ -174,6 +175,11 @@ pub(crate) fn write_options(given: Option<&Bound<'_, PyDict>>) -> PyResult<Optio
             "strategy" => {
                 if let Some(text) = value.extract::<Option<String>>()? {
                     options.strategy = text.parse().map_err(raise)?;
+                }
+            }
+            "schema_mode" => {
+                if let Some(text) = value.extract::<Option<String>>()? {
+                    options.schema_mode = text.parse().map_err(raise)?;
                 }
             }
             "memory_limit" => options.memory_limit = value.extract()?,

@@ -15,6 +15,8 @@ pub(crate) fn report(py: Python<'_>, report: &Report) -> PyResult<Py<PyDict>> {
     dict.set_item("dry_run", report.dry_run)?;
     dict.set_item("attempts", report.attempts)?;
     dict.set_item("plans", report.plans)?;
+    dict.set_item("columns_added", &report.columns_added)?;
+    dict.set_item("columns_widened", &report.columns_widened)?;
     for (name, figure) in &report.metrics {
         dict.set_item(name, figure)?;
     }

@@ -171,16 +171,20 @@ impl Table {
         Ok(Scan { frame })
     }
 
-    /// Adds rows.
-    #[pyo3(signature = (data, *, idempotency_key=None, dry_run=false))]
+    /// Adds rows. With `schema_mode="merge"` the table gets the columns that it lacks.
+    #[pyo3(signature = (data, *, idempotency_key=None, dry_run=false, schema_mode=None))]
     fn append(
         &self,
         py: Python<'_>,
         data: &Bound<'_, PyAny>,
         idempotency_key: Option<String>,
         dry_run: bool,
+        schema_mode: Option<&str>,
     ) -> PyResult<Py<PyDict>> {
-        let options = options(idempotency_key, dry_run);
+        let mut options = options(idempotency_key, dry_run);
+        if let Some(mode) = schema_mode {
+            options.schema_mode = mode.parse().map_err(raise)?;
+        }
         let (table, reader) = (&self.table, reader(data)?);
         report(
             py,

@@ -205,6 +205,29 @@ def test_idempotency_key_commits_once(table):
     assert table.scan().count() == 1
 
 
+def test_schema_mode_adds_columns_or_refuses_them(table):
+    table.append(people("Ada"))
+    wide = pa.table({"id": [2], "name": ["Grace"], "rank": ["admiral"]})
+    with pytest.raises(lakehouse.InvalidError, match="rank"):
+        table.append(wide)
+    planned = table.append(wide, schema_mode="merge", dry_run=True)
+    assert planned["columns_added"] == ["rank"]
+    assert table.schema().names == ["id", "name", "amount"]
+    report = table.append(wide, schema_mode="merge")
+    assert (report["columns_added"], report["columns_widened"]) == (["rank"], [])
+    assert table.schema().names == ["id", "name", "amount", "rank"]
+    assert table.schema(version=-1).names == ["id", "name", "amount"]
+    assert [row["rank"] for row in rows(table)] == [None, "admiral"]
+    feed = pa.table({"id": [1, 3], "born": [1815, 1930]})
+    with pytest.raises(lakehouse.InvalidError, match="born"):
+        table.upsert(feed, on="id")
+    assert table.upsert(feed, on="id", schema_mode="merge")["columns_added"] == ["born"]
+    assert [row["born"] for row in rows(table)] == [1815, None, 1930]
+    assert table.overwrite(people("x", first=2), "id = 2", schema_mode="strict", dry_run=True)["columns_added"] == []
+    with pytest.raises(lakehouse.InvalidError, match="no schema mode"):
+        table.append(wide, schema_mode="sideways")
+
+
 def test_strategy_says_what_becomes_of_files(table):
     table.append(people(*"abcdefgh"))
     feed = people("B", first=2)

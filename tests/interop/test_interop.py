@@ -14,6 +14,7 @@ import pytest
 import writers
 from readers import assert_same, check, newest_metadata, normalise
 from tables import (
+    MASK,
     SCHEMA,
     Kind,
     Lake,
@@ -352,6 +353,54 @@ def test_every_reader_reads_the_ends_of_every_type(cli, kind, tmp_path):
     cli.write("append", path, file)
     check(kind.format, path, expected, key=KEY)
     assert_same(expected, cli.read(path, life.scratch), KEY)
+
+
+@pytest.mark.parametrize("partition_by", ["", "bucket(2, id)"])
+@pytest.mark.parametrize("kind", [Kind("iceberg", 2), Kind("iceberg", 3), Kind("delta")], ids=str)
+def test_every_reader_reads_columns_that_came_with_rows(cli, kind, partition_by, tmp_path):
+    hidden = ("id_bucket",) if partition_by and kind.format == "delta" else ()
+    kind = Kind(kind.format, kind.version, partition_by, hidden)
+    path, file = tmp_path / "t", tmp_path / "rows.arrow"
+    life = Life(cli, kind, path, tmp_path)
+    kind.create(cli, path, "id bigint not null, n int, ratio real, price decimal(9, 2), point struct<x int>")
+
+    def write(verb: str, rows: pa.Table, *flags: str) -> dict:
+        with pa.ipc.new_file(file, rows.schema) as writer:
+            writer.write_table(rows)
+        return cli.write(verb, path, file, *flags, "--schema-mode", "merge")
+
+    old_point, new_point = (pa.struct([(name, pa.int32()) for name in names]) for names in (["x"], ["x", "y"]))
+    old = pa.schema([("id", pa.int64()), ("n", pa.int32()), ("ratio", pa.float32()), ("price", pa.decimal128(9, 2))])
+    old = old.append(pa.field("point", old_point))
+    narrow = [{"id": i, "n": i, "ratio": i / 4, "price": Decimal(i), "point": {"x": i}} for i in range(6)]
+    write("append", pa.Table.from_pylist(narrow, schema=old))
+    wide = kind.format == "iceberg"
+    new = pa.schema(
+        [
+            ("id", pa.int64()),
+            ("n", pa.int64() if wide else pa.int32()),
+            ("ratio", pa.float64() if wide else pa.float32()),
+            ("price", pa.decimal128(15 if wide else 9, 2)),
+            ("point", new_point),
+            ("tip", pa.float64()),
+            ("seen", pa.timestamp("us")),
+        ]
+    )
+    far = datetime(2024, 2, 29, 12)
+    feed = [
+        {"id": i, "n": i + (1 << 40 if wide else 100), "ratio": 0.5, "price": Decimal(-i), "point": {"x": -i, "y": i}}
+        | {"tip": i / 8, "seen": far}
+        for i in range(4, 9)
+    ]
+    report = write("merge", pa.Table.from_pylist(feed, schema=new), "--on", "id", *MASK)
+    assert report["columns_added"] == ["point.y", "tip", "seen"]
+    assert report["columns_widened"] == (["n", "ratio", "price"] if wide else [])
+    rows = [r | {"point": r["point"] | {"y": None}} for r in narrow[:4]] + feed
+    expected = pa.Table.from_pylist(rows, schema=new)
+    for done in [report, None]:
+        done = done or cli.write("compact", path)
+        assert_same(expected, cli.read(path, life.scratch), KEY)
+        check(kind.format, path, expected, key=KEY, features=features(life, done["version"]), hidden=hidden)
 
 
 def test_every_reader_reads_small_integers_of_delta(cli, tmp_path):

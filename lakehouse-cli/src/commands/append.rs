@@ -2,7 +2,7 @@ use clap::Args;
 use lakehouse_core::{Error, Table};
 
 use super::create::{self, DefinitionArgs};
-use super::{InputArgs, WriteArgs};
+use super::{InputArgs, SchemaArgs, WriteArgs};
 use crate::exit::Failure;
 use crate::input::Input;
 use crate::output::Ui;
@@ -13,6 +13,7 @@ use crate::output::Ui;
 ///
 /// Example:
 ///   lake append flights january.parquet
+///   lake append flights with_delays.parquet --schema-mode merge
 ///   zcat events.csv.gz | lake append events - --input-format csv --create --partition-by "day(ts)"
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
@@ -29,6 +30,8 @@ pub(super) struct Append {
     create: bool,
     #[command(flatten)]
     definition: DefinitionArgs,
+    #[command(flatten)]
+    schema: SchemaArgs,
     #[command(flatten)]
     write: WriteArgs,
 }
@@ -78,7 +81,9 @@ pub(super) async fn append(args: Append, ui: &Ui) -> Result<(), Failure> {
         ));
     }
     let working = ui.progress(format!("append to {}", args.table));
-    let report = table.append(input.rows, &args.write.options()).await?;
+    let report = table
+        .append(input.rows, &args.write.options().schema_mode(args.schema.mode()))
+        .await?;
     drop(working);
     ui.report(&args.table, &report)
 }

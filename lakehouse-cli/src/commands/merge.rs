@@ -4,7 +4,7 @@ use clap::Args;
 use lakehouse_core::model::At;
 use lakehouse_core::operations::{self, Action, Cdc, Rows, When};
 
-use super::{InputArgs, TouchArgs, WriteArgs};
+use super::{InputArgs, SchemaArgs, TouchArgs, WriteArgs};
 use crate::exit::Failure;
 use crate::input::Input;
 use crate::output::Ui;
@@ -13,7 +13,9 @@ use crate::values;
 /// Bring the rows of a source into a table: update those that match, insert those that do not.
 ///
 /// In expressions `target.` and `source.` name the sides; a name that only one side has needs neither.
-/// Columns of the source that only a condition or SET names need not exist in the table.
+/// Columns of the source that only a condition or SET names need not exist in the table. With --schema-mode
+/// merge those that an update or insert of all columns writes are added to it; not columns of --cdc,
+/// --sequence-by and --delete-when, which say what to do with a row. A merge that changes no row adds none.
 ///
 /// A change feed (--cdc) says itself what happens to each row. Inserts and updates write the row
 /// whether its key is there or not, deletes remove it. With a sequence the newest row of each key
@@ -27,6 +29,7 @@ use crate::values;
 ///       --update-when "source.seq > target.seq"
 ///   lake merge accounts feed.ndjson --on id --cdc op=kind,sequence=lsn --tombstones deleted
 ///   lake merge accounts kafka.ndjson --on id --cdc debezium
+///   lake merge accounts changes.csv --on id --schema-mode merge
 ///   lake merge totals "SELECT day, sum(x) AS x FROM 'events' GROUP BY day" --on day
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
@@ -106,6 +109,8 @@ pub(super) struct Merge {
     input: InputArgs,
     #[command(flatten)]
     touch: TouchArgs,
+    #[command(flatten)]
+    schema: SchemaArgs,
     #[command(flatten)]
     write: WriteArgs,
 }
@@ -226,9 +231,8 @@ pub(super) async fn merge(args: Merge, ui: &Ui) -> Result<(), Failure> {
     let table = super::open(&args.table).await?;
     let source = source(&args.source, &args.input).await?;
     let working = ui.progress(format!("merge into {}", args.table));
-    let report = table
-        .merge(source.rows, &merge, &args.touch.options(&args.write)?)
-        .await?;
+    let options = args.touch.options(&args.write)?.schema_mode(args.schema.mode());
+    let report = table.merge(source.rows, &merge, &options).await?;
     drop(working);
     ui.report(&args.table, &report)
 }

@@ -22,7 +22,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use lakehouse_core::format::Handle;
 use lakehouse_core::model::At;
-use lakehouse_core::operations::{InputFormat, Options};
+use lakehouse_core::operations::{InputFormat, Options, SchemaMode};
 use lakehouse_core::sql::{Open, Session};
 use lakehouse_core::{Error, Table};
 
@@ -152,6 +152,32 @@ impl WriteArgs {
             token: self.idempotency_key.clone(),
             dry_run: self.dry_run,
             ..Options::default()
+        }
+    }
+}
+
+/// What verbs understand that take whole rows in.
+#[derive(Debug, Clone, Args)]
+struct SchemaArgs {
+    /// What becomes of columns of the input that the table lacks: they are refused (strict), or they become columns
+    /// of the table in the same commit (merge): nullable, behind all others, also inside structs; and in Iceberg
+    /// tables an int, float or decimal column gets the input's wider type, bigint, double or more digits. What
+    /// writes no row changes no column
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = Mode::Strict)]
+    schema_mode: Mode,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Mode {
+    Strict,
+    Merge,
+}
+
+impl SchemaArgs {
+    fn mode(&self) -> SchemaMode {
+        match self.schema_mode {
+            Mode::Strict => SchemaMode::Strict,
+            Mode::Merge => SchemaMode::Merge,
         }
     }
 }

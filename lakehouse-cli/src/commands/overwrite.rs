@@ -1,6 +1,6 @@
 use clap::Args;
 
-use super::{InputArgs, TouchArgs, WriteArgs};
+use super::{InputArgs, SchemaArgs, TouchArgs, WriteArgs};
 use crate::exit::Failure;
 use crate::input::Input;
 use crate::output::Ui;
@@ -12,6 +12,7 @@ use crate::output::Ui;
 ///
 /// Example:
 ///   lake overwrite flights january.parquet --where "month = 1"
+///   lake overwrite flights january_with_delays.parquet --where "month = 1" --schema-mode merge
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Overwrite {
@@ -28,6 +29,8 @@ pub(super) struct Overwrite {
     #[command(flatten)]
     touch: TouchArgs,
     #[command(flatten)]
+    schema: SchemaArgs,
+    #[command(flatten)]
     write: WriteArgs,
 }
 
@@ -39,7 +42,7 @@ pub(super) async fn overwrite(args: Overwrite, ui: &Ui) -> Result<(), Failure> {
         .overwrite(
             input.rows,
             args.predicate.as_deref(),
-            &args.touch.options(&args.write)?,
+            &args.touch.options(&args.write)?.schema_mode(args.schema.mode()),
         )
         .await?;
     drop(working);

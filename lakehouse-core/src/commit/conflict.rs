@@ -11,6 +11,9 @@
 //! | alter | ok (R3 if it read rows) | the same | the same | ok | conflict |
 //! | restore | conflict | conflict | conflict | conflict | conflict |
 //!
+//! Rows that bring columns along (`Change::schema`) are judged as rows of their kind; a winner that changed
+//! the schema is R4 for them, blind or not, and planning again finds which columns are still to be added.
+//!
 //! A rule that fires means: the operation is asked to fit its change to the newest version, where R1 to R3
 //! fired (masks of different rows of one file are united, rows that a compaction moved are found again),
 //! else to plan again. Only what planning again cannot mend is a conflict that ends the operation.
@@ -186,7 +189,12 @@ fn metadata_changed(base: &Snapshot, mine: &Change, winner: &Change) -> Option<V
     if !shape && !theirs.properties {
         return None;
     }
-    if mine.metadata != MetadataChange::default() {
+    if mine.schema.is_some() && shape {
+        return Some(Verdict::Replan(
+            "R4: the table's schema or partitioning changed meanwhile, as this operation would".to_owned(),
+        ));
+    }
+    if mine.schema.is_none() && mine.metadata != MetadataChange::default() {
         return Some(Verdict::Conflict(
             "R4: the table's schema, partitioning or properties were changed meanwhile, as this operation \
              would"

@@ -33,6 +33,7 @@ pub(super) fn snapshot(state: u64, append_over_schema_change: bool) -> Snapshot 
             row_ids: false,
             partition_columns_in_files: true,
             append_over_schema_change,
+            widening: false,
             data_prefix: "",
             writable: true,
         },
@@ -424,4 +425,39 @@ fn a_conflict_names_the_rule_the_winner_and_the_file() {
         found.unwrap(),
         Verdict::Replan("R1: a concurrent compact removed a".into())
     );
+}
+
+#[test]
+fn rows_that_bring_columns_are_planned_again_over_a_changed_schema_and_judged_as_rows_otherwise() {
+    let bringing = |row: &str| {
+        let mut change = mine(row);
+        change.set_schema(schema());
+        change
+    };
+    let mut properties = change(OperationKind::Other, "w");
+    properties.metadata.properties = true;
+    for iceberg in [true, false] {
+        let base = snapshot(1, iceberg);
+        let found =
+            |row: &str, winner: &Change| verdict(&base, &bringing(row), winner, Isolation::Serializable);
+        for row in ["append", "append after a read", "merge", "overwrite"] {
+            assert_eq!(found(row, &winner("schema", false)), "R4", "{row}");
+            for other in ["append", "delete", "overwrite", "compact"] {
+                for overlaps in [false, true] {
+                    let winner = winner(other, overlaps);
+                    let plain = verdict(&base, &mine(row), &winner, Isolation::Serializable);
+                    assert_eq!(found(row, &winner), plain, "{row} / {other}");
+                }
+            }
+            let expected = if iceberg { "ok" } else { "R4" };
+            assert_eq!(found(row, &properties), expected, "{row} / properties");
+        }
+        assert!(matches!(
+            base_gone(&bringing("append"), "gone"),
+            Verdict::Conflict(_)
+        ));
+    }
+    let mut only = change(OperationKind::Append, "mine");
+    only.set_schema(schema());
+    assert!(!only.is_empty() && only.is_without_files());
 }

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use arrow::datatypes::SchemaRef;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 
-use super::actions::{Action, AddFile, RemoveFile};
+use super::actions::{Action, AddFile, Metadata, RemoveFile};
 use super::files::complete;
 use super::log::{self, Entry};
-use super::state::State;
+use super::state::{State, visible};
+use super::{protocol, schema};
 use crate::error::{Error, Result};
 use crate::model::{Change, CommitId, CommitInfo, DataFile, MetadataChange, OperationKind, Snapshot};
 use crate::store::Store;
@@ -78,6 +80,7 @@ impl<'a> Known<'a> {
             BTreeMap::<String, RemoveFile>::new(),
         );
         let mut metadata = MetadataChange::default();
+        let mut columns = None;
         let mut token = None;
         for action in actions {
             if let Some(info) = action.commit_info {
@@ -90,7 +93,10 @@ impl<'a> Known<'a> {
                 removed.insert(remove.path.clone(), remove);
             }
             if let Some(new) = action.meta_data {
-                metadata.schema |= new.schema_string != self.schema;
+                if new.schema_string != self.schema {
+                    metadata.schema = true;
+                    columns = columns_of(&new);
+                }
                 metadata.partitioning |= new.partition_columns != self.partition_columns;
                 metadata.properties |= new.configuration != self.configuration;
                 self.schema = new.schema_string;
@@ -105,6 +111,7 @@ impl<'a> Known<'a> {
         let mut change = Change {
             token,
             metadata,
+            schema: columns,
             data_change: added.values().any(|add| add.data_change)
                 || removed.values().any(|remove| remove.data_change),
             metrics: metrics(&entry),
@@ -183,6 +190,13 @@ impl<'a> Known<'a> {
         self.listed = true;
         Ok(())
     }
+}
+
+/// The columns that a commit leaves the table with, where they are of types that we read.
+fn columns_of(metadata: &Metadata) -> Option<SchemaRef> {
+    let mapping = protocol::mapping(metadata).ok()?;
+    let columns = schema::parse(&metadata.schema_string, mapping).ok()?;
+    Some(visible(&columns, &metadata.partition_columns))
 }
 
 /// A removed file's rows may be unknown for good: its statistics were never written, and the file

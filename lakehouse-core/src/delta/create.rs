@@ -95,22 +95,7 @@ fn protocol_for(definition: &Definition, vectors: bool, generated: bool) -> Prot
 fn check_names(definition: &Definition) -> Result<()> {
     let mut seen = BTreeMap::new();
     for field in definition.schema.fields() {
-        if field.name().is_empty() {
-            return Err(Error::invalid("a column has no name", ""));
-        }
-        if field
-            .name()
-            .contains([' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '='])
-        {
-            return Err(Error::invalid(
-                format!(
-                    "the column name {:?} has a character that Delta does not allow",
-                    field.name()
-                ),
-                "",
-            )
-            .with_hint("rename it without any of space , ; { } ( ) = tab newline, or use --format iceberg"));
-        }
+        check_name(field.name())?;
         if let Some(other) = seen.insert(field.name().to_lowercase(), field.name()) {
             return Err(Error::invalid(
                 format!("the columns {other} and {} differ only in case", field.name()),
@@ -121,6 +106,24 @@ fn check_names(definition: &Definition) -> Result<()> {
     }
     if definition.schema.fields().is_empty() {
         return Err(Error::invalid("the table has no columns", "").with_hint("give it at least one"));
+    }
+    Ok(())
+}
+
+/// Refuses what cannot be a column's name.
+///
+/// # Errors
+/// [`Error::Invalid`] saying why.
+pub(super) fn check_name(name: &str) -> Result<()> {
+    if name.is_empty() {
+        return Err(Error::invalid("a column has no name", ""));
+    }
+    if name.contains([' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '=']) {
+        return Err(Error::invalid(
+            format!("the column name {name:?} has a character that Delta does not allow"),
+            "",
+        )
+        .with_hint("rename it without any of space , ; { } ( ) = tab newline, or use --format iceberg"));
     }
     Ok(())
 }

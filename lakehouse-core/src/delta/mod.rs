@@ -7,6 +7,7 @@ mod actions;
 mod changes;
 mod checkpoint;
 mod create;
+mod evolve;
 mod files;
 mod footer;
 mod kernel;
@@ -28,6 +29,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
+use arrow::datatypes::Schema;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
@@ -106,6 +108,10 @@ impl Format for Delta {
 
     fn check_writable(&self, snapshot: &Snapshot) -> Result<()> {
         State::of(snapshot)?.check_writable()
+    }
+
+    fn evolve(&self, snapshot: &Snapshot, schema: &Schema) -> Result<Arc<Snapshot>> {
+        evolve::evolve(snapshot, schema)
     }
 
     fn files(&self, snapshot: &Arc<Snapshot>, prune: Arc<Prune>) -> BoxStream<'static, Result<DataFile>> {

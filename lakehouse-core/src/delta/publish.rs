@@ -29,11 +29,21 @@ pub(super) async fn entry(
     change: &Change,
     restored: Option<&Snapshot>,
 ) -> Result<Vec<u8>> {
-    let state = State::of(base)?;
-    state.check_writable()?;
-    if change.metadata != MetadataChange::default() {
+    let before = State::of(base)?;
+    before.check_writable()?;
+    let evolved = change
+        .schema
+        .as_ref()
+        .map(|schema| before.evolved(schema))
+        .transpose()?;
+    let state = evolved.as_ref().unwrap_or(before);
+    let with_rows = MetadataChange {
+        schema: evolved.is_some(),
+        ..MetadataChange::default()
+    };
+    if change.metadata != with_rows {
         return Err(Error::unsupported(
-            "columns, partitioning and properties of a Delta table cannot be changed",
+            "columns, partitioning and properties of a Delta table cannot be changed by themselves",
             "make a new table and copy the rows",
         ));
     }
@@ -50,7 +60,10 @@ pub(super) async fn entry(
             "append only, or switch the property off",
         ));
     }
-    let mut entry = Vec::with_capacity(files.len() + 1);
+    let mut entry = Vec::with_capacity(files.len() + 3);
+    if let Some(evolved) = &evolved {
+        entry.extend(evolved.new_columns(before));
+    }
     if let Some(token) = &change.token {
         entry.push(Action {
             txn: Some(Txn {
@@ -121,10 +134,10 @@ fn file_actions(state: &State, change: &Change, now: i64) -> Result<Vec<Action>>
 /// The difference between the files of the newest version and those of an older one.
 async fn restore(store: &Store, newest: &State, old: &State, now: i64) -> Result<Vec<Action>> {
     let (mine, theirs) = (&newest.metadata, &old.metadata);
-    if mine.schema_string != theirs.schema_string || mine.partition_columns != theirs.partition_columns {
+    if !newest.has_columns_of(old) || mine.partition_columns != theirs.partition_columns {
         return Err(Error::unsupported(
             format!(
-                "version {} has other columns or another partitioning than the newest version",
+                "version {} has other columns than the newest version, not only fewer, or another partitioning",
                 old.replay.version()
             ),
             "read the old version with a query and overwrite the table with the result",

@@ -148,7 +148,7 @@ fn unknown(type_name: &str, column: &str) -> Error {
     )
 }
 
-fn primitive(name: &str, path: &str) -> Result<DataType> {
+pub(super) fn primitive(name: &str, path: &str) -> Result<DataType> {
     Ok(match name {
         "boolean" => DataType::Boolean,
         "byte" => DataType::Int8,
@@ -196,7 +196,7 @@ pub(super) fn render(schema: &Schema, hidden: &[(String, &str, FieldMetadata)]) 
     Ok(json!({"type": "struct", "fields": fields}).to_string())
 }
 
-fn delta_field(field: &Field, parent: &str) -> Result<Value> {
+pub(super) fn delta_field(field: &Field, parent: &str) -> Result<Value> {
     let path = if parent.is_empty() {
         field.name().clone()
     } else {

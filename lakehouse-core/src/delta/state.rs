@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 
 use super::actions::{Metadata, Protocol};
 use super::kernel::Replay;
@@ -35,6 +35,14 @@ impl State {
         let protocol = replay.protocol()?;
         protocol.check_readable()?;
         let metadata = replay.metadata()?;
+        Self::with(replay, protocol, metadata)
+    }
+
+    /// A version whose protocol and metadata are these.
+    ///
+    /// # Errors
+    /// As [`State::new`].
+    pub(super) fn with(replay: Replay, protocol: Protocol, metadata: Metadata) -> Result<Self> {
         if metadata.format.provider != "parquet" {
             return Err(Error::unsupported(
                 format!(
@@ -57,19 +65,14 @@ impl State {
 
     /// The snapshot that users of the door see.
     pub(super) fn into_snapshot(self, timestamp_ms: i64) -> Snapshot {
-        let visible: Vec<Field> = self
-            .columns
-            .iter()
-            .filter(|column| hidden(column).is_none() || !self.is_partition(column))
-            .map(|column| column.field.clone())
-            .collect();
+        let schema = visible(&self.columns, &self.metadata.partition_columns);
         let fields = self.partitions.iter().map(|p| p.field.clone()).collect();
         let version = self.replay.version();
         Snapshot {
             version: version.cast_signed(),
             state: version,
             timestamp_ms,
-            schema: Arc::new(Schema::new(visible)),
+            schema,
             specs: BTreeMap::from([(0, fields)]),
             spec_id: 0,
             properties: self.metadata.configuration.clone(),
@@ -80,6 +83,7 @@ impl State {
                 row_ids: false,
                 partition_columns_in_files: false,
                 append_over_schema_change: false,
+                widening: false,
                 data_prefix: "",
                 writable: self.refusal.is_none(),
             },
@@ -117,12 +121,25 @@ impl State {
             .collect()
     }
 
+    /// Every column as recorded, hidden ones included.
+    pub(super) fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
     /// A whole number among the table's properties.
     pub(super) fn number(&self, property: &str) -> Option<i64> {
         self.metadata.configuration.get(property)?.trim().parse().ok()
     }
 
-    fn is_partition(&self, column: &Column) -> bool {
+    pub(super) fn is_partition(&self, column: &Column) -> bool {
         self.metadata.partition_columns.contains(column.field.name())
     }
+}
+
+/// The columns that users see: all but hidden partition columns.
+pub(super) fn visible(columns: &[Column], partition_columns: &[String]) -> SchemaRef {
+    let shown =
+        |column: &&Column| hidden(column).is_none() || !partition_columns.contains(column.field.name());
+    let fields: Vec<Field> = columns.iter().filter(shown).map(|c| c.field.clone()).collect();
+    Arc::new(Schema::new(fields))
 }

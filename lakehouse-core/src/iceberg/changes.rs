@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
-use iceberg::spec::{ManifestFile, Operation, SnapshotRef, TableMetadata};
+use iceberg::spec::{ManifestFile, Operation, SchemaRef, SnapshotRef, TableMetadata};
 
 use super::convert::Reader;
 use super::deletes::{Concerned, DeleteIndex};
@@ -16,6 +16,7 @@ use super::manifests::{Manifest, read_list_of, read_manifest};
 use super::metadata::{TOKEN_PROPERTY, version_number};
 use super::rewrite::{Key, holds, key_of, partition_ranges};
 use super::summary::{COMMIT_ID, kind};
+use super::types::to_arrow;
 use super::view::View;
 use crate::error::{Error, Result};
 use crate::model::{Change, CommitId, DataFile, MetadataChange, OperationKind, Snapshot};
@@ -28,7 +29,15 @@ use crate::store::Store;
 pub(super) async fn changes(store: &Store, base: &Snapshot, upto: &Snapshot) -> Result<Vec<Change>> {
     let (from, to) = (View::of(base)?, View::of(upto)?);
     let mut found = Vec::new();
-    let metadata_change = metadata_change(from.metadata(), to.metadata());
+    let mut metadata_change = metadata_change(from.metadata(), to.metadata());
+    let steps = chain(&from, &to)?;
+    // Columns that came with rows are reported with them, those that came alone before all.
+    let with_rows = schema_changes(&from, &to, &steps);
+    let last = with_rows.last().map(|(_, schema)| schema.schema_id());
+    let same_version = from.metadata().format_version() == to.metadata().format_version();
+    if same_version && last == Some(to.metadata().current_schema_id()) {
+        metadata_change.schema = false;
+    }
     if metadata_change != MetadataChange::default() {
         let id = CommitId(format!("metadata of state {}", to.state.number));
         found.push(Change {
@@ -37,10 +46,32 @@ pub(super) async fn changes(store: &Store, base: &Snapshot, upto: &Snapshot) -> 
             ..Change::new(OperationKind::Other, id)
         });
     }
-    for (parent, snapshot) in chain(&from, &to)? {
-        found.push(change(store, &to, parent.as_ref(), &snapshot).await?);
+    for (at, (parent, snapshot)) in steps.iter().enumerate() {
+        let mut change = change(store, &to, parent.as_ref(), snapshot).await?;
+        if let Some((_, schema)) = with_rows.iter().find(|(step, _)| *step == at) {
+            change.metadata.schema = true;
+            change.schema = to_arrow(schema).ok();
+        }
+        found.push(change);
     }
     Ok(found)
+}
+
+/// The steps that were made with another schema than the one before, and theirs.
+fn schema_changes(from: &View, to: &View, steps: &[Step]) -> Vec<(usize, SchemaRef)> {
+    let mut before = from.schema.schema_id();
+    let mut changed = Vec::new();
+    for (at, (_, snapshot)) in steps.iter().enumerate() {
+        let id = snapshot.schema_id();
+        let Some(schema) = id.and_then(|id| to.metadata().schema_by_id(id).cloned()) else {
+            continue;
+        };
+        if schema.schema_id() != before {
+            before = schema.schema_id();
+            changed.push((at, schema));
+        }
+    }
+    changed
 }
 
 type Step = (Option<SnapshotRef>, SnapshotRef);

@@ -6,6 +6,7 @@
 //! files    manifests -> data files, pruned                    manifests, convert       entries and files
 //! deletes  which masks concern a file                         masks     position_deletes, puffin: their bytes
 //! publish  one attempt                                        staged, rewrite, summary its parts
+//! evolve   columns added and widened
 //! changes  the difference of two versions                     history   looking back
 //! ```
 //!
@@ -15,6 +16,7 @@ mod changes;
 mod convert;
 mod create;
 mod deletes;
+mod evolve;
 mod files;
 mod history;
 mod load;
@@ -39,6 +41,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
@@ -84,6 +87,10 @@ impl Format for Iceberg {
 
     fn check_writable(&self, snapshot: &Snapshot) -> Result<()> {
         View::of(snapshot)?.state.check_writable()
+    }
+
+    fn evolve(&self, snapshot: &Snapshot, schema: &Schema) -> Result<Arc<Snapshot>> {
+        evolve::evolve(snapshot, schema)
     }
 
     fn files(&self, snapshot: &Arc<Snapshot>, prune: Arc<Prune>) -> BoxStream<'static, Result<DataFile>> {

@@ -10,11 +10,12 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use iceberg::io::FileIO;
 use iceberg::spec::{
     DataFile as IcebergFile, FormatVersion, MAIN_BRANCH, ManifestContentType, ManifestFile,
-    ManifestListWriter, PartitionSpec, PrimitiveType, Snapshot as IcebergSnapshot, Summary,
+    ManifestListWriter, PartitionSpec, PrimitiveType, SchemaRef, Snapshot as IcebergSnapshot, Summary,
 };
 
 use super::convert::added_file;
 use super::create::write_hint;
+use super::evolve;
 use super::files::{CONCURRENT, split};
 use super::load::{FOLDER, metadata_key, taken_elsewise};
 use super::manifests::{NewEntry, NewManifest, encode_manifest, read_list, read_list_of};
@@ -54,8 +55,13 @@ pub(super) async fn publish(store: &Store, base: &Arc<Snapshot>, change: &Change
     if store.head(&file).await?.is_some() || taken_elsewise(store, number).await? {
         return Ok(Outcome::Lost);
     }
+    let schema = match &change.schema {
+        Some(wanted) => evolve::confirmed(&view, wanted)?,
+        None => Arc::clone(metadata.current_schema()),
+    };
     let mut attempt = Attempt {
         store,
+        schema,
         view: &view,
         change,
         snapshot_id: fresh_id(&view),
@@ -116,6 +122,8 @@ struct Attempt<'a> {
     store: &'a Store,
     view: &'a View,
     change: &'a Change,
+    /// The table's columns from this commit on.
+    schema: SchemaRef,
     snapshot_id: i64,
     /// Keys of manifests and manifest lists written.
     written: Vec<String>,
@@ -139,22 +147,28 @@ impl Attempt<'_> {
             .with_timestamp_ms(timestamp)
             .with_manifest_list(list)
             .with_summary(summary.clone())
-            .with_schema_id(metadata.current_schema_id());
+            .with_schema_id(self.schema.schema_id());
         let snapshot = match rows {
             Some((first, added)) => snapshot.with_row_range(first, added).build(),
             None => snapshot.build(),
         };
-        let (recorded, expired) = tokens::record(
+        let (mut recorded, expired) = tokens::record(
             metadata,
             self.change.token.as_deref(),
             self.snapshot_id,
             timestamp,
         );
+        if self.change.schema.is_some() {
+            recorded.extend(evolve::name_mapping(metadata, &self.schema));
+        }
         let previous = self.view.state.paths.absolute(&self.view.state.file);
-        let built = metadata
-            .clone()
-            .into_builder(Some(previous))
-            .set_properties(recorded)
+        let builder = metadata.clone().into_builder(Some(previous));
+        let builder = match &self.change.schema {
+            Some(_) => builder.add_current_schema(self.schema.as_ref().clone()),
+            None => Ok(builder),
+        };
+        let built = builder
+            .and_then(|builder| builder.set_properties(recorded))
             .and_then(|builder| builder.remove_properties(&expired))
             .and_then(|builder| builder.set_branch_snapshot(snapshot, MAIN_BRANCH)?.build())
             .map_err(|e| {
@@ -238,7 +252,7 @@ impl Attempt<'_> {
 
     /// The added data files, by partition spec.
     fn added_files(&self) -> Result<BTreeMap<i32, Vec<IcebergFile>>> {
-        let columns = leaves(self.view.metadata().current_schema())?;
+        let columns = leaves(&self.schema)?;
         let (mut added, mut seen) = (BTreeMap::<i32, Vec<_>>::new(), HashSet::new());
         let mut specs = HashMap::new();
         for file in &self.change.added {
@@ -264,10 +278,7 @@ impl Attempt<'_> {
                 metadata.location(),
             )
         })?;
-        Ok((
-            Arc::clone(spec),
-            partition_types(spec, metadata.current_schema(), metadata)?,
-        ))
+        Ok((Arc::clone(spec), partition_types(spec, &self.schema, metadata)?))
     }
 
     async fn write_new(
@@ -281,12 +292,8 @@ impl Attempt<'_> {
             while !files.is_empty() {
                 let rest = files.split_off(files.len().min(ENTRIES));
                 let entries = files.into_iter().map(NewEntry::Added).collect();
-                let schema = self.view.metadata().current_schema();
-                jobs.push((
-                    self.new_manifest(content, Arc::clone(schema), (*spec).clone()),
-                    entries,
-                    None,
-                ));
+                let schema = Arc::clone(&self.schema);
+                jobs.push((self.new_manifest(content, schema, (*spec).clone()), entries, None));
                 files = rest;
             }
         }
@@ -316,7 +323,7 @@ impl Attempt<'_> {
     fn new_manifest(
         &mut self,
         content: ManifestContentType,
-        schema: iceberg::spec::SchemaRef,
+        schema: SchemaRef,
         spec: PartitionSpec,
     ) -> NewManifest {
         let count = self.written.len();

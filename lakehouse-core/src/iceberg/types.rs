@@ -38,9 +38,10 @@ pub(super) fn to_iceberg(schema: &ArrowSchema, version: FormatVersion) -> Result
     })
 }
 
-struct Ids {
-    next: i32,
-    version: FormatVersion,
+/// Types as Iceberg has them, and the next field id to be given.
+pub(super) struct Ids {
+    pub(super) next: i32,
+    pub(super) version: FormatVersion,
 }
 
 impl Ids {
@@ -50,7 +51,7 @@ impl Ids {
         id
     }
 
-    fn field(&mut self, field: &Field, column: &str) -> Result<NestedFieldRef> {
+    pub(super) fn field(&mut self, field: &Field, column: &str) -> Result<NestedFieldRef> {
         if field.name().is_empty() {
             return Err(Error::invalid("a column has an empty name", column));
         }
@@ -64,7 +65,7 @@ impl Ids {
         )))
     }
 
-    fn ty(&mut self, ty: &DataType, field: &Field, column: &str) -> Result<Type> {
+    pub(super) fn ty(&mut self, ty: &DataType, field: &Field, column: &str) -> Result<Type> {
         use DataType as D;
         use PrimitiveType as P;
         let nanos = if self.version >= FormatVersion::V3 {

@@ -285,6 +285,7 @@ fn capabilities(state: &State, properties: &BTreeMap<String, String>) -> Capabil
         row_ids: version >= FormatVersion::V3,
         partition_columns_in_files: true,
         append_over_schema_change: true,
+        widening: true,
         data_prefix: "data/",
         writable: state.read_only.is_none(),
     }

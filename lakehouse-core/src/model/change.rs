@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
+
 use super::{DataFile, Prune, Version};
 
 /// The id that a commit carries, so that its author can find it again after a lost reply.
@@ -78,6 +80,9 @@ pub struct Change {
     pub data_change: bool,
     /// Which parts of the metadata change (always set on winners that change them).
     pub metadata: MetadataChange,
+    /// The table's columns from this commit on, as [`crate::format::Format::evolve`] gave them; `None` if they
+    /// stay. Set with [`Change::set_schema`]. Of a winner, what its columns were then, if they changed.
+    pub schema: Option<SchemaRef>,
     /// Make this version's content current again; then `added`, `removed` and `masked` are empty.
     pub restore: Option<Version>,
     /// Figures for the format's own summary: rows inserted, files scanned ... in words of `[a-z_]`.
@@ -100,18 +105,29 @@ impl Change {
             masked: Vec::new(),
             data_change: operation != OperationKind::Compact,
             metadata: MetadataChange::default(),
+            schema: None,
             restore: None,
             metrics: BTreeMap::new(),
             staged: Vec::new(),
         }
     }
 
+    /// Changes the table's columns together with the rows.
+    pub fn set_schema(&mut self, schema: SchemaRef) {
+        self.metadata.schema = true;
+        self.schema = Some(schema);
+    }
+
+    /// Whether it touches no file.
+    pub fn is_without_files(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty() && self.masked.is_empty()
+    }
+
     /// Whether publishing it would change anything.
     pub fn is_empty(&self) -> bool {
-        self.added.is_empty()
-            && self.removed.is_empty()
-            && self.masked.is_empty()
+        self.is_without_files()
             && self.restore.is_none()
+            && self.schema.is_none()
             && self.metadata == MetadataChange::default()
     }
 }

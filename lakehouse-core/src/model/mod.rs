@@ -6,6 +6,7 @@
 mod change;
 mod definition;
 pub mod deletion_vector;
+mod evolve;
 mod file;
 mod mask;
 mod parquet_footer;
@@ -16,6 +17,7 @@ mod snapshot;
 
 pub use change::{Change, CommitId, CommitInfo, MetadataChange, OperationKind};
 pub use definition::Definition;
+pub use evolve::{Evolved, evolve};
 pub use file::{ColumnStats, DataFile, EqualityDelete, MaskRef};
 pub use mask::RowMask;
 pub use parquet_footer::{PARQUET_TAIL, check_parquet_footer, is_sane_parquet_index, parquet_footer_length};

@@ -82,6 +82,8 @@ pub struct Capabilities {
     pub partition_columns_in_files: bool,
     /// Appends may be published over a winner that changed schema or partitioning, if they still fit.
     pub append_over_schema_change: bool,
+    /// Columns may get wider types while files keep the narrower ones.
+    pub widening: bool,
     /// Folder of new data files below the table root: `"data/"` or `""`.
     pub data_prefix: &'static str,
     /// Rows that a table may hold per file before positions overflow its mask encoding.

@@ -11,8 +11,8 @@ use crate::format::Handle;
 use crate::model::OperationKind;
 use crate::write::conform_at;
 
-/// Adds rows. Columns are matched by name; nullable columns that the input lacks are NULL. Without
-/// rows nothing is committed.
+/// Adds rows. Columns are matched by name; nullable columns that the input lacks are NULL, and columns that
+/// the table lacks are refused or added ([`super::SchemaMode`]). Without rows nothing is committed.
 ///
 /// # Errors
 /// [`Error::Invalid`](crate::Error::Invalid) for rows that do not fit; those of [`crate::commit::commit`].
@@ -32,6 +32,7 @@ impl Verb for Append {
 
     async fn plan(&mut self, work: &mut Work) -> Result<()> {
         work.begin("write");
+        work.evolve_for(&self.rows).await?;
         let (_, mut batches) = self.rows.open(Known::Table(&work.snapshot.schema)).await?;
         let mut before = 0;
         while let Some(batch) = batches.try_next().await? {

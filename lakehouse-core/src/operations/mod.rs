@@ -3,10 +3,12 @@
 //! [`append`] and the others all run in one frame (`work.rs`): plan, commit, clean up, report.
 //! Delete, update, merge and overwrite share one machine (`rows.rs`): rows are touched where they are
 //! and, if they live on, written anew; `decide.rs` chooses what becomes of each file; `moving.rs` carries
-//! the rows that stay as they are to new files. What only a query can find comes in through `queried.rs`.
+//! the rows that stay as they are to new files. What only a query can find comes in through `queried.rs`,
+//! columns that come with rows through `columns.rs`.
 
 mod adapt;
 mod append;
+mod columns;
 mod compact;
 mod decide;
 mod delete;
@@ -27,7 +29,7 @@ pub use compact::{Compact, compact};
 pub use delete::delete;
 pub use input::{InputFormat, Rows};
 pub use merge::{Action, Cdc, CdcColumns, Clause, Merge, OnDuplicate, When, merge};
-pub use options::{Fate, Options, Report, Strategy, TouchedFile};
+pub use options::{Fate, Options, Report, SchemaMode, Strategy, TouchedFile};
 pub use overwrite::overwrite;
 pub use queried::{PlanQuery, Target, append_query, delete_rows, merge_query, overwrite_query, update_rows};
 pub use restore::restore;

@@ -25,6 +25,44 @@ pub struct Options {
     pub memory_limit: Option<usize>,
     /// What becomes of files of which some rows change.
     pub strategy: Strategy,
+    /// What becomes of columns of the input that the table lacks.
+    pub schema_mode: SchemaMode,
+}
+
+impl Options {
+    /// Says what becomes of columns of the input that the table lacks.
+    #[must_use]
+    pub fn schema_mode(mut self, schema_mode: SchemaMode) -> Self {
+        self.schema_mode = schema_mode;
+        self
+    }
+}
+
+/// What append, overwrite and merge do about columns of the input that the table lacks, and about types that
+/// are wider than the table's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SchemaMode {
+    /// Such a column is refused by its name, a value that does not fit its column by column and row.
+    #[default]
+    Strict,
+    /// They become columns of the table in the commit that writes the rows: nullable, behind all others, also
+    /// inside structs, lists and values of maps. Where the table's format allows it, columns get the
+    /// wider type: int to bigint, float to double, decimals more digits of the same scale; not columns that the
+    /// table is partitioned by. An operation that writes no row changes no column.
+    Merge,
+}
+
+impl FromStr for SchemaMode {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "strict" => Ok(Self::Strict),
+            "merge" => Ok(Self::Merge),
+            _ => Err(Error::invalid(format!("there is no schema mode {text:?}"), "")
+                .with_hint("one of strict, merge")),
+        }
+    }
 }
 
 /// What becomes of files of which some rows change. Words of Iceberg's `write.merge.mode`.
@@ -65,6 +103,7 @@ impl Default for Options {
             target_file_bytes: None,
             memory_limit: None,
             strategy: Strategy::default(),
+            schema_mode: SchemaMode::default(),
         }
     }
 }
@@ -96,6 +135,10 @@ pub struct Report {
     pub metrics: BTreeMap<&'static str, u64>,
     /// The files of which rows change, and what becomes of them.
     pub files: Vec<TouchedFile>,
+    /// Columns that the table did not have before, [`SchemaMode::Merge`]: `tip`, `address.zip`.
+    pub columns_added: Vec<String>,
+    /// Columns that have a wider type now.
+    pub columns_widened: Vec<String>,
     /// Wall time per phase, in the order in which they ran.
     pub phases: Vec<(&'static str, Duration)>,
 }

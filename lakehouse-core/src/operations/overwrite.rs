@@ -44,6 +44,7 @@ impl Verb for Overwrite<'_> {
     }
 
     async fn plan(&mut self, work: &mut Work) -> Result<()> {
+        work.evolve_for(&self.rows).await?;
         let guard = match self.predicate {
             Some(predicate) => Some(Guard::new(work, predicate)?),
             None => None,

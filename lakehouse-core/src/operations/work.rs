@@ -17,7 +17,7 @@ use crate::commit::{CommitOptions, Plan, commit};
 use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::schema::{LAST_UPDATED_COLUMN, ROW_ID_COLUMN};
-use crate::model::{At, Change, CommitId, DataFile, OperationKind, Prune, Snapshot};
+use crate::model::{At, Change, CommitId, DataFile, Evolved, MetadataChange, OperationKind, Prune, Snapshot};
 use crate::store::clock;
 use crate::write::{CopySource, TableWriter, WriteOptions, conform};
 
@@ -69,6 +69,8 @@ pub(super) struct Work {
 struct Summary {
     metrics: BTreeMap<&'static str, u64>,
     files: Vec<TouchedFile>,
+    columns_added: Vec<String>,
+    columns_widened: Vec<String>,
     phases: Vec<(&'static str, Duration)>,
     running: Option<(&'static str, Instant)>,
 }
@@ -119,6 +121,7 @@ async fn real_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Re
     if committed.change.is_none() && committed.already.is_some() {
         summary.metrics.clear();
         summary.files.clear();
+        summary.forget_columns();
     }
     Ok(Report {
         operation: kind.name(),
@@ -130,6 +133,8 @@ async fn real_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Re
         plans: planner.plans,
         metrics: summary.metrics,
         files: summary.files,
+        columns_added: summary.columns_added,
+        columns_widened: summary.columns_widened,
         phases: summary.phases,
     })
 }
@@ -194,6 +199,8 @@ async fn dry_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Res
         plans: 1,
         metrics: BTreeMap::new(),
         files: Vec::new(),
+        columns_added: Vec::new(),
+        columns_widened: Vec::new(),
         phases: Vec::new(),
     };
     if let Some(token) = &options.token {
@@ -208,6 +215,8 @@ async fn dry_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Res
     work.summary.end();
     report.metrics = work.summary.metrics;
     report.files = work.summary.files;
+    report.columns_added = work.summary.columns_added;
+    report.columns_widened = work.summary.columns_widened;
     report.phases = work.summary.phases;
     Ok(report)
 }
@@ -247,6 +256,12 @@ impl Work {
         }
         match planned {
             Ok(()) => {
+                if self.change.is_without_files() {
+                    // Columns without rows are not what was asked for.
+                    self.change.schema = None;
+                    self.change.metadata = MetadataChange::default();
+                    self.summary.forget_columns();
+                }
                 self.summarise();
                 Ok(())
             }
@@ -255,6 +270,12 @@ impl Work {
                 Err(error)
             }
         }
+    }
+
+    /// Notes columns that this plan gives to the table.
+    pub(super) fn note_columns(&mut self, evolved: Evolved) {
+        self.summary.columns_added = evolved.added;
+        self.summary.columns_widened = evolved.widened;
     }
 
     /// Deletes everything staged. Nothing was published, so nothing can need it.
@@ -483,6 +504,11 @@ impl Work {
 }
 
 impl Summary {
+    fn forget_columns(&mut self) {
+        self.columns_added.clear();
+        self.columns_widened.clear();
+    }
+
     fn begin(&mut self, phase: &'static str) {
         self.end();
         self.running = Some((phase, Instant::now()));

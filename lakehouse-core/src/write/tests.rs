@@ -49,6 +49,7 @@ pub(super) fn snapshot(schema: SchemaRef, fields: Vec<(&str, Transform)>) -> Sna
             row_ids: true,
             partition_columns_in_files: true,
             append_over_schema_change: true,
+            widening: false,
             data_prefix: "data/",
             writable: true,
         },

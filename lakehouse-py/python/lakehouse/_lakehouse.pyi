@@ -15,6 +15,7 @@ class ArrowSchema(Protocol):
 
 Isolation = Literal["serializable", "snapshot"]
 Strategy = Literal["auto", "merge-on-read", "copy-on-write"]
+SchemaMode = Literal["strict", "merge"]
 Report = dict[str, Any]
 
 class WriteOptions(TypedDict, total=False):
@@ -23,6 +24,7 @@ class WriteOptions(TypedDict, total=False):
     isolation: Isolation | None
     strategy: Strategy | None
     memory_limit: int | None
+    schema_mode: SchemaMode | None
 
 __version__: str
 
@@ -103,7 +105,14 @@ class Table:
         as_of: datetime | str | None = None,
         limit: int | None = None,
     ) -> Scan: ...
-    def append(self, data: ArrowStream, *, idempotency_key: str | None = None, dry_run: bool = False) -> Report: ...
+    def append(
+        self,
+        data: ArrowStream,
+        *,
+        idempotency_key: str | None = None,
+        dry_run: bool = False,
+        schema_mode: SchemaMode | None = None,
+    ) -> Report: ...
     def overwrite(
         self,
         data: ArrowStream,

@@ -102,6 +102,59 @@ fn append_reports_rows_files_and_time() {
 }
 
 #[test]
+fn columns_come_with_rows_when_told() {
+    for format in FORMATS {
+        let lab = Lab::accounts(format);
+        lab.write(
+            "wide.ndjson",
+            "{\"id\":5,\"name\":\"Eve\",\"email\":\"eve@example.org\",\"address\":{\"zip\":\"1010\"}}\n",
+        );
+        let append = ["append", "accounts", "wide.ndjson"];
+        snapshot!(format!("append_unknown_column_{format}"), lab.lake(&append));
+        let merging = [&append[..], &["--schema-mode", "merge"]].concat();
+        snapshot!(
+            format!("append_columns_dry_run_{format}"),
+            lab.ok(&[&merging[..], &["--dry-run"]].concat())
+        );
+        snapshot!(format!("append_columns_{format}"), lab.ok(&merging));
+        lab.write(
+            "more.ndjson",
+            "{\"id\":1,\"address\":{\"city\":\"Wien\"}}\n{\"id\":6,\"phone\":\"123\"}\n",
+        );
+        let merge = [
+            "merge",
+            "accounts",
+            "more.ndjson",
+            "--on",
+            "id",
+            "--schema-mode",
+            "merge",
+        ];
+        snapshot!(format!("merge_columns_{format}"), lab.ok(&merge));
+        assert_eq!(
+            lab.rows("SELECT id, email, address['zip'], address['city'], phone FROM 'accounts' WHERE id IN (1, 5, 6) ORDER BY id"),
+            serde_json::json!([
+                [1, null, null, "Wien", null],
+                [5, "eve@example.org", "1010", null, null],
+                [6, null, null, null, "123"]
+            ])
+        );
+        lab.write("one.csv", "id,name,tip\n9,Zoe,1.5\n");
+        let overwrite = [
+            "overwrite",
+            "accounts",
+            "one.csv",
+            "--schema-mode",
+            "merge",
+            "--json",
+        ];
+        let report: serde_json::Value =
+            serde_json::from_slice(&lab.command(&overwrite).output().unwrap().stdout).unwrap();
+        assert_eq!(report["columns_added"], serde_json::json!(["tip"]), "{report}");
+    }
+}
+
+#[test]
 fn append_creates_the_table_when_told() {
     for format in FORMATS {
         let lab = Lab::new();

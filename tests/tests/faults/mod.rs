@@ -4,12 +4,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use lakehouse_core::model::{At, Definition, parse_partitioning};
 use lakehouse_core::store::Store;
 use lakehouse_core::store::sim::{Fault, Refusal, faulty};
-use lakehouse_core::{Compact, Error, Merge, Options, Report, Result, Rows, Table, TableFormat};
+use lakehouse_core::{Compact, Error, Merge, Options, Report, Result, Rows, SchemaMode, Table, TableFormat};
 use object_store::memory::InMemory;
 
 const FAULTS: [Fault; 4] = [
@@ -27,17 +27,19 @@ enum Verb {
     Delete,
     Update,
     Merge,
+    MergeColumns,
     Compact,
     Restore,
 }
 
-const VERBS: [Verb; 8] = [
+const VERBS: [Verb; 9] = [
     Verb::Append,
     Verb::OverwriteAll,
     Verb::OverwriteWhere,
     Verb::Delete,
     Verb::Update,
     Verb::Merge,
+    Verb::MergeColumns,
     Verb::Compact,
     Verb::Restore,
 ];
@@ -70,6 +72,19 @@ fn rows(ids: std::ops::Range<i64>, region: &str) -> Rows {
     Rows::batches(schema(), vec![batch])
 }
 
+/// Rows with a column that the table lacks.
+fn rows_with_tip(ids: std::ops::Range<i64>) -> Rows {
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("id", DataType::Int64, false),
+        Field::new("tip", DataType::Float64, true),
+    ]));
+    let tips = Float64Array::from_iter_values(ids.clone().map(|id| id as f64 / 2.0));
+    let columns: Vec<arrow::array::ArrayRef> =
+        vec![Arc::new(Int64Array::from_iter_values(ids)), Arc::new(tips)];
+    let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
+    Rows::batches(schema, vec![batch])
+}
+
 impl Verb {
     async fn run(self, table: &Table, options: &Options) -> Result<Report> {
         match self {
@@ -87,6 +102,13 @@ impl Verb {
                     .when_matched_update_all()
                     .when_not_matched_insert_all();
                 table.merge(rows(2..12, "eu"), &merge, options).await
+            }
+            Self::MergeColumns => {
+                let merge = Merge::on("id")
+                    .when_matched_update_all()
+                    .when_not_matched_insert_all();
+                let options = options.clone().schema_mode(SchemaMode::Merge);
+                table.merge(rows_with_tip(2..12), &merge, &options).await
             }
             Self::Compact => table.compact(&Compact::default(), options).await,
             Self::Restore => table.restore(&At::Version(-1), options).await,

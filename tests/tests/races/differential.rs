@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lakehouse_core::model::At;
-use lakehouse_core::operations::Strategy;
-use lakehouse_core::{Compact, Merge, Options, Report, Table};
+use lakehouse_core::operations::{SchemaMode, Strategy};
+use lakehouse_core::{Compact, Merge, Options, Report, Rows, Table};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -24,6 +24,9 @@ enum Step {
     Update(String),
     Merge(String, Box<Merge>),
     Overwrite(String, String),
+    /// Rows with a column that the table may lack.
+    AppendColumn(String),
+    MergeColumn(String),
     Compact,
     /// The version before the newest.
     Restore,
@@ -54,7 +57,7 @@ fn condition(rng: &mut StdRng) -> String {
 }
 
 fn step(rng: &mut StdRng) -> Step {
-    match rng.random_range(0..13) {
+    match rng.random_range(0..15) {
         0..2 => Step::Append(values(rng, 3)),
         2..4 => Step::Delete(condition(rng)),
         4..6 => Step::Update(condition(rng)),
@@ -81,8 +84,15 @@ fn step(rng: &mut StdRng) -> Step {
             Step::Overwrite(format!("id = {id}"), format!("({id}, 'us', 0)"))
         }
         10..12 => Step::Compact,
+        12 => Step::AppendColumn(values(rng, 3)),
+        13 => Step::MergeColumn(values(rng, 4)),
         _ => Step::Restore,
     }
+}
+
+/// The same rows with a column `tip`.
+async fn with_column(values: &str) -> Rows {
+    rows("id, region, n, tip", &values.replace(')', ", 7)")).await
 }
 
 impl Step {
@@ -91,6 +101,7 @@ impl Step {
             let values = values.to_owned();
             async move { rows("id, region, n", &values).await }
         };
+        let merging = options.clone().schema_mode(SchemaMode::Merge);
         let done = match self {
             Self::Append(values) => table.append(source(values).await, options).await,
             Self::Delete(condition) => table.delete(condition, options).await,
@@ -100,6 +111,13 @@ impl Step {
                 table
                     .overwrite(source(values).await, Some(condition), options)
                     .await
+            }
+            Self::AppendColumn(values) => table.append(with_column(values).await, &merging).await,
+            Self::MergeColumn(values) => {
+                let merge = Merge::on("id")
+                    .when_matched_update_all()
+                    .when_not_matched_insert_all();
+                table.merge(with_column(values).await, &merge, &merging).await
             }
             Self::Compact => table.compact(&Compact::default(), options).await,
             Self::Restore => table.restore(&At::Version(-1), options).await,

@@ -4,6 +4,7 @@ mod bad_input;
 mod compact;
 mod concurrent;
 mod copied;
+mod evolve;
 mod feed;
 mod files;
 mod lineage;
@@ -59,7 +60,7 @@ pub(crate) async fn rows(columns: &str, values: &str) -> Rows {
     Rows::batches(schema, batches)
 }
 
-async fn query(sql: &str) -> (SchemaRef, Vec<RecordBatch>) {
+pub(crate) async fn query(sql: &str) -> (SchemaRef, Vec<RecordBatch>) {
     let frame = scan::session(None).sql(sql).await.unwrap();
     let schema = Arc::new(frame.schema().as_arrow().clone());
     (schema, frame.collect().await.unwrap())

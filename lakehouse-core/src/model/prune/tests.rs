@@ -75,6 +75,7 @@ fn snapshot(schema: SchemaRef, specs: Vec<Vec<PartitionField>>) -> Snapshot {
             row_ids: false,
             partition_columns_in_files: true,
             append_over_schema_change: true,
+            widening: false,
             data_prefix: "",
             writable: true,
         },

@@ -168,11 +168,11 @@ impl Rows {
     /// [`Error::Invalid`] naming a file that is not what it says, or a column whose types in several
     /// inputs do not go together.
     pub async fn schema(&self) -> Result<SchemaRef> {
-        self.schema_for(Known::No).await
+        self.columns(Known::No).await
     }
 
     /// The columns, as [`Rows::open`] has them.
-    async fn schema_for(&self, known: Known<'_>) -> Result<SchemaRef> {
+    pub(super) async fn columns(&self, known: Known<'_>) -> Result<SchemaRef> {
         match &self.source {
             Source::Batches(schema, _) | Source::Stream(schema, _) => Ok(Arc::clone(schema)),
             Source::Frame(frame) => Ok(Arc::new(frame.schema().as_arrow().clone())),

@@ -58,7 +58,7 @@ pub(super) async fn schema(inputs: &[Rows], known: Known<'_>) -> Result<SchemaRe
 
 /// An input may be several again: the boxes end the recursion of the types.
 fn schema_of<'a>(input: &'a Rows, known: Known<'a>) -> BoxFuture<'a, Result<SchemaRef>> {
-    input.schema_for(known).boxed()
+    input.columns(known).boxed()
 }
 
 fn open_one<'a>(input: &'a Rows, known: Known<'a>) -> BoxFuture<'a, Result<(SchemaRef, Batches)>> {

@@ -1,7 +1,7 @@
 //! Feeds: which of several source rows for one key counts, and which stored rows stand against it.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Schema};
@@ -80,10 +80,7 @@ impl Feed {
             }
         }
         let mut named = sequence.clone();
-        if let Some(own) = own {
-            named.extend([own.op.clone(), DELETED.to_owned()]);
-            named.extend(own.sequence.clone());
-        }
+        named.extend(own_columns(own));
         Ok(Self {
             sequence,
             stored,
@@ -273,6 +270,16 @@ fn refuse_unordered(
         "a delete and another change of one key, and nothing says which came last",
         &texts,
     ))
+}
+
+/// The columns by which a change feed says what happened, and when.
+pub(super) fn own_columns(own: Option<&Own>) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    if let Some(own) = own {
+        names.extend([own.op.clone(), DELETED.to_owned()]);
+        names.extend(own.sequence.clone());
+    }
+    names
 }
 
 fn sequence(merge: &Merge, own: Option<&Own>, source: &Schema) -> Result<Vec<String>> {

@@ -23,6 +23,7 @@ mod spool;
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 
 use datafusion::prelude::SessionContext;
@@ -32,18 +33,20 @@ pub use spec::{Action, Clause, Merge, OnDuplicate, When};
 
 use super::rows::Found;
 use super::work::{Verb, Work, run};
-use super::{Options, Report, Rows};
+use super::{Options, Report, Rows, SchemaMode};
 use crate::error::Result;
 use crate::format::Handle;
 use crate::model::{DataFile, OperationKind, Prune};
 use crate::scan::memory;
+use cdc::Own;
 use feed::Feed;
 use matching::Matching;
 use plan::Plan;
 use source::{Collected, Source};
 
 /// Merges source rows into the table, as `merge` says. Rows that are updated keep their ids. A merge
-/// that changes nothing commits nothing.
+/// that changes nothing commits nothing. With [`SchemaMode::Merge`] the table gets the columns of the source that
+/// it lacks, as far as an update or insert of all columns writes them.
 ///
 /// # Errors
 /// [`Error::Invalid`](crate::Error::Invalid) for expressions that cannot be understood, columns that are not there,
@@ -160,14 +163,23 @@ impl MergeVerb<'_> {
     /// What the merge means for the table as it is now. The source is read the first time, and once.
     async fn prepare(&mut self, work: &mut Work) -> Result<Prepared<'_>> {
         let ctx = source::session_for_merge(work.options.memory_limit);
-        let table = Arc::clone(&work.snapshot.schema);
+        let mut table = Arc::clone(&work.snapshot.schema);
         let mut rows = None;
         let mut collected = match self.collected.take() {
-            Some(collected) => collected,
+            Some(collected) => {
+                self.evolve(work, collected.schema(), collected.own())?;
+                table = Arc::clone(&work.snapshot.schema);
+                collected
+            }
             None => {
                 work.begin("source");
                 let memory = memory(work.options.memory_limit);
                 let cdc = self.merge.cdc.as_ref();
+                if work.options.schema_mode == SchemaMode::Merge {
+                    let (columns, own) = Collected::columns(&self.rows, cdc, &table).await?;
+                    self.evolve(work, &columns, own.as_ref())?;
+                    table = Arc::clone(&work.snapshot.schema);
+                }
                 let (collected, stream) = Collected::open(&self.rows, cdc, &table, &ctx, memory).await?;
                 rows = Some(stream);
                 collected
@@ -185,5 +197,14 @@ impl MergeVerb<'_> {
             feed,
             plan,
         })
+    }
+
+    /// Gives the table the columns that the merge writes and that it lacks, if that was asked for.
+    fn evolve(&self, work: &mut Work, source: &SchemaRef, own: Option<&Own>) -> Result<()> {
+        if work.options.schema_mode == SchemaMode::Strict {
+            return Ok(());
+        }
+        let written = plan::written(self.merge, own, &work.snapshot.schema, source)?;
+        work.evolve(&written)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ExprSchema};
 use datafusion::logical_expr::ExprSchemable;
@@ -14,7 +14,8 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use datafusion::scalar::ScalarValue;
 
 use super::super::update::column;
-use super::feed::Feed;
+use super::cdc::Own;
+use super::feed::{Feed, own_columns};
 use super::source::Source;
 use super::spec::{Action, Clause, Merge, When};
 use crate::error::{Error, Result};
@@ -415,6 +416,41 @@ fn takes_all(merge: &Merge) -> bool {
             .any(|clause| matches!(clause.action, Action::UpdateAll | Action::InsertAll))
 }
 
+/// The columns of the source that an update or insert of all columns writes, whether the table has them or
+/// not. What a change feed or a sequence says of itself, and what tells which rows are deletes, is none of them
+/// unless the table has it.
+///
+/// # Errors
+/// [`Error::Invalid`] for a condition that cannot be understood.
+pub(super) fn written(
+    merge: &Merge,
+    own: Option<&Own>,
+    table: &SchemaRef,
+    source: &SchemaRef,
+) -> Result<Vec<FieldRef>> {
+    if !takes_all(merge) {
+        return Ok(Vec::new());
+    }
+    let mut aside: BTreeSet<String> = own_columns(own);
+    aside.extend(
+        merge
+            .sequence_by
+            .as_deref()
+            .and_then(parse_names)
+            .into_iter()
+            .flatten(),
+    );
+    if !merge.never_insert.is_empty() {
+        never_insert(merge, &columns_of_both(table, source)?, &mut aside)?;
+    }
+    let known = |name: &str| table.field_with_name(name).is_ok();
+    let fields = source.fields().iter();
+    Ok(fields
+        .filter(|field| known(field.name()) || !aside.contains(field.name()))
+        .cloned()
+        .collect())
+}
+
 /// A source column that would be lost without a word.
 fn refuse_extra_columns(table: &Schema, source: &Schema, named: &BTreeSet<String>) -> Result<()> {
     let extra: Vec<&str> = source
@@ -435,7 +471,7 @@ fn refuse_extra_columns(table: &Schema, source: &Schema, named: &BTreeSet<String
         "source",
     )
     .with_hint(format!(
-        "leave it out of the source or name the columns to set; columns of the table: {}",
+        "leave it out of the source, name the columns to set, or add it with --schema-mode merge; columns of the table: {}",
         known.join(", ")
     )))
 }

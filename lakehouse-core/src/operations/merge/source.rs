@@ -69,6 +69,28 @@ pub(super) fn session_for_merge(memory_limit: Option<usize>) -> SessionContext {
 }
 
 impl Collected {
+    /// The columns that the source will have, and those of a change feed that are its own, before it is read.
+    ///
+    /// # Errors
+    /// As [`Collected::open`].
+    pub(super) async fn columns(
+        rows: &Rows,
+        cdc: Option<&Cdc>,
+        table: &Schema,
+    ) -> Result<(SchemaRef, Option<Own>)> {
+        let columns = match cdc {
+            Some(Cdc::Debezium) => rows.columns(Known::Text(&debezium::around(table))).await?,
+            _ => rows.columns(Known::Text(table)).await?,
+        };
+        Ok(match cdc {
+            Some(cdc) => {
+                let feed = Reader::new(cdc, &columns)?;
+                (feed.schema(), Some(feed.own()))
+            }
+            None => (columns, None),
+        })
+    }
+
     /// Opens the source: the stream of its rows, those of a change feed taken out of their records, and what
     /// will hold them.
     ///
@@ -205,6 +227,11 @@ impl Collected {
             fields.push(Field::new(field.name(), column.data_type().clone(), true));
         }
         Ok(Arc::new(Schema::new(fields)))
+    }
+
+    /// The columns as they came.
+    pub(super) fn schema(&self) -> &SchemaRef {
+        &self.schema
     }
 
     /// The columns of a change feed that are its own.

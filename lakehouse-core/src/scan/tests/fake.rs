@@ -140,6 +140,7 @@ impl Table {
                 row_ids: true,
                 partition_columns_in_files: partition_in_files,
                 append_over_schema_change: false,
+                widening: false,
                 data_prefix: "",
                 writable: true,
             },

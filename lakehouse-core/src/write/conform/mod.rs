@@ -139,7 +139,7 @@ impl Misfit {
         if self.extra {
             let columns = columns.join(", ");
             error.with_hint(format!(
-                "the table's columns are {columns}; leave the column out, or add it to the table"
+                "the table's columns are {columns}; leave the column out, or add it with --schema-mode merge"
             ))
         } else if self.row.is_some() {
             error.with_hint("correct the value, or leave the row out")
