@@ -23,7 +23,7 @@ use crate::store::sim::{Fault, faulty};
 #[derive(Debug)]
 enum Step {
     /// Another commit lands first.
-    Loses(Change),
+    Loses(Box<Change>),
     /// The commit lands, the reply says that it was lost.
     LandsButLost,
     /// The commit lands, the reply is lost.
@@ -285,14 +285,14 @@ fn delete(mut mine: Change) -> Change {
 fn loses_to_append() -> Step {
     let mut winner = change(OperationKind::Append, "w");
     winner.added.push(file("w", 90..100));
-    Step::Loses(winner)
+    Step::Loses(Box::new(winner))
 }
 
 fn loses_to_compact_of_a() -> Step {
     let mut winner = change(OperationKind::Compact, "w");
     winner.removed.push(file("a", 0..10));
     winner.added.push(file("w", 0..10));
-    Step::Loses(winner)
+    Step::Loses(Box::new(winner))
 }
 
 #[tokio::test]
@@ -426,7 +426,7 @@ async fn an_idempotency_key_that_a_winner_recorded_is_found_after_the_lost_race(
     };
     let mut winner = change(OperationKind::Append, "w");
     winner.token = Some("job-7".into());
-    let mut bench = Bench::new(Scripted::with([Step::Loses(winner)]));
+    let mut bench = Bench::new(Scripted::with([Step::Loses(Box::new(winner))]));
     let done = bench.run(&options, append).await.unwrap();
     assert_eq!((done.already, done.attempts), (Some(1), 1));
     assert_eq!(bench.commits_of_mine(), 0);
