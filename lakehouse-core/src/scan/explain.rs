@@ -1,6 +1,7 @@
 //! The Parquet scan with a word on what was pruned, shown by EXPLAIN.
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ use datafusion::physical_plan::filter_pushdown::FilterPushdownPropagation;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
 
+use super::nan;
+
 /// What was planned, for people.
 #[derive(Debug, Default)]
 pub(super) struct Planned {
@@ -26,6 +29,8 @@ pub(super) struct Planned {
     pub(super) skipped_by_partition: u64,
     pub(super) skipped_by_statistics: u64,
     pub(super) masked_rows: u64,
+    /// Columns that may hold NaN.
+    pub(super) nans: BTreeSet<String>,
 }
 
 impl fmt::Display for Planned {
@@ -129,7 +134,12 @@ impl DataSource for Explained {
         filters: Vec<Arc<dyn PhysicalExpr>>,
         config: &ConfigOptions,
     ) -> Result<FilterPushdownPropagation<Arc<dyn DataSource>>> {
-        let pushed = self.scan.try_pushdown_filters(filters, config)?;
+        let filters = filters
+            .iter()
+            .map(|filter| nan::guard(filter, &self.planned.nans));
+        let pushed = self
+            .scan
+            .try_pushdown_filters(filters.collect::<Result<_>>()?, config)?;
         Ok(FilterPushdownPropagation {
             filters: pushed.filters,
             updated_node: pushed.updated_node.map(|scan| self.again(scan)),

@@ -6,6 +6,7 @@ mod equality;
 mod explain;
 mod expr;
 mod layout;
+mod nan;
 mod nested;
 mod plan;
 mod provider;

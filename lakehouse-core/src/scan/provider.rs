@@ -27,6 +27,7 @@ use object_store::path::Path;
 use super::columns::ColumnsById;
 use super::explain::{Explained, Planned};
 use super::layout::{Layout, full_schema};
+use super::nan;
 use super::plan::{self, Listing};
 use super::reader::Readers;
 use super::statistics;
@@ -208,6 +209,7 @@ impl SnapshotTable {
                 parts.push(Part { file, mask });
             }
         }
+        planned.nans = nan::columns(&self.snapshot, parts.iter().map(|part| &part.file));
         planned.files = parts.len() as u64;
         planned.all_files = listed + planned.skipped_by_partition + planned.skipped_by_statistics;
         Ok((parts, planned))

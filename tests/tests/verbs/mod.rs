@@ -10,6 +10,7 @@ mod files;
 mod lineage;
 mod merge;
 mod overwrite;
+mod scans;
 
 use std::sync::Arc;
 

@@ -1,0 +1,52 @@
+//! What queries find, whatever the metadata of files lets them skip.
+
+use lakehouse_core::model::{At, Definition};
+use lakehouse_core::scan::{parse_columns, session};
+use lakehouse_core::{Options, Rows, Table};
+
+use super::{FORMATS, lines};
+use crate::support::memory;
+
+/// Bounds in Parquet leave NaN out, and the engine counts it as larger than every number.
+#[tokio::test]
+async fn rows_with_nan_are_found_behind_the_bounds_of_their_row_group() {
+    for format in FORMATS {
+        let definition = Definition {
+            schema: parse_columns("id bigint not null, x double, s struct<x float>").unwrap(),
+            partition_fields: Vec::new(),
+            properties: [("write.parquet.row-group-limit".to_owned(), "2".to_owned())].into(),
+            format_version: format.1,
+        };
+        let table = Table::create_in(memory("nan"), format.0, &definition)
+            .await
+            .unwrap();
+        let ctx = session(None);
+        let values = "VALUES (1, 1.0), (2, 'NaN'), (3, 2.0), (4, 3.0), (5, 40.0), (6, NULL)";
+        let sql = format!(
+            "SELECT column1 AS id, CAST(column2 AS DOUBLE) AS x, \
+             named_struct('x', CAST(column2 AS FLOAT)) AS s FROM ({values})"
+        );
+        let rows = Rows::frame(ctx.sql(&sql).await.unwrap());
+        table.append(rows, &Options::default()).await.unwrap();
+        ctx.register_table("t", table.provider(&At::Latest).await.unwrap())
+            .unwrap();
+        for (filter, expected) in [
+            ("x > 30", "2,5"),
+            ("30 <= x", "2,5"),
+            ("x <> 1 AND x > 3", "2,5"),
+            ("NOT (x <= 3)", "2,5"),
+            ("x = 'NaN'", "2"),
+            ("x < 2", "1"),
+            ("x = 40", "5"),
+            ("s.x > 30", "2,5"),
+            ("x IS NULL", "6"),
+        ] {
+            let sql = format!("SELECT id FROM t WHERE {filter} ORDER BY id");
+            let found = lines(&ctx.sql(&sql).await.unwrap().collect().await.unwrap()).join(",");
+            assert_eq!(found, expected, "{format:?} {filter}");
+        }
+        let largest = "SELECT id FROM t ORDER BY x DESC NULLS LAST LIMIT 1";
+        let found = lines(&ctx.sql(largest).await.unwrap().collect().await.unwrap());
+        assert_eq!(found, ["2"], "{format:?}");
+    }
+}
