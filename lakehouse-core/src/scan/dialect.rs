@@ -9,9 +9,8 @@ use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExp
 use datafusion::logical_expr::{Cast, Expr as Planned, ExprSchemable, lit};
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, FunctionArg, FunctionArgExpr,
-    FunctionArguments, TypedString, UnaryOperator, Value, Visit, VisitMut, visit_expressions,
-    visit_expressions_mut,
+    BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Query, SetExpr, TypedString, UnaryOperator,
+    Value, Visit, VisitMut, VisitorMut, visit_expressions,
 };
 
 use crate::error::{Error, Result};
@@ -22,50 +21,66 @@ const DOUBLE_DIGITS: usize = 15;
 /// Digits of a fraction of a second in microseconds.
 const MICROS: usize = 6;
 
+/// Longest list after IN that becomes comparisons.
+const LONGEST_LIST: usize = 100;
+
+/// Begins the text of a number on its way to [`Literals`].
+const NUMBER: &str = "\u{1}number ";
+
 /// Readies a statement or an expression for the planner, which would lose what is written in it:
-/// * a number with more digits than a double keeps becomes a decimal, except where a function takes it,
+/// * a number with more digits than a double keeps goes to [`Literals`] as text, where a column may be
+///   compared with it; in VALUES it is a decimal, if all of its column can be,
 /// * a time stamp that is written out is in microseconds, as those of tables are, unless it has more
 ///   digits: nanoseconds reach from 1677 to 2262 only,
-/// * BETWEEN and IN with such values become comparisons, for [`Literals`] to see them.
+/// * BETWEEN, IN and IS DISTINCT FROM with such values become comparisons.
 ///
 /// # Errors
 /// [`Error::Invalid`] for what the parser takes for something else: to it, `a IS DISTINCT FROM b AND c`
 /// compares `a` with `b AND c` (sqlparser 0.62).
 pub fn settle(parsed: &mut (impl Visit + VisitMut), place: &str) -> Result<()> {
     refuse_swallowed(parsed, place)?;
-    let _: ControlFlow<()> = visit_expressions_mut(parsed, |expr| {
+    let _: ControlFlow<()> = parsed.visit(&mut Settler);
+    Ok(())
+}
+
+struct Settler;
+
+impl VisitorMut for Settler {
+    type Break = ();
+
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if let SetExpr::Values(values) = query.body.as_mut() {
+            let width = values.rows.first().map_or(0, |row| row.len());
+            for at in 0..width {
+                let column = || values.rows.iter().filter_map(|row| row.get(at));
+                let long = column().any(|cell| number(cell).is_some_and(|text| is_long(&text)));
+                if !long || !column().all(|cell| number(cell).is_some_and(|text| size(&text).is_some())) {
+                    continue;
+                }
+                for row in &mut values.rows {
+                    if let Some(cell) = row.get_mut(at)
+                        && let Some(exact) = number(cell).and_then(|text| decimal(&text))
+                    {
+                        *cell = exact;
+                    }
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         settle_one(expr);
         ControlFlow::Continue(())
-    });
-    Ok(())
+    }
 }
 
 /// Settles an expression whose parts are settled.
 fn settle_one(expr: &mut Expr) {
     match expr {
-        Expr::Value(value) => {
-            if let Value::Number(number, _) = &value.value
-                && let Some(exact) = exact(number)
-            {
-                *expr = exact;
-            }
-        }
-        // The sign belongs to the number.
-        Expr::UnaryOp {
-            op: UnaryOperator::Minus,
-            expr: inner,
-        } => {
-            if let Some(text) = decimal_text(inner)
-                && !text.starts_with('-')
-                && let Some(exact) = decimal(&format!("-{text}"))
-            {
-                *expr = exact;
-            }
-        }
-        Expr::Function(function) => {
-            if let FunctionArguments::List(list) = &mut function.args {
-                list.args.iter_mut().for_each(approximate);
-            }
+        Expr::BinaryOp { left, op, right } if compares(op) => {
+            keep_digits(left);
+            keep_digits(right);
         }
         Expr::TypedString(TypedString { data_type, value, .. }) => in_microseconds(data_type, &value.value),
         Expr::Cast { expr, data_type, .. } => {
@@ -78,7 +93,7 @@ fn settle_one(expr: &mut Expr) {
             negated,
             low,
             high,
-        } if is_name(value) && (is_literal(low) || is_literal(high)) => {
+        } if is_name(value) && (is_written(low) || is_written(high)) => {
             let (at_least, at_most, both) = match negated {
                 false => (BinaryOperator::GtEq, BinaryOperator::LtEq, BinaryOperator::And),
                 true => (BinaryOperator::Lt, BinaryOperator::Gt, BinaryOperator::Or),
@@ -91,7 +106,11 @@ fn settle_one(expr: &mut Expr) {
             expr: value,
             list,
             negated,
-        } if is_name(value) && list.iter().any(is_fraction) => {
+        } if is_name(value)
+            && list.len() <= LONGEST_LIST
+            && (list.iter().all(|one| number(one).is_some()) || list.iter().all(is_instant))
+            && list.iter().any(is_written) =>
+        {
             let (same, any) = match negated {
                 false => (BinaryOperator::Eq, BinaryOperator::Or),
                 true => (BinaryOperator::NotEq, BinaryOperator::And),
@@ -101,35 +120,74 @@ fn settle_one(expr: &mut Expr) {
                 *expr = Expr::Nested(Box::new(all));
             }
         }
+        // What is written out is not NULL.
+        Expr::IsNotDistinctFrom(value, written) if is_written(written) => {
+            *expr = Expr::IsTrue(Box::new(Expr::Nested(Box::new(compared(
+                value,
+                BinaryOperator::Eq,
+                written,
+            )))));
+        }
+        Expr::IsDistinctFrom(value, written) if is_written(written) => {
+            *expr = Expr::IsNotTrue(Box::new(Expr::Nested(Box::new(compared(
+                value,
+                BinaryOperator::Eq,
+                written,
+            )))));
+        }
         _ => {}
     }
+}
+
+fn compares(op: &BinaryOperator) -> bool {
+    use BinaryOperator as Op;
+    matches!(
+        op,
+        Op::Eq | Op::NotEq | Op::Lt | Op::LtEq | Op::Gt | Op::GtEq | Op::Spaceship
+    )
 }
 
 fn is_name(expr: &Expr) -> bool {
     matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
 }
 
-fn is_literal(expr: &Expr) -> bool {
+/// The text of a number that is written out, with its sign.
+fn number(expr: &Expr) -> Option<String> {
     match expr {
-        Expr::Value(value) => matches!(value.value, Value::SingleQuotedString(_)) || is_fraction(expr),
-        _ => is_fraction(expr),
-    }
-}
-
-/// Whether it is a number with a point, or one that became a decimal.
-fn is_fraction(expr: &Expr) -> bool {
-    match expr {
-        Expr::Value(value) => matches!(&value.value, Value::Number(number, _) if number.contains('.')),
+        Expr::Value(value) => match &value.value {
+            Value::Number(number, _) => Some(number.replace('_', "")),
+            _ => None,
+        },
+        Expr::Nested(inner) => number(inner),
         Expr::UnaryOp {
             op: UnaryOperator::Minus,
             expr,
-        } => is_fraction(expr),
-        other => decimal_text(other).is_some(),
+        } => number(expr)
+            .filter(|text| !text.starts_with('-'))
+            .map(|text| format!("-{text}")),
+        _ => None,
     }
 }
 
+/// Whether it is text that begins as a date does.
+fn is_instant(expr: &Expr) -> bool {
+    let Expr::Value(value) = expr else { return false };
+    let Value::SingleQuotedString(text) = &value.value else {
+        return false;
+    };
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    digits >= 4 && text.as_bytes().get(digits) == Some(&b'-')
+}
+
+/// Whether the type that it is compared in matters: a number with a point or many digits, an instant.
+fn is_written(expr: &Expr) -> bool {
+    is_instant(expr) || number(expr).is_some_and(|text| text.contains('.') || is_long(&text))
+}
+
 fn compared(value: &Expr, op: BinaryOperator, with: &Expr) -> Expr {
-    joined(value.clone(), op, with.clone())
+    let mut with = with.clone();
+    keep_digits(&mut with);
+    joined(value.clone(), op, with)
 }
 
 fn joined(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
@@ -140,42 +198,36 @@ fn joined(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
     }
 }
 
-/// A number as a decimal, if a double might not keep its digits and a decimal does.
-fn exact(number: &str) -> Option<Expr> {
+/// Whether a double might not keep the digits of a number, and the integers of the engine do not either.
+fn is_long(number: &str) -> bool {
     let digits = number.bytes().filter(u8::is_ascii_digit).count();
-    // Whole numbers that fit the integers of the engine are exact as they are.
-    (digits > DOUBLE_DIGITS && number.parse::<u64>().is_err()).then(|| decimal(number))?
+    digits > DOUBLE_DIGITS && number.parse::<i64>().is_err() && size(number).is_some()
 }
 
-fn decimal(number: &str) -> Option<Expr> {
-    let text = number.replace('_', "");
+/// Hands a long number to [`Literals`] as it is written.
+fn keep_digits(expr: &mut Expr) {
+    if let Some(text) = number(expr).filter(|text| is_long(text)) {
+        *expr = Expr::Value(Value::SingleQuotedString(format!("{NUMBER}{text}")).into());
+    }
+}
+
+/// A number that a decimal column is set to, with every digit.
+pub(super) fn decimal_for(value: &Expr, column: &Arrow) -> Option<Planned> {
+    let text = number(value).filter(|_| column.is_decimal())?;
     let (precision, scale) = size(&text)?;
+    let text = ScalarValue::Utf8(Some(text));
+    text.cast_to(&Arrow::Decimal128(precision, scale)).ok().map(lit)
+}
+
+fn decimal(text: &str) -> Option<Expr> {
+    let (precision, scale) = size(text)?;
     Some(Expr::Cast {
         kind: CastKind::Cast,
-        expr: Box::new(Expr::Value(Value::SingleQuotedString(text).into())),
+        expr: Box::new(Expr::Value(Value::SingleQuotedString(text.to_owned()).into())),
         data_type: DataType::Decimal(ExactNumberInfo::PrecisionAndScale(precision.into(), scale.into())),
         format: None,
         array: false,
     })
-}
-
-/// The text of a number that became a decimal.
-fn decimal_text(expr: &Expr) -> Option<&str> {
-    match expr {
-        Expr::Nested(inner) => decimal_text(inner),
-        Expr::Cast {
-            expr,
-            data_type: DataType::Decimal(_),
-            ..
-        } => match expr.as_ref() {
-            Expr::Value(value) => match &value.value {
-                Value::SingleQuotedString(text) => Some(text),
-                _ => None,
-            },
-            _ => None,
-        },
-        _ => None,
-    }
 }
 
 /// Precision and scale of a number without an exponent, if a decimal can have them.
@@ -189,17 +241,6 @@ fn size(number: &str) -> Option<(u8, i8)> {
     let precision = u8::try_from(precision.max(1)).ok()?;
     let scale = i8::try_from(fraction.len()).ok()?;
     (precision <= DECIMAL128_MAX_PRECISION).then_some((precision, scale))
-}
-
-/// A number that a function takes is what the planner makes of it: functions of decimals are few.
-fn approximate(argument: &mut FunctionArg) {
-    let (FunctionArg::Named { arg, .. } | FunctionArg::ExprNamed { arg, .. } | FunctionArg::Unnamed(arg)) =
-        argument;
-    if let FunctionArgExpr::Expr(expr) = arg
-        && let Some(text) = decimal_text(expr)
-    {
-        *expr = Expr::Value(Value::Number(text.to_owned(), false).into());
-    }
 }
 
 /// Gives a time stamp without a precision the one of its text.
@@ -217,9 +258,8 @@ fn fraction(text: &str) -> usize {
     behind.bytes().take_while(u8::is_ascii_digit).count()
 }
 
-/// Plans comparisons of a column with what is written out in the column's type, where the engine would
-/// compare both in a third type: a decimal with a double (in 15 decimal places), a time stamp with text
-/// (in nanoseconds).
+/// Plans comparisons in a type that keeps both sides, where the engine would choose one that does not: for
+/// a decimal and a double one of 15 decimal places, for time stamps and text or dates nanoseconds.
 #[derive(Debug)]
 pub(super) struct Literals;
 
@@ -229,56 +269,87 @@ impl ExprPlanner for Literals {
         mut raw: RawBinaryExpr,
         schema: &DFSchema,
     ) -> Planning<PlannerResult<RawBinaryExpr>> {
-        use BinaryOperator as Op;
-        let compares = matches!(
-            raw.op,
-            Op::Eq | Op::NotEq | Op::Lt | Op::LtEq | Op::Gt | Op::GtEq | Op::Spaceship
-        );
-        if let Some(fitting) = fitting(&raw.right, &raw.left, schema, compares) {
-            raw.right = fitting;
-        } else if let Some(fitting) = fitting(&raw.left, &raw.right, schema, compares) {
-            raw.left = fitting;
+        if compares(&raw.op) {
+            fit(&mut raw.left, &mut raw.right, schema);
+            fit(&mut raw.right, &mut raw.left, schema);
         }
         Ok(PlannerResult::Original(raw))
     }
 }
 
-/// What is written out, in the type of the other side; `None` if it may stay as it is.
-fn fitting(written: &Planned, other: &Planned, schema: &DFSchema, compares: bool) -> Option<Planned> {
-    let wanted = || other.get_type(schema).ok();
-    if let Some(number) = exact_number(written) {
-        return wanted()?
-            .is_floating()
-            .then(|| number.parse().ok().map(lit::<f64>))?;
-    }
-    if !compares {
-        return None;
+/// Brings `written` and `other` into one type, if it is known how.
+fn fit(written: &mut Planned, other: &mut Planned, schema: &DFSchema) {
+    let wanted = other.get_type(schema).unwrap_or(Arrow::Null);
+    if let Some(text) = number_of(written) {
+        let exact = wanted.is_decimal() || wanted.is_integer() || number_of(other).is_some();
+        *written = match exact_literal(&text, &wanted).filter(|_| exact) {
+            Some(literal) => literal,
+            None => {
+                in_doubles(other, &wanted);
+                lit(text.parse::<f64>().unwrap_or(f64::NAN))
+            }
+        };
+        return;
     }
     match written {
-        Planned::Literal(ScalarValue::Float64(Some(number)), _) if number.is_finite() => {
-            let text = number.to_string();
-            let (precision, scale) = size(&text).filter(|_| wanted().is_some_and(|t| t.is_decimal()))?;
-            let value = ScalarValue::Utf8(Some(text)).cast_to(&Arrow::Decimal128(precision, scale));
-            Some(lit(value.ok()?))
+        Planned::Literal(ScalarValue::Float64(Some(number)), _) if wanted.is_decimal() => {
+            match exact_literal(&number.to_string(), &wanted) {
+                Some(literal) => *written = literal,
+                None => in_doubles(other, &wanted),
+            }
         }
-        Planned::Literal(ScalarValue::Utf8(Some(text)), _) if fraction(text) <= MICROS => {
-            let coarse = |unit: &TimeUnit| *unit == TimeUnit::Microsecond;
-            let wanted = wanted().filter(|t| matches!(t, Arrow::Timestamp(unit, _) if coarse(unit)))?;
-            Some(Planned::Cast(Cast::new(Box::new(written.clone()), wanted)))
+        Planned::Literal(ScalarValue::Utf8(Some(text)), _)
+            if is_micros(&wanted) && fraction(text) <= MICROS =>
+        {
+            *written = cast(written, wanted);
         }
+        _ if is_micros(&wanted) && matches!(written.get_type(schema), Ok(Arrow::Date32 | Arrow::Date64)) => {
+            *written = cast(written, wanted);
+        }
+        _ => {}
+    }
+}
+
+/// A number that [`settle`] handed over as text.
+fn number_of(expr: &Planned) -> Option<String> {
+    match expr {
+        Planned::Literal(ScalarValue::Utf8(Some(text)), _) => text.strip_prefix(NUMBER).map(str::to_owned),
         _ => None,
     }
 }
 
-/// The text of a number that became a decimal.
-fn exact_number(expr: &Planned) -> Option<&str> {
-    match expr {
-        Planned::Cast(cast) if cast.field.data_type().is_decimal() => match cast.expr.as_ref() {
-            Planned::Literal(ScalarValue::Utf8(Some(text)), _) => Some(text),
-            _ => None,
-        },
-        _ => None,
+/// The number as a decimal, if one type holds it and the values of `other`.
+fn exact_literal(text: &str, other: &Arrow) -> Option<Planned> {
+    let (precision, scale) = size(text)?;
+    let (whole, places) = match other {
+        Arrow::Decimal32(p, s) | Arrow::Decimal64(p, s) | Arrow::Decimal128(p, s) => {
+            (i16::from(*p) - i16::from(*s), *s)
+        }
+        Arrow::Decimal256(..) => return None,
+        // Digits of the largest 64-bit integers.
+        _ => (20, 0),
+    };
+    let common = whole.max(i16::from(precision) - i16::from(scale)) + i16::from(places.max(scale));
+    if common > i16::from(DECIMAL128_MAX_PRECISION) {
+        return None;
     }
+    let text = ScalarValue::Utf8(Some(text.to_owned()));
+    text.cast_to(&Arrow::Decimal128(precision, scale)).ok().map(lit)
+}
+
+/// No decimal holds both sides: they are compared as doubles.
+fn in_doubles(expr: &mut Planned, data_type: &Arrow) {
+    if data_type.is_decimal() {
+        *expr = cast(expr, Arrow::Float64);
+    }
+}
+
+fn cast(expr: &Planned, to: Arrow) -> Planned {
+    Planned::Cast(Cast::new(Box::new(expr.clone()), to))
+}
+
+fn is_micros(data_type: &Arrow) -> bool {
+    matches!(data_type, Arrow::Timestamp(TimeUnit::Microsecond, _))
 }
 
 fn refuse_swallowed(parsed: &impl Visit, place: &str) -> Result<()> {
@@ -347,6 +418,10 @@ mod tests {
                 "price BETWEEN -0.5 AND 0.100000000000000001",
                 "Decimal128(-0.500000000000000000",
             ),
+            (
+                "price IS DISTINCT FROM 0.100000000000000001",
+                "Decimal128(0.100000000000000001",
+            ),
             ("0.1 < price", "Decimal128(0.100000000000000000"),
             (
                 "n = 12345678901234567890123",
@@ -360,17 +435,25 @@ mod tests {
             );
             assert!(!expr.contains("CAST(price"), "{text}: {expr}");
         }
+        // No decimal holds both.
+        let (expr, _) = planned("price > 1e-30");
+        assert_eq!(
+            expr,
+            "CAST(price AS Float64) > Float64(0.000000000000000000000000000001)"
+        );
     }
 
     #[test]
     fn other_numbers_are_doubles_to_the_last_bit() {
         for text in [
             "1.0 * n / 3",
+            "n / 3.14159265358979323846",
+            "n * 1.12345678901234567890123456789",
             "power(2, 0.5)",
             "1e300",
             "score * 1.1",
             "score + 0.30000000000000004",
-            "CASE WHEN n = 1 THEN 0.5 ELSE score END",
+            "CASE WHEN n = 1 THEN 0.12345678901234567 ELSE score END",
             "coalesce(score, 0.30000000000000004)",
             "-1.5e-7",
         ] {
@@ -392,6 +475,21 @@ mod tests {
     }
 
     #[test]
+    fn casts_that_are_written_stay_as_they_are() {
+        for (text, expected) in [
+            ("CAST('2.55' AS DECIMAL(3, 1))", "Decimal128(2.6,3,1)"),
+            ("-CAST('1.55' AS DECIMAL(10, 1))", "Decimal128(-1.6,10,1)"),
+            ("abs(CAST('-2.55' AS DECIMAL(3, 1)))", "Decimal128(2.6,3,1)"),
+        ] {
+            assert_eq!(planned(text).0, expected, "{text}");
+        }
+        assert_eq!(
+            planned("coalesce(price, '1.5'::decimal(3, 1))").1,
+            DataType::Decimal128(38, 18)
+        );
+    }
+
+    #[test]
     fn instants_beyond_the_reach_of_nanoseconds_can_be_named() {
         for text in [
             "at < TIMESTAMP '1500-01-01 00:00:00'",
@@ -399,6 +497,9 @@ mod tests {
             "at < CAST('9999-12-31' AS TIMESTAMP)",
             "at BETWEEN TIMESTAMP '0001-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999'",
             "zoned < TIMESTAMPTZ '9999-12-31T00:00:00Z'",
+            "at IN ('1500-06-01', '3000-01-01 00:00:00.000001')",
+            "at IS NOT DISTINCT FROM '3000-01-01'",
+            "at <=> '3000-01-01'",
             "zoned < TIMESTAMP WITH TIME ZONE '1500-01-01T00:00:00Z'",
         ] {
             let (expr, _) = planned(text);

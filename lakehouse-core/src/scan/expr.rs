@@ -109,7 +109,10 @@ pub fn parse_assignments(text: &str, target: &Schema, schema: &DFSchema) -> Resu
         if assignments.iter().any(|(other, _)| *other == name) {
             return Err(Error::invalid(format!("column {name} is set twice"), text));
         }
-        let value = plan(parsed.value, schema, text)?;
+        let value = match dialect::decimal_for(&parsed.value, field.data_type()) {
+            Some(exact) => exact,
+            None => plan(parsed.value, schema, text)?,
+        };
         assignments.push((name, fit_constant(value, field.data_type(), field.name())?));
         if !parser.consume_token(&Token::Comma) {
             break;

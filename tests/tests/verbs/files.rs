@@ -105,7 +105,7 @@ async fn the_columns_of_a_file_are_known_without_a_table() {
 
 /// Values of one column, written into a file of one row, and what the table then holds; `None` where the
 /// file is refused.
-const VALUES: [(&str, &str, Option<&str>); 33] = [
+const VALUES: [(&str, &str, Option<&str>); 36] = [
     ("int", "1", Some("1")),
     ("int", "1.0", Some("1")),
     ("int", "1e3", Some("1000")),
@@ -128,6 +128,7 @@ const VALUES: [(&str, &str, Option<&str>); 33] = [
     ("double", "1e40", Some("1e40")),
     ("double", "1e400", None),
     ("boolean", "true", Some("true")),
+    ("boolean", "\"maybe\"", None),
     ("date", "\"2013-01-31\"", Some("2013-01-31")),
     ("date", "\"2013-01-31T00:00:00\"", Some("2013-01-31")),
     ("date", "\"2013-01-31T10:00:00\"", None),
@@ -160,6 +161,8 @@ const VALUES: [(&str, &str, Option<&str>); 33] = [
         "\"9999-12-31T23:59:59\"",
         Some("9999-12-31T23:59:59Z"),
     ),
+    ("timestamp", "\"2013-01-31T23:59:60\"", None),
+    ("timestamptz", "\"2013-01-31T23:59:60.5Z\"", None),
     ("timestamp", "1359626400000", None),
     ("date", "15736", None),
     ("string", "\"007\"", Some("007")),

@@ -4,7 +4,8 @@ use lakehouse_core::model::{At, Definition};
 use lakehouse_core::scan::{parse_columns, session};
 use lakehouse_core::{Options, Rows, Table};
 
-use super::{FORMATS, lines};
+use super::feed::filled;
+use super::{FORMATS, content, lines};
 use crate::support::memory;
 
 /// Bounds in Parquet leave NaN out, and the engine counts it as larger than every number.
@@ -48,5 +49,38 @@ async fn rows_with_nan_are_found_behind_the_bounds_of_their_row_group() {
         let largest = "SELECT id FROM t ORDER BY x DESC NULLS LAST LIMIT 1";
         let found = lines(&ctx.sql(largest).await.unwrap().collect().await.unwrap());
         assert_eq!(found, ["2"], "{format:?}");
+    }
+}
+
+/// Numbers with more digits than a double keeps, beside columns of every kind.
+#[tokio::test]
+async fn long_numbers_change_nothing_but_what_they_are_compared_with() {
+    let columns = "id bigint not null, score double, price decimal(20, 2)";
+    let stored = ["(1, 1e-25, 12345678901234567.89)", "(2, 2.5, 0.10)"];
+    for format in FORMATS {
+        let table = filled(format, columns, "", "id, score, price", &stored).await;
+        let options = Options::default();
+        let set = "score = CASE WHEN id = 2 THEN 0.12345678901234567 ELSE score END";
+        table.update(set, None, &options).await.unwrap();
+        table
+            .delete("price = 12345678901234567.88", &options)
+            .await
+            .unwrap();
+        assert_eq!(
+            content(&table).await,
+            ["1|1e-25|12345678901234567.89", "2|0.12345678901234567|0.10"]
+        );
+        table
+            .update("price = 12345678901234567.88", Some("id = 2"), &options)
+            .await
+            .unwrap();
+        table
+            .delete("price IN (12345678901234567.89, 0.1)", &options)
+            .await
+            .unwrap();
+        assert_eq!(
+            content(&table).await,
+            ["2|0.12345678901234567|12345678901234567.88"]
+        );
     }
 }

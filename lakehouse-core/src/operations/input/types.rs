@@ -130,9 +130,9 @@ fn of_value(inferred: &DataType, known: Option<&DataType>) -> DataType {
 fn as_text(known: &DataType) -> DataType {
     use DataType as T;
     match known {
-        // True and false are written in one way. Bytes are written in hexadecimal, which no column of text
-        // could tell from the text itself; UUIDs are not.
-        T::Boolean | T::Binary | T::LargeBinary | T::BinaryView => known.clone(),
+        // Bytes are written in hexadecimal, which no column of text could tell from the text itself; UUIDs
+        // are not.
+        T::Binary | T::LargeBinary | T::BinaryView => known.clone(),
         T::FixedSizeBinary(bytes) if *bytes != 16 => known.clone(),
         T::Struct(fields) => T::Struct(
             fields
@@ -206,7 +206,7 @@ mod tests {
         let read = of_ndjson(&inferred, Some(&table));
         let expected = of(vec![
             Field::new("id", Utf8, true),
-            Field::new("flag", Boolean, true),
+            Field::new("flag", Utf8, true),
             Field::new(
                 "inner",
                 nested(vec![

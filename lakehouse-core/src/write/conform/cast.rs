@@ -212,8 +212,8 @@ fn integers(text: &ArrayRef, to: &DataType) -> Result<ArrayRef, Misfit> {
 fn cut_text(text: &ArrayRef, parsed: &ArrayRef) -> Result<Option<usize>, Misfit> {
     use DataType as T;
     let says_more: &dyn Fn(&str) -> bool = match parsed.data_type() {
-        T::Timestamp(unit, None) => &|text| fraction(text) > digits(*unit) || has_offset(text),
-        T::Timestamp(unit, _) | T::Time32(unit) | T::Time64(unit) => &|text| fraction(text) > digits(*unit),
+        T::Timestamp(unit, None) => &|text| cut_seconds(text, *unit) || has_offset(text),
+        T::Timestamp(unit, _) | T::Time32(unit) | T::Time64(unit) => &|text| cut_seconds(text, *unit),
         T::Date32 => &|text| {
             text.get(DATE..)
                 .is_some_and(|time| time.contains(|c| matches!(c, '1'..='9')))
@@ -223,6 +223,11 @@ fn cut_text(text: &ArrayRef, parsed: &ArrayRef) -> Result<Option<usize>, Misfit>
     let text = cast(text, &T::LargeUtf8)?;
     let text = text.as_string::<i64>();
     Ok((0..text.len()).find(|row| text.is_valid(*row) && says_more(text.value(*row))))
+}
+
+/// Whether seconds have more digits than the unit, or there are 60 of them, which would become the next minute.
+fn cut_seconds(text: &str, unit: TimeUnit) -> bool {
+    fraction(text) > digits(unit) || text.contains(":60")
 }
 
 /// Characters of a date.
