@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
-use async_trait::async_trait;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 use crate::error::{Error, Result};
@@ -29,7 +29,10 @@ pub enum Outcome {
 ///
 /// A format turns metadata into [`Snapshot`]s and [`DataFile`]s, and a [`Change`] into one commit
 /// attempt. It never decides what to do, never retries on policy, and never reads data files.
-#[async_trait]
+///
+/// Futures are boxed by hand, here and in the traits of the operations: the bounds that `async_trait` adds
+/// make the compiler prove again in every method that DataFusion's plans are `Send`, which took two thirds
+/// of the build of this crate.
 pub trait Format: Send + Sync + Debug {
     /// `"iceberg"` or `"delta"`: for reports only, never to decide anything.
     fn name(&self) -> &'static str;
@@ -38,10 +41,14 @@ pub trait Format: Send + Sync + Debug {
     ///
     /// # Errors
     /// [`Error::Unsupported`] when the definition asks for what the format cannot store.
-    async fn create(&self, definition: &Definition, commit_id: &CommitId) -> Result<Outcome>;
+    fn create<'a>(
+        &'a self,
+        definition: &'a Definition,
+        commit_id: &'a CommitId,
+    ) -> BoxFuture<'a, Result<Outcome>>;
 
     /// Loads one version. [`Error::NotFound`] when there is no table, version or ref of that name.
-    async fn snapshot(&self, at: &At) -> Result<Arc<Snapshot>>;
+    fn snapshot<'a>(&'a self, at: &'a At) -> BoxFuture<'a, Result<Arc<Snapshot>>>;
 
     /// Refuses a version that cannot be written, with the reason.
     ///
@@ -75,41 +82,53 @@ pub trait Format: Send + Sync + Debug {
     fn files(&self, snapshot: &Arc<Snapshot>, prune: Arc<Prune>) -> BoxStream<'static, Result<DataFile>>;
 
     /// The masked positions of each of these files of one version, in the order given.
-    async fn masks(&self, snapshot: &Snapshot, files: &[DataFile]) -> Result<Vec<RowMask>>;
+    fn masks<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        files: &'a [DataFile],
+    ) -> BoxFuture<'a, Result<Vec<RowMask>>>;
 
     /// Writes masks, each the *complete* mask of its file, without making them visible. Returns the
     /// files with their new `masks`, in the order given, and the objects written.
     ///
     /// # Errors
     /// [`Error::Unsupported`] when the table has no masks ([`crate::model::Capabilities::masks`]).
-    async fn stage_masks(
-        &self,
-        snapshot: &Snapshot,
+    fn stage_masks<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
         masks: Vec<(DataFile, RowMask)>,
-        operation: &CommitId,
-    ) -> Result<(Vec<DataFile>, Vec<String>)>;
+        operation: &'a CommitId,
+    ) -> BoxFuture<'a, Result<(Vec<DataFile>, Vec<String>)>>;
 
     /// What each commit after `base` up to and including `upto` did, oldest first.
     ///
     /// # Errors
     /// [`Error::Conflict`] when `base` is no longer part of the history of `upto` (rule R5).
-    async fn changes(&self, base: &Snapshot, upto: &Snapshot) -> Result<Vec<Change>>;
+    fn changes<'a>(&'a self, base: &'a Snapshot, upto: &'a Snapshot) -> BoxFuture<'a, Result<Vec<Change>>>;
 
     /// One attempt to make `change` visible as the successor of `base`.
-    async fn publish(&self, base: &Arc<Snapshot>, change: &Change) -> Result<Outcome>;
+    fn publish<'a>(&'a self, base: &'a Arc<Snapshot>, change: &'a Change) -> BoxFuture<'a, Result<Outcome>>;
 
     /// The version that a commit made, if it landed after `base`.
-    async fn find(&self, commit_id: &CommitId, base: &Snapshot) -> Result<Option<Arc<Snapshot>>>;
+    fn find<'a>(
+        &'a self,
+        commit_id: &'a CommitId,
+        base: &'a Snapshot,
+    ) -> BoxFuture<'a, Result<Option<Arc<Snapshot>>>>;
 
     /// The version that a commit with this idempotency key made, if there was one.
-    async fn find_token(&self, snapshot: &Snapshot, token: &str) -> Result<Option<Version>>;
+    fn find_token<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        token: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Version>>>;
 
     /// Commits, newest first, at most `limit`.
-    async fn history(&self, limit: Option<usize>) -> Result<Vec<CommitInfo>>;
+    fn history<'a>(&'a self, limit: Option<usize>) -> BoxFuture<'a, Result<Vec<CommitInfo>>>;
 
     /// Every object key below the table root that the given versions (all retained ones, if `None`)
     /// still need: metadata, data, masks.
-    async fn reachable(&self, keep: Option<&[Version]>) -> Result<BTreeSet<String>>;
+    fn reachable<'a>(&'a self, keep: Option<&'a [Version]>) -> BoxFuture<'a, Result<BTreeSet<String>>>;
 }
 
 /// A format and the store it lives in: what operations work on.

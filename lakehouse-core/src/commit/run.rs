@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
+use futures::future::BoxFuture;
 
 use super::conflict::{self, Verdict};
 use super::sound::assert_sound;
@@ -56,7 +56,6 @@ pub struct Committed {
 }
 
 /// What an operation does: it turns the newest snapshot into a change.
-#[async_trait]
 pub trait Plan: Send {
     /// Plans on `base`: stages files and masks, and describes the change, which carries `id` as its
     /// [`Change::commit_id`]. `None`: nothing to do. Called again, with another id, when a winner makes
@@ -64,7 +63,7 @@ pub trait Plan: Send {
     ///
     /// # Errors
     /// Whatever stops the operation; what was staged until then is for the plan to remove.
-    async fn plan(&mut self, base: Arc<Snapshot>, id: CommitId) -> Result<Option<Change>>;
+    fn plan<'a>(&'a mut self, base: Arc<Snapshot>, id: CommitId) -> BoxFuture<'a, Result<Option<Change>>>;
 
     /// Fits the change that was planned last, on `base`, to `newest`, without planning all of it again:
     /// asked when a rule on files or rows (R1 to R3) fires. What comes back is published over `newest`
@@ -73,14 +72,14 @@ pub trait Plan: Send {
     /// # Errors
     /// Whatever stops the operation; what was staged here is for the plan to remove, what was staged
     /// before is not.
-    async fn adapt(
-        &mut self,
-        _change: &Change,
-        _base: &Arc<Snapshot>,
-        _newest: &Arc<Snapshot>,
-        _winners: &[Change],
-    ) -> Result<Option<Change>> {
-        Ok(None)
+    fn adapt<'a>(
+        &'a mut self,
+        _change: &'a Change,
+        _base: &'a Arc<Snapshot>,
+        _newest: &'a Arc<Snapshot>,
+        _winners: &'a [Change],
+    ) -> BoxFuture<'a, Result<Option<Change>>> {
+        Box::pin(async move { Ok(None) })
     }
 }
 

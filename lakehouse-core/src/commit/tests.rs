@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 use super::conflict_tests::{change, file, masked, snapshot};
@@ -84,115 +84,129 @@ fn broken(what: &str) -> Error {
     }
 }
 
-#[async_trait]
 impl Format for Scripted {
     fn name(&self) -> &'static str {
         "scripted"
     }
 
-    async fn create(&self, _: &Definition, _: &CommitId) -> Result<Outcome> {
-        Ok(Outcome::Lost)
+    fn create<'a>(&'a self, _: &'a Definition, _: &'a CommitId) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(async move { Ok(Outcome::Lost) })
     }
 
-    async fn snapshot(&self, _: &At) -> Result<Arc<Snapshot>> {
-        self.call("snapshot");
-        Ok(self.at(self.log.lock().unwrap().len()))
+    fn snapshot<'a>(&'a self, _: &'a At) -> BoxFuture<'a, Result<Arc<Snapshot>>> {
+        Box::pin(async move {
+            self.call("snapshot");
+            Ok(self.at(self.log.lock().unwrap().len()))
+        })
     }
 
     fn files(&self, _: &Arc<Snapshot>, _: Arc<Prune>) -> BoxStream<'static, Result<DataFile>> {
         futures::stream::empty().boxed()
     }
 
-    async fn masks(&self, _: &Snapshot, files: &[DataFile]) -> Result<Vec<RowMask>> {
-        Ok(vec![RowMask::new(); files.len()])
+    fn masks<'a>(&'a self, _: &'a Snapshot, files: &'a [DataFile]) -> BoxFuture<'a, Result<Vec<RowMask>>> {
+        Box::pin(async move { Ok(vec![RowMask::new(); files.len()]) })
     }
 
-    async fn stage_masks(
-        &self,
-        _: &Snapshot,
+    fn stage_masks<'a>(
+        &'a self,
+        _: &'a Snapshot,
         _: Vec<(DataFile, RowMask)>,
-        _: &CommitId,
-    ) -> Result<(Vec<DataFile>, Vec<String>)> {
-        Ok((Vec::new(), Vec::new()))
+        _: &'a CommitId,
+    ) -> BoxFuture<'a, Result<(Vec<DataFile>, Vec<String>)>> {
+        Box::pin(async move { Ok((Vec::new(), Vec::new())) })
     }
 
-    async fn changes(&self, base: &Snapshot, upto: &Snapshot) -> Result<Vec<Change>> {
-        self.call("changes");
-        if self.rolled_back {
-            return Err(Error::Conflict {
-                table: "t".into(),
-                detail: "the base is not in the history".into(),
-            });
-        }
-        Ok(self.log.lock().unwrap()[base.state as usize..upto.state as usize].to_vec())
-    }
-
-    async fn publish(&self, base: &Arc<Snapshot>, change: &Change) -> Result<Outcome> {
-        self.call("publish");
-        tokio::task::yield_now().await;
-        let step = self.script.lock().unwrap().pop_front();
-        match step {
-            Some(Step::Loses(winner)) => {
-                self.land(&winner);
-                Ok(Outcome::Lost)
+    fn changes<'a>(&'a self, base: &'a Snapshot, upto: &'a Snapshot) -> BoxFuture<'a, Result<Vec<Change>>> {
+        Box::pin(async move {
+            self.call("changes");
+            if self.rolled_back {
+                return Err(Error::Conflict {
+                    table: "t".into(),
+                    detail: "the base is not in the history".into(),
+                });
             }
-            Some(Step::LandsButLost) => {
-                self.land(change);
-                Ok(Outcome::Lost)
+            Ok(self.log.lock().unwrap()[base.state as usize..upto.state as usize].to_vec())
+        })
+    }
+
+    fn publish<'a>(&'a self, base: &'a Arc<Snapshot>, change: &'a Change) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(async move {
+            self.call("publish");
+            tokio::task::yield_now().await;
+            let step = self.script.lock().unwrap().pop_front();
+            match step {
+                Some(Step::Loses(winner)) => {
+                    self.land(&winner);
+                    Ok(Outcome::Lost)
+                }
+                Some(Step::LandsButLost) => {
+                    self.land(change);
+                    Ok(Outcome::Lost)
+                }
+                Some(Step::LandsButUnknown) => {
+                    self.land(change);
+                    Ok(Outcome::Unknown(broken("log")))
+                }
+                Some(Step::LandsButFails) => {
+                    self.land(change);
+                    Err(broken("log"))
+                }
+                Some(Step::Unknown) => Ok(Outcome::Unknown(broken("log"))),
+                Some(Step::Fails) => Err(broken("manifest")),
+                None if self.log.lock().unwrap().len() as u64 != base.state => Ok(Outcome::Lost),
+                None => Ok(Outcome::Committed(self.land(change))),
             }
-            Some(Step::LandsButUnknown) => {
-                self.land(change);
-                Ok(Outcome::Unknown(broken("log")))
+        })
+    }
+
+    fn find<'a>(
+        &'a self,
+        commit_id: &'a CommitId,
+        base: &'a Snapshot,
+    ) -> BoxFuture<'a, Result<Option<Arc<Snapshot>>>> {
+        Box::pin(async move {
+            self.call("find");
+            if self.blind {
+                return Err(broken("find"));
             }
-            Some(Step::LandsButFails) => {
-                self.land(change);
-                Err(broken("log"))
-            }
-            Some(Step::Unknown) => Ok(Outcome::Unknown(broken("log"))),
-            Some(Step::Fails) => Err(broken("manifest")),
-            None if self.log.lock().unwrap().len() as u64 != base.state => Ok(Outcome::Lost),
-            None => Ok(Outcome::Committed(self.land(change))),
-        }
+            let log = self.log.lock().unwrap();
+            let found = log.iter().position(|change| &change.commit_id == commit_id);
+            Ok(found
+                .filter(|index| *index as u64 >= base.state)
+                .map(|index| self.at(index + 1)))
+        })
     }
 
-    async fn find(&self, commit_id: &CommitId, base: &Snapshot) -> Result<Option<Arc<Snapshot>>> {
-        self.call("find");
-        if self.blind {
-            return Err(broken("find"));
-        }
-        let log = self.log.lock().unwrap();
-        let found = log.iter().position(|change| &change.commit_id == commit_id);
-        Ok(found
-            .filter(|index| *index as u64 >= base.state)
-            .map(|index| self.at(index + 1)))
+    fn find_token<'a>(&'a self, _: &'a Snapshot, token: &'a str) -> BoxFuture<'a, Result<Option<Version>>> {
+        Box::pin(async move {
+            self.call("find_token");
+            let log = self.log.lock().unwrap();
+            let found = log
+                .iter()
+                .position(|change| change.token.as_deref() == Some(token));
+            Ok(found.map(|index| index as i64 + 1))
+        })
     }
 
-    async fn find_token(&self, _: &Snapshot, token: &str) -> Result<Option<Version>> {
-        self.call("find_token");
-        let log = self.log.lock().unwrap();
-        let found = log
-            .iter()
-            .position(|change| change.token.as_deref() == Some(token));
-        Ok(found.map(|index| index as i64 + 1))
+    fn history<'a>(&'a self, _: Option<usize>) -> BoxFuture<'a, Result<Vec<CommitInfo>>> {
+        Box::pin(async move { Ok(Vec::new()) })
     }
 
-    async fn history(&self, _: Option<usize>) -> Result<Vec<CommitInfo>> {
-        Ok(Vec::new())
-    }
-
-    async fn reachable(&self, _: Option<&[Version]>) -> Result<BTreeSet<String>> {
-        Ok(BTreeSet::new())
+    fn reachable<'a>(&'a self, _: Option<&'a [Version]>) -> BoxFuture<'a, Result<BTreeSet<String>>> {
+        Box::pin(async move { Ok(BTreeSet::new()) })
     }
 }
 
 /// A plan from a function that is told its number, counted from 1.
 struct Planned<F>(usize, F);
 
-#[async_trait]
 impl<F: FnMut(usize, CommitId) -> Result<Option<Change>> + Send> Plan for Planned<F> {
-    async fn plan(&mut self, _base: Arc<Snapshot>, id: CommitId) -> Result<Option<Change>> {
-        self.0 += 1;
-        (self.1)(self.0, id)
+    fn plan<'a>(&'a mut self, _base: Arc<Snapshot>, id: CommitId) -> BoxFuture<'a, Result<Option<Change>>> {
+        Box::pin(async move {
+            self.0 += 1;
+            (self.1)(self.0, id)
+        })
     }
 }
 
@@ -203,16 +217,17 @@ struct Staging<'a> {
     shape: fn(Change) -> Change,
 }
 
-#[async_trait]
 impl Plan for Staging<'_> {
-    async fn plan(&mut self, _base: Arc<Snapshot>, id: CommitId) -> Result<Option<Change>> {
-        *self.plans += 1;
-        let staged = format!("staged-{}", self.plans);
-        self.store.put(&staged, "rows".into()).await?;
-        let mut mine = change(OperationKind::Append, &id.0);
-        mine.added.push(file(&staged, 0..10));
-        mine.staged.push(staged);
-        Ok(Some((self.shape)(mine)))
+    fn plan<'a>(&'a mut self, _base: Arc<Snapshot>, id: CommitId) -> BoxFuture<'a, Result<Option<Change>>> {
+        Box::pin(async move {
+            *self.plans += 1;
+            let staged = format!("staged-{}", self.plans);
+            self.store.put(&staged, "rows".into()).await?;
+            let mut mine = change(OperationKind::Append, &id.0);
+            mine.added.push(file(&staged, 0..10));
+            mine.staged.push(staged);
+            Ok(Some((self.shape)(mine)))
+        })
     }
 }
 

@@ -30,7 +30,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use arrow::datatypes::Schema;
-use async_trait::async_trait;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 use crate::error::{Error, Result};
@@ -87,23 +87,28 @@ impl Delta {
     }
 }
 
-#[async_trait]
 impl Format for Delta {
     fn name(&self) -> &'static str {
         "delta"
     }
 
-    async fn create(&self, definition: &Definition, commit_id: &CommitId) -> Result<Outcome> {
-        let entry = create::first_entry(definition, commit_id)?;
-        if create::exists(&self.store).await? {
-            return Ok(Outcome::Lost);
-        }
-        let created = self.store.create(&log::commit_key(0), entry.into()).await?;
-        Ok(self.created(0, created).await)
+    fn create<'a>(
+        &'a self,
+        definition: &'a Definition,
+        commit_id: &'a CommitId,
+    ) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(async move {
+            let entry = create::first_entry(definition, commit_id)?;
+            if create::exists(&self.store).await? {
+                return Ok(Outcome::Lost);
+            }
+            let created = self.store.create(&log::commit_key(0), entry.into()).await?;
+            Ok(self.created(0, created).await)
+        })
     }
 
-    async fn snapshot(&self, at: &At) -> Result<Arc<Snapshot>> {
-        self.load_at(at).await
+    fn snapshot<'a>(&'a self, at: &'a At) -> BoxFuture<'a, Result<Arc<Snapshot>>> {
+        Box::pin(async move { self.load_at(at).await })
     }
 
     fn check_writable(&self, snapshot: &Snapshot) -> Result<()> {
@@ -118,62 +123,82 @@ impl Format for Delta {
         files::stream(self.store.clone(), Arc::clone(snapshot), prune)
     }
 
-    async fn masks(&self, _: &Snapshot, files: &[DataFile]) -> Result<Vec<RowMask>> {
-        vectors::read(&self.store, files).await
+    fn masks<'a>(&'a self, _: &'a Snapshot, files: &'a [DataFile]) -> BoxFuture<'a, Result<Vec<RowMask>>> {
+        Box::pin(async move { vectors::read(&self.store, files).await })
     }
 
-    async fn stage_masks(
-        &self,
-        snapshot: &Snapshot,
+    fn stage_masks<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
         masks: Vec<(DataFile, RowMask)>,
-        operation: &CommitId,
-    ) -> Result<(Vec<DataFile>, Vec<String>)> {
-        State::of(snapshot)?.check_writable()?;
-        if !snapshot.capabilities.masks {
-            return Err(Error::unsupported(
-                "rows of this Delta table cannot be masked: it has no deletion vectors",
-                "rewrite the files instead",
-            ));
-        }
-        vectors::stage(&self.store, masks, operation).await
+        operation: &'a CommitId,
+    ) -> BoxFuture<'a, Result<(Vec<DataFile>, Vec<String>)>> {
+        Box::pin(async move {
+            State::of(snapshot)?.check_writable()?;
+            if !snapshot.capabilities.masks {
+                return Err(Error::unsupported(
+                    "rows of this Delta table cannot be masked: it has no deletion vectors",
+                    "rewrite the files instead",
+                ));
+            }
+            vectors::stage(&self.store, masks, operation).await
+        })
     }
 
-    async fn changes(&self, base: &Snapshot, upto: &Snapshot) -> Result<Vec<Change>> {
-        changes::between(&self.store, base, upto).await
+    fn changes<'a>(&'a self, base: &'a Snapshot, upto: &'a Snapshot) -> BoxFuture<'a, Result<Vec<Change>>> {
+        Box::pin(async move { changes::between(&self.store, base, upto).await })
     }
 
-    async fn publish(&self, base: &Arc<Snapshot>, change: &Change) -> Result<Outcome> {
-        let restored = match change.restore {
-            Some(version) => Some(self.load_at(&At::Version(version)).await?),
-            None => None,
-        };
-        let entry = publish::entry(&self.store, base, change, restored.as_deref()).await?;
-        let version = base.state + 1;
-        let created = self.store.create(&log::commit_key(version), entry.into()).await?;
-        Ok(self.created(version, created).await)
+    fn publish<'a>(&'a self, base: &'a Arc<Snapshot>, change: &'a Change) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(async move {
+            let restored = match change.restore {
+                Some(version) => Some(self.load_at(&At::Version(version)).await?),
+                None => None,
+            };
+            let entry = publish::entry(&self.store, base, change, restored.as_deref()).await?;
+            let version = base.state + 1;
+            let created = self.store.create(&log::commit_key(version), entry.into()).await?;
+            Ok(self.created(version, created).await)
+        })
     }
 
-    async fn find(&self, commit_id: &CommitId, base: &Snapshot) -> Result<Option<Arc<Snapshot>>> {
-        match changes::find(&self.store, commit_id, base.state).await? {
-            Some(version) => self.load(Some(version)).await.map(Some),
-            None => Ok(None),
-        }
+    fn find<'a>(
+        &'a self,
+        commit_id: &'a CommitId,
+        base: &'a Snapshot,
+    ) -> BoxFuture<'a, Result<Option<Arc<Snapshot>>>> {
+        Box::pin(async move {
+            match changes::find(&self.store, commit_id, base.state).await? {
+                Some(version) => self.load(Some(version)).await.map(Some),
+                None => Ok(None),
+            }
+        })
     }
 
-    async fn find_token(&self, snapshot: &Snapshot, token: &str) -> Result<Option<Version>> {
-        let replay = &State::of(snapshot)?.replay;
-        replay.application(&self.store, publish::application(token)).await
+    fn find_token<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        token: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Version>>> {
+        Box::pin(async move {
+            let replay = &State::of(snapshot)?.replay;
+            replay.application(&self.store, publish::application(token)).await
+        })
     }
 
-    async fn history(&self, limit: Option<usize>) -> Result<Vec<CommitInfo>> {
-        let newest = self.load(None).await?;
-        changes::history(&self.store, newest.state, limit.unwrap_or(usize::MAX)).await
+    fn history<'a>(&'a self, limit: Option<usize>) -> BoxFuture<'a, Result<Vec<CommitInfo>>> {
+        Box::pin(async move {
+            let newest = self.load(None).await?;
+            changes::history(&self.store, newest.state, limit.unwrap_or(usize::MAX)).await
+        })
     }
 
-    async fn reachable(&self, keep: Option<&[Version]>) -> Result<BTreeSet<String>> {
-        match keep {
-            None => reachable::everything(self).await,
-            Some(versions) => reachable::of_versions(self, versions).await,
-        }
+    fn reachable<'a>(&'a self, keep: Option<&'a [Version]>) -> BoxFuture<'a, Result<BTreeSet<String>>> {
+        Box::pin(async move {
+            match keep {
+                None => reachable::everything(self).await,
+                Some(versions) => reachable::of_versions(self, versions).await,
+            }
+        })
     }
 }

@@ -42,7 +42,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
-use async_trait::async_trait;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 use crate::error::Result;
@@ -71,18 +71,21 @@ impl Iceberg {
     }
 }
 
-#[async_trait]
 impl Format for Iceberg {
     fn name(&self) -> &'static str {
         "iceberg"
     }
 
-    async fn create(&self, definition: &Definition, commit_id: &CommitId) -> Result<Outcome> {
-        create::create(&self.store, definition, commit_id).await
+    fn create<'a>(
+        &'a self,
+        definition: &'a Definition,
+        commit_id: &'a CommitId,
+    ) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(async move { create::create(&self.store, definition, commit_id).await })
     }
 
-    async fn snapshot(&self, at: &At) -> Result<Arc<Snapshot>> {
-        view::open(&Arc::new(load::newest(&self.store).await?), at)
+    fn snapshot<'a>(&'a self, at: &'a At) -> BoxFuture<'a, Result<Arc<Snapshot>>> {
+        Box::pin(async move { view::open(&Arc::new(load::newest(&self.store).await?), at) })
     }
 
     fn check_writable(&self, snapshot: &Snapshot) -> Result<()> {
@@ -97,40 +100,52 @@ impl Format for Iceberg {
         files::files(self.store.clone(), Arc::clone(snapshot), prune)
     }
 
-    async fn masks(&self, _snapshot: &Snapshot, files: &[DataFile]) -> Result<Vec<RowMask>> {
-        masks::read(&self.store, files).await
+    fn masks<'a>(
+        &'a self,
+        _snapshot: &'a Snapshot,
+        files: &'a [DataFile],
+    ) -> BoxFuture<'a, Result<Vec<RowMask>>> {
+        Box::pin(async move { masks::read(&self.store, files).await })
     }
 
-    async fn stage_masks(
-        &self,
-        snapshot: &Snapshot,
+    fn stage_masks<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
         masks: Vec<(DataFile, RowMask)>,
-        operation: &CommitId,
-    ) -> Result<(Vec<DataFile>, Vec<String>)> {
-        masks::stage(&self.store, &*View::of(snapshot)?, masks, operation).await
+        operation: &'a CommitId,
+    ) -> BoxFuture<'a, Result<(Vec<DataFile>, Vec<String>)>> {
+        Box::pin(async move { masks::stage(&self.store, &*View::of(snapshot)?, masks, operation).await })
     }
 
-    async fn changes(&self, base: &Snapshot, upto: &Snapshot) -> Result<Vec<Change>> {
-        changes::changes(&self.store, base, upto).await
+    fn changes<'a>(&'a self, base: &'a Snapshot, upto: &'a Snapshot) -> BoxFuture<'a, Result<Vec<Change>>> {
+        Box::pin(async move { changes::changes(&self.store, base, upto).await })
     }
 
-    async fn publish(&self, base: &Arc<Snapshot>, change: &Change) -> Result<Outcome> {
-        publish::publish(&self.store, base, change).await
+    fn publish<'a>(&'a self, base: &'a Arc<Snapshot>, change: &'a Change) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(async move { publish::publish(&self.store, base, change).await })
     }
 
-    async fn find(&self, commit_id: &CommitId, base: &Snapshot) -> Result<Option<Arc<Snapshot>>> {
-        history::find(&self.store, commit_id, base).await
+    fn find<'a>(
+        &'a self,
+        commit_id: &'a CommitId,
+        base: &'a Snapshot,
+    ) -> BoxFuture<'a, Result<Option<Arc<Snapshot>>>> {
+        Box::pin(async move { history::find(&self.store, commit_id, base).await })
     }
 
-    async fn find_token(&self, snapshot: &Snapshot, token: &str) -> Result<Option<Version>> {
-        tokens::find(View::of(snapshot)?.metadata(), token)
+    fn find_token<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        token: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Version>>> {
+        Box::pin(async move { tokens::find(View::of(snapshot)?.metadata(), token) })
     }
 
-    async fn history(&self, limit: Option<usize>) -> Result<Vec<CommitInfo>> {
-        history::history(&self.store, limit).await
+    fn history<'a>(&'a self, limit: Option<usize>) -> BoxFuture<'a, Result<Vec<CommitInfo>>> {
+        Box::pin(async move { history::history(&self.store, limit).await })
     }
 
-    async fn reachable(&self, keep: Option<&[Version]>) -> Result<BTreeSet<String>> {
-        history::reachable(&self.store, keep).await
+    fn reachable<'a>(&'a self, keep: Option<&'a [Version]>) -> BoxFuture<'a, Result<BTreeSet<String>>> {
+        Box::pin(async move { history::reachable(&self.store, keep).await })
     }
 }

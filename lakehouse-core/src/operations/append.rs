@@ -1,7 +1,7 @@
 //! Adds rows, without reading the table.
 
-use async_trait::async_trait;
 use futures::TryStreamExt;
+use futures::future::BoxFuture;
 
 use super::input::Known;
 use super::work::{Origin, Verb, Work, run};
@@ -24,25 +24,26 @@ pub(super) struct Append {
     pub(super) rows: Rows,
 }
 
-#[async_trait]
 impl Verb for Append {
     fn kind(&self) -> OperationKind {
         OperationKind::Append
     }
 
-    async fn plan(&mut self, work: &mut Work) -> Result<()> {
-        work.begin("write");
-        work.evolve_for(&self.rows).await?;
-        let (_, mut batches) = self.rows.open(Known::Table(&work.snapshot.schema)).await?;
-        let mut before = 0;
-        while let Some(batch) = batches.try_next().await? {
-            let batch = conform_at(&batch, &work.snapshot.schema, before)?;
-            let rows = batch.num_rows() as u64;
-            before += rows;
-            work.write_fitting(batch, Origin::New).await?;
-            work.count("num_source_rows", rows);
-            work.count("num_target_rows_inserted", rows);
-        }
-        Ok(())
+    fn plan<'a>(&'a mut self, work: &'a mut Work) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            work.begin("write");
+            work.evolve_for(&self.rows).await?;
+            let (_, mut batches) = self.rows.open(Known::Table(&work.snapshot.schema)).await?;
+            let mut before = 0;
+            while let Some(batch) = batches.try_next().await? {
+                let batch = conform_at(&batch, &work.snapshot.schema, before)?;
+                let rows = batch.num_rows() as u64;
+                before += rows;
+                work.write_fitting(batch, Origin::New).await?;
+                work.count("num_source_rows", rows);
+                work.count("num_target_rows_inserted", rows);
+            }
+            Ok(())
+        })
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use datafusion::scalar::ScalarValue;
+use futures::future::BoxFuture;
 
 use super::delete::understood;
 use super::moving::move_rows;
@@ -42,29 +42,30 @@ struct CompactVerb<'a> {
     compact: &'a Compact,
 }
 
-#[async_trait]
 impl Verb for CompactVerb<'_> {
     fn kind(&self) -> OperationKind {
         OperationKind::Compact
     }
 
-    async fn plan(&mut self, work: &mut Work) -> Result<()> {
-        work.set_target_file_bytes(self.compact.target_file_bytes);
-        work.keep_lineage();
-        // Row groups that are small shall become large ones.
-        work.copy_large_groups_only();
-        let target = work.target_file_bytes()?;
-        let prune = match &self.compact.predicate {
-            Some(predicate) => {
-                Prune::matching(understood(work, predicate)?, Arc::clone(&work.snapshot.schema))?
+    fn plan<'a>(&'a mut self, work: &'a mut Work) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            work.set_target_file_bytes(self.compact.target_file_bytes);
+            work.keep_lineage();
+            // Row groups that are small shall become large ones.
+            work.copy_large_groups_only();
+            let target = work.target_file_bytes()?;
+            let prune = match &self.compact.predicate {
+                Some(predicate) => {
+                    Prune::matching(understood(work, predicate)?, Arc::clone(&work.snapshot.schema))?
+                }
+                None => Prune::everything(),
+            };
+            let files = work.list(&Arc::new(prune)).await?;
+            for files in lots(groups(files, target)) {
+                rewrite(work, files).await?;
             }
-            None => Prune::everything(),
-        };
-        let files = work.list(&Arc::new(prune)).await?;
-        for files in lots(groups(files, target)) {
-            rewrite(work, files).await?;
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use async_trait::async_trait;
 use datafusion::logical_expr::Expr;
 use datafusion::prelude::ident;
 use datafusion::scalar::ScalarValue;
 use futures::TryStreamExt;
+use futures::future::BoxFuture;
 
 use super::rows::{Found, Places, Touched, frame};
 use super::work::{Verb, Work, run};
@@ -31,24 +31,31 @@ struct Delete<'a> {
     predicate: &'a str,
 }
 
-#[async_trait]
 impl Verb for Delete<'_> {
     fn kind(&self) -> OperationKind {
         OperationKind::Delete
     }
 
-    async fn plan(&mut self, work: &mut Work) -> Result<()> {
-        if is_true(&understood(work, self.predicate)?) && remove_all(work).await? {
-            return Ok(());
-        }
-        let touched = matching_rows(work, self.predicate).await?;
-        work.count("num_target_rows_deleted", touched.rows());
-        touched.apply(work).await
+    fn plan<'a>(&'a mut self, work: &'a mut Work) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            if is_true(&understood(work, self.predicate)?) && remove_all(work).await? {
+                return Ok(());
+            }
+            let touched = matching_rows(work, self.predicate).await?;
+            work.count("num_target_rows_deleted", touched.rows());
+            touched.apply(work).await
+        })
     }
 
-    async fn find(&mut self, work: &mut Work, files: Vec<DataFile>) -> Result<Option<Found>> {
-        let predicate = understood(work, self.predicate)?;
-        find_rows(work, Some(predicate), files).await
+    fn find<'a>(
+        &'a mut self,
+        work: &'a mut Work,
+        files: Vec<DataFile>,
+    ) -> BoxFuture<'a, Result<Option<Found>>> {
+        Box::pin(async move {
+            let predicate = understood(work, self.predicate)?;
+            find_rows(work, Some(predicate), files).await
+        })
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use async_trait::async_trait;
 use futures::TryStreamExt;
+use futures::future::BoxFuture;
 
 use super::delete::{matching_rows, understood};
 use super::evaluate::Compiled;
@@ -37,52 +37,53 @@ pub(super) struct Overwrite<'a> {
     pub(super) predicate: Option<&'a str>,
 }
 
-#[async_trait]
 impl Verb for Overwrite<'_> {
     fn kind(&self) -> OperationKind {
         OperationKind::Overwrite
     }
 
-    async fn plan(&mut self, work: &mut Work) -> Result<()> {
-        work.evolve_for(&self.rows).await?;
-        let guard = match self.predicate {
-            Some(predicate) => Some(Guard::new(work, predicate)?),
-            None => None,
-        };
-        match self.predicate {
-            Some(predicate) => {
-                let touched = matching_rows(work, predicate).await?;
-                work.count("num_target_rows_deleted", touched.rows());
-                touched.apply(work).await?;
-            }
-            None => {
-                let everything = Arc::new(Prune::everything());
-                work.change.read = Some(Arc::clone(&everything));
-                let files = work.list(&everything).await?;
-                // Nothing is read of files that simply go.
-                for file in &files {
-                    let gone = file.rows - file.masked_rows().unwrap_or(0).min(file.rows);
-                    work.count("num_target_rows_deleted", gone);
-                    work.note_file(file, gone, Fate::Remove);
+    fn plan<'a>(&'a mut self, work: &'a mut Work) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            work.evolve_for(&self.rows).await?;
+            let guard = match self.predicate {
+                Some(predicate) => Some(Guard::new(work, predicate)?),
+                None => None,
+            };
+            match self.predicate {
+                Some(predicate) => {
+                    let touched = matching_rows(work, predicate).await?;
+                    work.count("num_target_rows_deleted", touched.rows());
+                    touched.apply(work).await?;
                 }
-                work.change.removed = files;
+                None => {
+                    let everything = Arc::new(Prune::everything());
+                    work.change.read = Some(Arc::clone(&everything));
+                    let files = work.list(&everything).await?;
+                    // Nothing is read of files that simply go.
+                    for file in &files {
+                        let gone = file.rows - file.masked_rows().unwrap_or(0).min(file.rows);
+                        work.count("num_target_rows_deleted", gone);
+                        work.note_file(file, gone, Fate::Remove);
+                    }
+                    work.change.removed = files;
+                }
             }
-        }
-        work.begin("write");
-        let (_, mut batches) = self.rows.open(Known::Table(&work.snapshot.schema)).await?;
-        let mut before = 0;
-        while let Some(batch) = batches.try_next().await? {
-            let batch = conform_at(&batch, &work.snapshot.schema, before)?;
-            if let Some(guard) = &guard {
-                guard.check(&batch, before)?;
+            work.begin("write");
+            let (_, mut batches) = self.rows.open(Known::Table(&work.snapshot.schema)).await?;
+            let mut before = 0;
+            while let Some(batch) = batches.try_next().await? {
+                let batch = conform_at(&batch, &work.snapshot.schema, before)?;
+                if let Some(guard) = &guard {
+                    guard.check(&batch, before)?;
+                }
+                let rows = batch.num_rows() as u64;
+                work.write_fitting(batch, Origin::New).await?;
+                work.count("num_source_rows", rows);
+                work.count("num_target_rows_inserted", rows);
+                before += rows;
             }
-            let rows = batch.num_rows() as u64;
-            work.write_fitting(batch, Origin::New).await?;
-            work.count("num_source_rows", rows);
-            work.count("num_target_rows_inserted", rows);
-            before += rows;
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 

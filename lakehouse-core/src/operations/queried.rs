@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use arrow::array::RecordBatch;
-use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::prelude::ident;
 use futures::TryStreamExt;
+use futures::future::BoxFuture;
 
 use super::append::Append;
 use super::delete::understood;
@@ -97,13 +97,12 @@ impl Target {
 }
 
 /// A query over the table that is changed, and others.
-#[async_trait]
 pub trait PlanQuery: Send + Sync {
     /// Plans it on one version. Called again when another commit makes the plan wrong.
     ///
     /// # Errors
     /// When the query is wrong.
-    async fn plan(&self, target: &Target) -> Result<DataFrame>;
+    fn plan<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<DataFrame>>;
 }
 
 /// Deletes the rows that a query finds. Its result has the columns of [`Target::places`]; a row may come
@@ -179,7 +178,6 @@ struct FromItself<'a> {
     sink: Sink<'a>,
 }
 
-#[async_trait]
 impl Verb for FromItself<'_> {
     fn kind(&self) -> OperationKind {
         match self.sink {
@@ -189,22 +187,24 @@ impl Verb for FromItself<'_> {
         }
     }
 
-    async fn plan(&mut self, work: &mut Work) -> Result<()> {
-        let rows = Rows::frame(self.query.plan(&Target::source(work)).await?);
-        match self.sink {
-            Sink::Append => Append { rows }.plan(work).await?,
-            Sink::Overwrite => {
-                Overwrite {
-                    rows,
-                    predicate: None,
+    fn plan<'a>(&'a mut self, work: &'a mut Work) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let rows = Rows::frame(self.query.plan(&Target::source(work)).await?);
+            match self.sink {
+                Sink::Append => Append { rows }.plan(work).await?,
+                Sink::Overwrite => {
+                    Overwrite {
+                        rows,
+                        predicate: None,
+                    }
+                    .plan(work)
+                    .await?;
                 }
-                .plan(work)
-                .await?;
+                Sink::Merge(merge) => MergeVerb::new(rows, merge).plan(work).await?,
             }
-            Sink::Merge(merge) => MergeVerb::new(rows, merge).plan(work).await?,
-        }
-        work.change.read = Some(Arc::new(Prune::everything()));
-        Ok(())
+            work.change.read = Some(Arc::new(Prune::everything()));
+            Ok(())
+        })
     }
 }
 
@@ -213,26 +213,27 @@ struct DeleteRows<'a> {
     narrow: Option<&'a str>,
 }
 
-#[async_trait]
 impl Verb for DeleteRows<'_> {
     fn kind(&self) -> OperationKind {
         OperationKind::Delete
     }
 
-    async fn plan(&mut self, work: &mut Work) -> Result<()> {
-        let mut touched = files(work, self.narrow).await?;
-        if touched.files().is_empty() {
-            return Ok(());
-        }
-        work.begin("scan");
-        let (target, report) = Target::with_places(work, touched.files().to_vec(), false)?;
-        let mut stream = run_query(self.query.plan(&target).await?).await?;
-        while let Some(batch) = stream.try_next().await? {
-            touched.touch(&Places::of(&batch)?)?;
-        }
-        work.count("num_target_rows_deleted", touched.rows());
-        work.count("bytes_read", report.bytes_planned.load(Relaxed));
-        touched.apply(work).await
+    fn plan<'a>(&'a mut self, work: &'a mut Work) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let mut touched = files(work, self.narrow).await?;
+            if touched.files().is_empty() {
+                return Ok(());
+            }
+            work.begin("scan");
+            let (target, report) = Target::with_places(work, touched.files().to_vec(), false)?;
+            let mut stream = run_query(self.query.plan(&target).await?).await?;
+            while let Some(batch) = stream.try_next().await? {
+                touched.touch(&Places::of(&batch)?)?;
+            }
+            work.count("num_target_rows_deleted", touched.rows());
+            work.count("bytes_read", report.bytes_planned.load(Relaxed));
+            touched.apply(work).await
+        })
     }
 }
 
@@ -241,36 +242,37 @@ struct UpdateRows<'a> {
     narrow: Option<&'a str>,
 }
 
-#[async_trait]
 impl Verb for UpdateRows<'_> {
     fn kind(&self) -> OperationKind {
         OperationKind::Update
     }
 
-    async fn plan(&mut self, work: &mut Work) -> Result<()> {
-        let mut touched = files(work, self.narrow).await?;
-        if touched.files().is_empty() {
-            return Ok(());
-        }
-        work.begin("scan");
-        let (target, report) = Target::with_places(work, touched.files().to_vec(), work.lineage())?;
-        let frame = self.query.plan(&target).await?;
-        let columns: Vec<usize> = (0..work.snapshot.schema.fields().len()).collect();
-        let mut stream = run_query(frame).await?;
-        while let Some(batch) = stream.try_next().await? {
-            let fresh = touched.touch(&Places::of(&batch)?)?;
-            let rows = batch.project(&columns)?;
-            refuse_duplicates(&rows, &fresh)?;
-            if work.lineage() {
-                let ids = named(&batch, ROW_ID_COLUMN)?;
-                work.write(&rows, Origin::Updated(Some(&ids))).await?;
-            } else {
-                work.write(&rows, Origin::Updated(None)).await?;
+    fn plan<'a>(&'a mut self, work: &'a mut Work) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let mut touched = files(work, self.narrow).await?;
+            if touched.files().is_empty() {
+                return Ok(());
             }
-        }
-        work.count("num_target_rows_updated", touched.rows());
-        work.count("bytes_read", report.bytes_planned.load(Relaxed));
-        touched.apply(work).await
+            work.begin("scan");
+            let (target, report) = Target::with_places(work, touched.files().to_vec(), work.lineage())?;
+            let frame = self.query.plan(&target).await?;
+            let columns: Vec<usize> = (0..work.snapshot.schema.fields().len()).collect();
+            let mut stream = run_query(frame).await?;
+            while let Some(batch) = stream.try_next().await? {
+                let fresh = touched.touch(&Places::of(&batch)?)?;
+                let rows = batch.project(&columns)?;
+                refuse_duplicates(&rows, &fresh)?;
+                if work.lineage() {
+                    let ids = named(&batch, ROW_ID_COLUMN)?;
+                    work.write(&rows, Origin::Updated(Some(&ids))).await?;
+                } else {
+                    work.write(&rows, Origin::Updated(None)).await?;
+                }
+            }
+            work.count("num_target_rows_updated", touched.rows());
+            work.count("bytes_read", report.bytes_planned.load(Relaxed));
+            touched.apply(work).await
+        })
     }
 }
 

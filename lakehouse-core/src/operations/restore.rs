@@ -1,6 +1,6 @@
 //! Makes an older version current again, as a new commit.
 
-use async_trait::async_trait;
+use futures::future::BoxFuture;
 
 use super::work::{Verb, Work, run};
 use super::{Options, Report};
@@ -23,16 +23,17 @@ struct Restore {
     version: Version,
 }
 
-#[async_trait]
 impl Verb for Restore {
     fn kind(&self) -> OperationKind {
         OperationKind::Restore
     }
 
-    async fn plan(&mut self, work: &mut Work) -> Result<()> {
-        if self.version != work.snapshot.version {
-            work.change.restore = Some(self.version);
-        }
-        Ok(())
+    fn plan<'a>(&'a mut self, work: &'a mut Work) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            if self.version != work.snapshot.version {
+                work.change.restore = Some(self.version);
+            }
+            Ok(())
+        })
     }
 }

@@ -8,11 +8,11 @@ use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, make_comparator};
 use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::{SortOptions, and, cast, not};
 use arrow::datatypes::{Field, Schema};
-use async_trait::async_trait;
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::Expr;
 use datafusion::prelude::{SessionContext, ident};
 use futures::TryStreamExt;
+use futures::future::BoxFuture;
 
 use super::delete::{find_rows, understood};
 use super::evaluate::Compiled;
@@ -51,52 +51,59 @@ struct Update<'a> {
     predicate: Option<&'a str>,
 }
 
-#[async_trait]
 impl Verb for Update<'_> {
     fn kind(&self) -> OperationKind {
         OperationKind::Update
     }
 
-    async fn plan(&mut self, work: &mut Work) -> Result<()> {
-        let schema = Arc::clone(&work.snapshot.schema);
-        let assignments = parse_assignments(self.assignments, &schema, &columns_of(&schema, None)?)?;
-        let predicate = self.predicate.map(|p| understood(work, p)).transpose()?;
-        work.keep_lineage();
-        let prune = Arc::new(match &predicate {
-            Some(predicate) => Prune::matching(predicate.clone(), Arc::clone(&schema))?,
-            None => Prune::everything(),
-        });
-        work.change.read = Some(Arc::clone(&prune));
-        let mut touched = Touched::new(work.list(&prune).await?);
-        if touched.files().is_empty() {
-            return Ok(());
-        }
-        work.begin("scan");
-        let columns = MetadataColumns {
-            file: true,
-            position: true,
-            lineage: work.lineage(),
-        };
-        let ctx = session(work.options.memory_limit);
-        let (mut frame, report) = frame(work, &ctx, touched.files().to_vec(), columns)?;
-        if let Some(predicate) = predicate {
-            frame = frame.filter(predicate)?;
-        }
-        let frame = frame.select(needed_columns(&schema, &assignments, work.lineage()))?;
-        let values = Assigned::new(&ctx, &schema, assignments, frame.schema(), None)?;
-        let mut stream = frame.execute_stream().await?;
-        while let Some(batch) = stream.try_next().await? {
-            touched.touch(&Places::of(&batch)?)?;
-            write_updated(work, &values, &batch).await?;
-        }
-        work.count("num_target_rows_updated", touched.rows());
-        work.count("bytes_read", report.bytes_planned.load(Relaxed));
-        touched.apply(work).await
+    fn plan<'a>(&'a mut self, work: &'a mut Work) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let schema = Arc::clone(&work.snapshot.schema);
+            let assignments = parse_assignments(self.assignments, &schema, &columns_of(&schema, None)?)?;
+            let predicate = self.predicate.map(|p| understood(work, p)).transpose()?;
+            work.keep_lineage();
+            let prune = Arc::new(match &predicate {
+                Some(predicate) => Prune::matching(predicate.clone(), Arc::clone(&schema))?,
+                None => Prune::everything(),
+            });
+            work.change.read = Some(Arc::clone(&prune));
+            let mut touched = Touched::new(work.list(&prune).await?);
+            if touched.files().is_empty() {
+                return Ok(());
+            }
+            work.begin("scan");
+            let columns = MetadataColumns {
+                file: true,
+                position: true,
+                lineage: work.lineage(),
+            };
+            let ctx = session(work.options.memory_limit);
+            let (mut frame, report) = frame(work, &ctx, touched.files().to_vec(), columns)?;
+            if let Some(predicate) = predicate {
+                frame = frame.filter(predicate)?;
+            }
+            let frame = frame.select(needed_columns(&schema, &assignments, work.lineage()))?;
+            let values = Assigned::new(&ctx, &schema, assignments, frame.schema(), None)?;
+            let mut stream = frame.execute_stream().await?;
+            while let Some(batch) = stream.try_next().await? {
+                touched.touch(&Places::of(&batch)?)?;
+                write_updated(work, &values, &batch).await?;
+            }
+            work.count("num_target_rows_updated", touched.rows());
+            work.count("bytes_read", report.bytes_planned.load(Relaxed));
+            touched.apply(work).await
+        })
     }
 
-    async fn find(&mut self, work: &mut Work, files: Vec<DataFile>) -> Result<Option<Found>> {
-        let predicate = self.predicate.map(|p| understood(work, p)).transpose()?;
-        find_rows(work, predicate, files).await
+    fn find<'a>(
+        &'a mut self,
+        work: &'a mut Work,
+        files: Vec<DataFile>,
+    ) -> BoxFuture<'a, Result<Option<Found>>> {
+        Box::pin(async move {
+            let predicate = self.predicate.map(|p| understood(work, p)).transpose()?;
+            find_rows(work, predicate, files).await
+        })
     }
 }
 

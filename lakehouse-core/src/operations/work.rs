@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use async_trait::async_trait;
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
 
@@ -30,18 +29,21 @@ const GROUP_ROWS_PROPERTY: [&str; 1] = ["write.parquet.row-group-limit"];
 
 /// An operation: how it turns the snapshot of `work` into a change. Called again when another
 /// commit makes the plan wrong, so it must keep what it needs.
-#[async_trait]
 pub(super) trait Verb: Send {
     /// What kind of operation this is.
     fn kind(&self) -> OperationKind;
 
     /// Fills `work.change`; an empty change means that there is nothing to do.
-    async fn plan(&mut self, work: &mut Work) -> Result<()>;
+    fn plan<'a>(&'a mut self, work: &'a mut Work) -> BoxFuture<'a, Result<()>>;
 
     /// The rows of these files that the operation would match and touch; nothing is written. `None`,
     /// whatever files there are, if what it does to a row depends on other rows of the table.
-    async fn find(&mut self, _work: &mut Work, _files: Vec<DataFile>) -> Result<Option<Found>> {
-        Ok(None)
+    fn find<'a>(
+        &'a mut self,
+        _work: &'a mut Work,
+        _files: Vec<DataFile>,
+    ) -> BoxFuture<'a, Result<Option<Found>>> {
+        Box::pin(async move { Ok(None) })
     }
 }
 
@@ -150,38 +152,41 @@ struct Planner<'a> {
     summary: Summary,
 }
 
-#[async_trait]
 impl Plan for Planner<'_> {
-    async fn plan(&mut self, base: Arc<Snapshot>, id: CommitId) -> Result<Option<Change>> {
-        self.plans += 1;
-        let mut work = Work::new(self.handle, self.options, self.verb.kind(), base, id);
-        work.plan(self.verb).await?;
-        self.found = work.found;
-        self.summary = work.summary;
-        self.summary.begin("commit");
-        Ok((!work.change.is_empty()).then_some(work.change))
+    fn plan<'a>(&'a mut self, base: Arc<Snapshot>, id: CommitId) -> BoxFuture<'a, Result<Option<Change>>> {
+        Box::pin(async move {
+            self.plans += 1;
+            let mut work = Work::new(self.handle, self.options, self.verb.kind(), base, id);
+            work.plan(self.verb).await?;
+            self.found = work.found;
+            self.summary = work.summary;
+            self.summary.begin("commit");
+            Ok((!work.change.is_empty()).then_some(work.change))
+        })
     }
 
-    async fn adapt(
-        &mut self,
-        change: &Change,
-        base: &Arc<Snapshot>,
-        newest: &Arc<Snapshot>,
-        winners: &[Change],
-    ) -> Result<Option<Change>> {
-        let id = change.commit_id.clone();
-        let mut work = Work::new(
-            self.handle,
-            self.options,
-            self.verb.kind(),
-            Arc::clone(newest),
-            id,
-        );
-        let adapted = adapt(&mut work, self.verb, &mut self.found, change, base, winners).await;
-        if adapted.is_err() {
-            work.discard().await;
-        }
-        adapted
+    fn adapt<'a>(
+        &'a mut self,
+        change: &'a Change,
+        base: &'a Arc<Snapshot>,
+        newest: &'a Arc<Snapshot>,
+        winners: &'a [Change],
+    ) -> BoxFuture<'a, Result<Option<Change>>> {
+        Box::pin(async move {
+            let id = change.commit_id.clone();
+            let mut work = Work::new(
+                self.handle,
+                self.options,
+                self.verb.kind(),
+                Arc::clone(newest),
+                id,
+            );
+            let adapted = adapt(&mut work, self.verb, &mut self.found, change, base, winners).await;
+            if adapted.is_err() {
+                work.discard().await;
+            }
+            adapted
+        })
     }
 }
 

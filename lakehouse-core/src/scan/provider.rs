@@ -21,6 +21,7 @@ use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::ProjectionExec;
+use futures::future::BoxFuture;
 use object_store::ObjectMeta;
 use object_store::path::Path;
 
@@ -225,57 +226,60 @@ impl SnapshotTable {
         );
     }
 
-    async fn plan(
-        &self,
-        state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
+    /// Boxed here, not by the trait: see [`crate::format::Format`].
+    fn plan<'a>(
+        &'a self,
+        state: &'a dyn Session,
+        projection: Option<&'a Vec<usize>>,
+        filters: &'a [Expr],
         limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let every: Vec<usize>;
-        let projection = match projection {
-            Some(projection) => projection,
-            None => {
-                every = (0..self.schema().fields().len()).collect();
-                &every
+    ) -> BoxFuture<'a, Result<Arc<dyn ExecutionPlan>>> {
+        Box::pin(async move {
+            let every: Vec<usize>;
+            let projection = match projection {
+                Some(projection) => projection,
+                None => {
+                    every = (0..self.schema().fields().len()).collect();
+                    &every
+                }
+            };
+            let layout = Layout::new(&self.snapshot, self.metadata, projection)?;
+            let enough = limit.filter(|_| filters.is_empty());
+            let (parts, planned) = self.parts(filters, enough).await?;
+            self.fill_report(&parts, &planned);
+
+            let mut files = Vec::with_capacity(parts.len());
+            for part in parts {
+                files.push(self.partitioned_file(&layout, part)?);
             }
-        };
-        let layout = Layout::new(&self.snapshot, self.metadata, projection)?;
-        let enough = limit.filter(|_| filters.is_empty());
-        let (parts, planned) = self.parts(filters, enough).await?;
-        self.fill_report(&parts, &planned);
+            let whole = total(&layout, &files)?;
+            let groups = balanced(files, state.config().target_partitions());
 
-        let mut files = Vec::with_capacity(parts.len());
-        for part in parts {
-            files.push(self.partitioned_file(&layout, part)?);
-        }
-        let whole = total(&layout, &files)?;
-        let groups = balanced(files, state.config().target_partitions());
-
-        let url = ObjectStoreUrl::parse(STORE_NAME)?;
-        state
-            .runtime_env()
-            .register_object_store(url.as_ref(), Arc::clone(self.handle.store.object_store()));
-        let options = TableParquetOptions {
-            global: state.config_options().execution.parquet.clone(),
-            ..TableParquetOptions::default()
-        };
-        let source = ParquetSource::new(layout.table.clone())
-            .with_table_parquet_options(options)
-            .with_parquet_file_reader_factory(Arc::new(Readers::new(self.handle.store.clone())));
-        let (raw, made) = layout.projection()?;
-        let config = FileScanConfigBuilder::new(url, Arc::new(source))
-            .with_file_groups(groups)
-            .with_statistics(whole)
-            .with_expr_adapter(Some(Arc::new(ColumnsById)))
-            .with_projection_indices(Some(raw))?
-            .with_limit(enough)
-            .build();
-        let scan = DataSourceExec::new(Arc::new(Explained::new(Arc::new(config), Arc::new(planned))));
-        let scan: Arc<dyn ExecutionPlan> = Arc::new(scan);
-        Ok(match made {
-            Some(made) => Arc::new(ProjectionExec::try_new(made, scan)?),
-            None => scan,
+            let url = ObjectStoreUrl::parse(STORE_NAME)?;
+            state
+                .runtime_env()
+                .register_object_store(url.as_ref(), Arc::clone(self.handle.store.object_store()));
+            let options = TableParquetOptions {
+                global: state.config_options().execution.parquet.clone(),
+                ..TableParquetOptions::default()
+            };
+            let source = ParquetSource::new(layout.table.clone())
+                .with_table_parquet_options(options)
+                .with_parquet_file_reader_factory(Arc::new(Readers::new(self.handle.store.clone())));
+            let (raw, made) = layout.projection()?;
+            let config = FileScanConfigBuilder::new(url, Arc::new(source))
+                .with_file_groups(groups)
+                .with_statistics(whole)
+                .with_expr_adapter(Some(Arc::new(ColumnsById)))
+                .with_projection_indices(Some(raw))?
+                .with_limit(enough)
+                .build();
+            let scan = DataSourceExec::new(Arc::new(Explained::new(Arc::new(config), Arc::new(planned))));
+            let scan: Arc<dyn ExecutionPlan> = Arc::new(scan);
+            Ok(match made {
+                Some(made) => Arc::new(ProjectionExec::try_new(made, scan)?),
+                None => scan,
+            })
         })
     }
 

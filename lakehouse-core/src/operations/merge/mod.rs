@@ -24,7 +24,7 @@ mod spool;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
+use futures::future::BoxFuture;
 
 use datafusion::prelude::SessionContext;
 
@@ -72,82 +72,89 @@ impl<'a> MergeVerb<'a> {
     }
 }
 
-#[async_trait]
 impl Verb for MergeVerb<'_> {
     fn kind(&self) -> OperationKind {
         OperationKind::Merge
     }
 
-    async fn plan(&mut self, work: &mut Work) -> Result<()> {
-        work.keep_lineage();
-        let Prepared {
-            ctx,
-            collected,
-            feed,
-            plan,
-        } = self.prepare(work).await?;
-        let table = Arc::clone(&work.snapshot.schema);
-        let held = collected.memory() + work.writer_memory();
-        work.count("memory_predicted", held as u64);
-        let mut matching = Matching::new(&ctx, &plan);
-        let mut listed: Option<Vec<DataFile>> = None;
-        for pass in 0..collected.passes() {
-            work.begin("source");
-            let source = Source::new(collected, pass, &table)?;
-            work.count("num_source_rows", source.rows());
-            let source = feed.settle(source, &plan.keys, &ctx)?;
-            work.begin("plan");
-            let prune = Arc::new(plan.prune(&table, Some(&source))?);
-            let files = if collected.passes() == 1 {
-                work.change.read = Some(Arc::clone(&prune));
-                work.list(&prune).await?
-            } else {
-                // Only the first pass lists; the keys of all passes together would not fit.
-                let all = match &listed {
-                    Some(all) => all,
-                    None => {
-                        let wide = Arc::new(plan.prune(&table, None)?);
-                        work.change.read = Some(Arc::clone(&wide));
-                        listed.insert(work.list(&wide).await?)
-                    }
+    fn plan<'a>(&'a mut self, work: &'a mut Work) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            work.keep_lineage();
+            let Prepared {
+                ctx,
+                collected,
+                feed,
+                plan,
+            } = self.prepare(work).await?;
+            let table = Arc::clone(&work.snapshot.schema);
+            let held = collected.memory() + work.writer_memory();
+            work.count("memory_predicted", held as u64);
+            let mut matching = Matching::new(&ctx, &plan);
+            let mut listed: Option<Vec<DataFile>> = None;
+            for pass in 0..collected.passes() {
+                work.begin("source");
+                let source = Source::new(collected, pass, &table)?;
+                work.count("num_source_rows", source.rows());
+                let source = feed.settle(source, &plan.keys, &ctx)?;
+                work.begin("plan");
+                let prune = Arc::new(plan.prune(&table, Some(&source))?);
+                let files = if collected.passes() == 1 {
+                    work.change.read = Some(Arc::clone(&prune));
+                    work.list(&prune).await?
+                } else {
+                    // Only the first pass lists; the keys of all passes together would not fit.
+                    let all = match &listed {
+                        Some(all) => all,
+                        None => {
+                            let wide = Arc::new(plan.prune(&table, None)?);
+                            work.change.read = Some(Arc::clone(&wide));
+                            listed.insert(work.list(&wide).await?)
+                        }
+                    };
+                    let keep = prune.keep_files(&work.snapshot, all)?;
+                    all.iter()
+                        .zip(keep)
+                        .filter(|(_, keep)| *keep)
+                        .map(|(file, _)| file.clone())
+                        .collect()
                 };
-                let keep = prune.keep_files(&work.snapshot, all)?;
-                all.iter()
-                    .zip(keep)
-                    .filter(|(_, keep)| *keep)
-                    .map(|(file, _)| file.clone())
-                    .collect()
-            };
-            work.begin("scan");
-            matching.matched(work, &source, files).await?;
-            matching.inserts(work, &source).await?;
-        }
-        if !plan.by_source.is_empty() {
-            work.change.read = Some(Arc::new(Prune::everything()));
-            work.begin("scan");
-            matching.by_source(work).await?;
-        }
-        let found = matching.found();
-        matching.into_touched().apply_to(work, found).await
+                work.begin("scan");
+                matching.matched(work, &source, files).await?;
+                matching.inserts(work, &source).await?;
+            }
+            if !plan.by_source.is_empty() {
+                work.change.read = Some(Arc::new(Prune::everything()));
+                work.begin("scan");
+                matching.by_source(work).await?;
+            }
+            let found = matching.found();
+            matching.into_touched().apply_to(work, found).await
+        })
     }
 
-    async fn find(&mut self, work: &mut Work, files: Vec<DataFile>) -> Result<Option<Found>> {
-        let Prepared {
-            ctx,
-            collected,
-            feed,
-            plan,
-        } = self.prepare(work).await?;
-        if !plan.by_source.is_empty() || plan.is_volatile() {
-            return Ok(None);
-        }
-        let mut matching = Matching::new(&ctx, &plan).looking();
-        for pass in 0..collected.passes() {
-            let source = Source::new(collected, pass, &work.snapshot.schema)?;
-            let source = feed.settle(source, &plan.keys, &ctx)?;
-            matching.matched(work, &source, files.clone()).await?;
-        }
-        Ok(Some(matching.found()))
+    fn find<'a>(
+        &'a mut self,
+        work: &'a mut Work,
+        files: Vec<DataFile>,
+    ) -> BoxFuture<'a, Result<Option<Found>>> {
+        Box::pin(async move {
+            let Prepared {
+                ctx,
+                collected,
+                feed,
+                plan,
+            } = self.prepare(work).await?;
+            if !plan.by_source.is_empty() || plan.is_volatile() {
+                return Ok(None);
+            }
+            let mut matching = Matching::new(&ctx, &plan).looking();
+            for pass in 0..collected.passes() {
+                let source = Source::new(collected, pass, &work.snapshot.schema)?;
+                let source = feed.settle(source, &plan.keys, &ctx)?;
+                matching.matched(work, &source, files.clone()).await?;
+            }
+            Ok(Some(matching.found()))
+        })
     }
 }
 

@@ -9,9 +9,9 @@ use arrow::array::{
 };
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Fields, Int32Type, Schema, SchemaRef};
-use async_trait::async_trait;
 use datafusion::scalar::ScalarValue;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -384,7 +384,6 @@ fn file_batch(spec: &Spec, naming: Naming, partition_in_files: bool) -> RecordBa
     RecordBatch::try_new(Arc::new(Schema::new(fields)), values).unwrap()
 }
 
-#[async_trait]
 impl Format for Fake {
     fn name(&self) -> &'static str {
         "fake"
@@ -405,49 +404,49 @@ impl Format for Fake {
         }
     }
 
-    async fn masks(&self, _: &Snapshot, files: &[DataFile]) -> Result<Vec<RowMask>> {
-        Ok(files.iter().map(|file| self.masks[&file.path].clone()).collect())
+    fn masks<'a>(&'a self, _: &'a Snapshot, files: &'a [DataFile]) -> BoxFuture<'a, Result<Vec<RowMask>>> {
+        Box::pin(async move { Ok(files.iter().map(|file| self.masks[&file.path].clone()).collect()) })
     }
 
-    async fn create(&self, _: &Definition, _: &CommitId) -> Result<Outcome> {
-        Err(read_only())
+    fn create<'a>(&'a self, _: &'a Definition, _: &'a CommitId) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(async move { Err(read_only()) })
     }
 
-    async fn snapshot(&self, _: &At) -> Result<Arc<Snapshot>> {
-        Err(read_only())
+    fn snapshot<'a>(&'a self, _: &'a At) -> BoxFuture<'a, Result<Arc<Snapshot>>> {
+        Box::pin(async move { Err(read_only()) })
     }
 
-    async fn stage_masks(
-        &self,
-        _: &Snapshot,
+    fn stage_masks<'a>(
+        &'a self,
+        _: &'a Snapshot,
         _: Vec<(DataFile, RowMask)>,
-        _: &CommitId,
-    ) -> Result<(Vec<DataFile>, Vec<String>)> {
-        Err(read_only())
+        _: &'a CommitId,
+    ) -> BoxFuture<'a, Result<(Vec<DataFile>, Vec<String>)>> {
+        Box::pin(async move { Err(read_only()) })
     }
 
-    async fn changes(&self, _: &Snapshot, _: &Snapshot) -> Result<Vec<Change>> {
-        Err(read_only())
+    fn changes<'a>(&'a self, _: &'a Snapshot, _: &'a Snapshot) -> BoxFuture<'a, Result<Vec<Change>>> {
+        Box::pin(async move { Err(read_only()) })
     }
 
-    async fn publish(&self, _: &Arc<Snapshot>, _: &Change) -> Result<Outcome> {
-        Err(read_only())
+    fn publish<'a>(&'a self, _: &'a Arc<Snapshot>, _: &'a Change) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(async move { Err(read_only()) })
     }
 
-    async fn find(&self, _: &CommitId, _: &Snapshot) -> Result<Option<Arc<Snapshot>>> {
-        Err(read_only())
+    fn find<'a>(&'a self, _: &'a CommitId, _: &'a Snapshot) -> BoxFuture<'a, Result<Option<Arc<Snapshot>>>> {
+        Box::pin(async move { Err(read_only()) })
     }
 
-    async fn find_token(&self, _: &Snapshot, _: &str) -> Result<Option<Version>> {
-        Err(read_only())
+    fn find_token<'a>(&'a self, _: &'a Snapshot, _: &'a str) -> BoxFuture<'a, Result<Option<Version>>> {
+        Box::pin(async move { Err(read_only()) })
     }
 
-    async fn history(&self, _: Option<usize>) -> Result<Vec<CommitInfo>> {
-        Err(read_only())
+    fn history<'a>(&'a self, _: Option<usize>) -> BoxFuture<'a, Result<Vec<CommitInfo>>> {
+        Box::pin(async move { Err(read_only()) })
     }
 
-    async fn reachable(&self, _: Option<&[Version]>) -> Result<BTreeSet<String>> {
-        Err(read_only())
+    fn reachable<'a>(&'a self, _: Option<&'a [Version]>) -> BoxFuture<'a, Result<BTreeSet<String>>> {
+        Box::pin(async move { Err(read_only()) })
     }
 }
 

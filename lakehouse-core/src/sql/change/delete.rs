@@ -1,8 +1,8 @@
 //! DELETE.
 
-use async_trait::async_trait;
 use datafusion::dataframe::DataFrame;
 use datafusion::sql::sqlparser::ast::{Delete, FromTable, Ident};
+use futures::future::BoxFuture;
 
 use super::{Change, Selected, build, places, qualify, refuse};
 use crate::error::{Error, Result};
@@ -61,13 +61,14 @@ struct Doomed<'a> {
     alias: Ident,
 }
 
-#[async_trait]
 impl PlanQuery for Doomed<'_> {
-    async fn plan(&self, target: &Target) -> Result<DataFrame> {
-        let mut from = vec![build::target(&self.alias)];
-        from.extend(self.rows.others.iter().cloned());
-        let mut query = build::select(places(target, &self.alias), from, self.rows.condition.clone())?;
-        self.rows.limit(&mut query);
-        self.change.plan(query, Some(target)).await
+    fn plan<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<DataFrame>> {
+        Box::pin(async move {
+            let mut from = vec![build::target(&self.alias)];
+            from.extend(self.rows.others.iter().cloned());
+            let mut query = build::select(places(target, &self.alias), from, self.rows.condition.clone())?;
+            self.rows.limit(&mut query);
+            self.change.plan(query, Some(target)).await
+        })
     }
 }

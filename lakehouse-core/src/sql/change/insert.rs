@@ -1,10 +1,10 @@
 //! INSERT INTO and INSERT OVERWRITE. Values go to columns by their place, as in SQL everywhere, not by
 //! name as in the verbs.
 
-use async_trait::async_trait;
 use datafusion::dataframe::DataFrame;
 use datafusion::logical_expr::Expr;
 use datafusion::sql::sqlparser::ast::{Insert, Query, TableObject};
+use futures::future::BoxFuture;
 
 use super::{Change, column, not_a_table, refuse};
 use crate::error::{Error, Result};
@@ -123,11 +123,12 @@ impl NewRows<'_> {
     }
 }
 
-#[async_trait]
 impl PlanQuery for NewRows<'_> {
-    async fn plan(&self, target: &Target) -> Result<DataFrame> {
-        let schema = target.table.schema();
-        let names = schema.fields().iter().map(|f| f.name().clone()).collect();
-        self.frame(Some(target), names).await
+    fn plan<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<DataFrame>> {
+        Box::pin(async move {
+            let schema = target.table.schema();
+            let names = schema.fields().iter().map(|f| f.name().clone()).collect();
+            self.frame(Some(target), names).await
+        })
     }
 }

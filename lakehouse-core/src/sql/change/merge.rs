@@ -1,11 +1,11 @@
 //! MERGE.
 
-use async_trait::async_trait;
 use datafusion::dataframe::DataFrame;
 use datafusion::sql::sqlparser::ast::{
     self, AssignmentTarget, Expr, Ident, MergeAction, MergeClause, MergeClauseKind, MergeInsertExpr,
     MergeInsertKind, MergeUpdateExpr, ObjectName, Query, TableFactor,
 };
+use futures::future::BoxFuture;
 
 use super::qualify::Qualifiers;
 use super::stars::ALL;
@@ -79,10 +79,9 @@ struct Source<'a> {
     query: Query,
 }
 
-#[async_trait]
 impl PlanQuery for Source<'_> {
-    async fn plan(&self, target: &Target) -> Result<DataFrame> {
-        self.change.plan(self.query.clone(), Some(target)).await
+    fn plan<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<DataFrame>> {
+        Box::pin(async move { self.change.plan(self.query.clone(), Some(target)).await })
     }
 }
 

@@ -1,8 +1,8 @@
 //! UPDATE.
 
-use async_trait::async_trait;
 use datafusion::dataframe::DataFrame;
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Update, UpdateTableFromKind};
+use futures::future::BoxFuture;
 
 use super::{Change, Selected, assigned, build, places, qualify, refuse};
 use crate::error::{Error, Result};
@@ -75,31 +75,32 @@ struct Renewed<'a> {
     alias: Ident,
 }
 
-#[async_trait]
 impl PlanQuery for Renewed<'_> {
-    async fn plan(&self, target: &Target) -> Result<DataFrame> {
-        let Self { rows, alias, .. } = self;
-        let schema = target.table.schema();
-        let mut projection = Vec::with_capacity(schema.fields().len() + target.places().len());
-        for field in schema.fields() {
-            let name = field.name();
-            let new = self.values.iter().find(|(column, _)| column == name);
-            projection.push(match new {
-                Some((_, value)) => build::value(value.clone(), name),
-                None => build::column(alias, name, name),
-            });
-        }
-        projection.extend(places(target, alias));
-        let query = if rows.limit.is_some() {
-            // The rows are chosen by their old values, so before the new ones are made.
-            let mut chosen = build::all(vec![build::target(alias)], rows.condition.clone())?;
-            rows.limit(&mut chosen);
-            build::select(projection, vec![build::derived(chosen, alias)], None)?
-        } else {
-            let mut from = vec![build::target(alias)];
-            from.extend(rows.others.iter().cloned());
-            build::select(projection, from, rows.condition.clone())?
-        };
-        self.change.plan(query, Some(target)).await
+    fn plan<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<DataFrame>> {
+        Box::pin(async move {
+            let Self { rows, alias, .. } = self;
+            let schema = target.table.schema();
+            let mut projection = Vec::with_capacity(schema.fields().len() + target.places().len());
+            for field in schema.fields() {
+                let name = field.name();
+                let new = self.values.iter().find(|(column, _)| column == name);
+                projection.push(match new {
+                    Some((_, value)) => build::value(value.clone(), name),
+                    None => build::column(alias, name, name),
+                });
+            }
+            projection.extend(places(target, alias));
+            let query = if rows.limit.is_some() {
+                // The rows are chosen by their old values, so before the new ones are made.
+                let mut chosen = build::all(vec![build::target(alias)], rows.condition.clone())?;
+                rows.limit(&mut chosen);
+                build::select(projection, vec![build::derived(chosen, alias)], None)?
+            } else {
+                let mut from = vec![build::target(alias)];
+                from.extend(rows.others.iter().cloned());
+                build::select(projection, from, rows.condition.clone())?
+            };
+            self.change.plan(query, Some(target)).await
+        })
     }
 }
