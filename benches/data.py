@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / "target" / "bench-data"
 PARTS = 16
 # Data of an older recipe is thrown away.
-RECIPE = 1
+RECIPE = 2
 
 KEYS = ["l_orderkey", "l_linenumber"]
 TYPES = {
@@ -98,11 +98,12 @@ def _op(letter: str) -> str:
 
 
 # Every feed is shuffled (by hash), as what comes out of a queue is. `{low}` and `{high}` bound one percent of the
-# key space, well inside one of the sixteen files.
+# key space, well inside one of the sixteen files; `{from}` and `{upto}` thirty, with both ends in the middle of files.
 FEEDS = {
     "random": f"{_updates(_sampled(0.01, 1))} UNION ALL {_inserts(2)}",
     "narrow": _updates("l_orderkey BETWEEN {low} AND {high}"),
-    "wide": _updates(_sampled(0.30, 3)),
+    "wide": _updates("l_orderkey BETWEEN {from} AND {upto}"),
+    "scattered": _updates(_sampled(0.30, 3)),
     "mixed": " UNION ALL ".join(
         [
             _updates(f"{_sampled(0.007, 4)}", _op("U")),
@@ -136,7 +137,7 @@ def make(data: Data) -> None:
     db = duckdb.connect(config={"memory_limit": "4GB", "temp_directory": str(data.folder / "temp")})
     db.execute(f"CREATE VIEW lineitem AS SELECT * FROM read_parquet({[str(part) for part in data.parts]})")
     top = db.execute("SELECT max(l_orderkey) FROM lineitem").fetchone()[0]
-    bounds = {"low": int(top * 0.70), "high": int(top * 0.71)}
+    bounds = {"low": int(top * 0.70), "high": int(top * 0.71), "from": int(top * 0.35), "upto": int(top * 0.65)}
     about = {"recipe": RECIPE, "sf": data.sf, "duckdb": duckdb.__version__, "narrow": bounds, "feeds": {}}
     about["after"] = {"base": _figures(db, "lineitem")}
     about["q1"] = {"base": _q1(db, "lineitem")}

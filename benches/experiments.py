@@ -69,7 +69,8 @@ def overview(names: list[str]) -> list[Experiment]:
             "random", "1 % random updates, 0.1 % inserts", DEFAULT, each("merge", "random") + positions("random")
         ),
         Experiment("narrow", "updates in 1 % of the key range", DEFAULT, each("merge", "narrow") + positions("narrow")),
-        Experiment("wide", "30 % random updates", DEFAULT, each("merge", "wide") + positions("wide")),
+        Experiment("wide", "updates in 30 % of the key range", DEFAULT, each("merge", "wide") + positions("wide")),
+        Experiment("scattered", "30 % random updates", DEFAULT, _strategies("scattered")),
         Experiment("mixed", "0.7 % updates, 0.2 % deletes, 0.1 % inserts", DEFAULT, each("merge", "mixed")),
         Experiment("q1", "TPC-H Q1", DEFAULT, each("q1")),
         Experiment("q1m", "TPC-H Q1 after the random merge", DEFAULT, each("q1", state=RANDOM)),
@@ -117,14 +118,22 @@ def _skip(layout: str) -> Experiment:
     return Experiment("skip", "the same feed again, --skip-unchanged", layout, steps, goals)
 
 
-def _wide(layout: str) -> Experiment:
-    forced = ("merge-on-read", "copy-on-write")
-    steps, goals = [], []
+FORCED = ("merge-on-read", "copy-on-write")
+
+
+def _strategies(feed: str) -> list[Step]:
+    steps = []
     for name in LAKES:
-        steps.append(Step(name, "merge", "wide"))
-        steps += [Step(name, "merge", "wide", ("--strategy", strategy), variant=strategy) for strategy in forced]
-        goals += [Goal("rewrites", name), Goal("ratio", name, 1.1, tuple(f"{name}, {strategy}" for strategy in forced))]
-    return Experiment("wide", "30 % of rows updated", layout, steps, goals)
+        steps.append(Step(name, "merge", feed))
+        steps += [Step(name, "merge", feed, ("--strategy", strategy), variant=strategy) for strategy in FORCED]
+    return steps
+
+
+def _wide(layout: str) -> Experiment:
+    goals = []
+    for name in LAKES:
+        goals += [Goal("rewrites", name), Goal("ratio", name, 1.1, tuple(f"{name}, {strategy}" for strategy in FORCED))]
+    return Experiment("wide", "30 % of rows updated, of one key range", layout, _strategies("wide"), goals)
 
 
 def _mixed(layout: str) -> Experiment:

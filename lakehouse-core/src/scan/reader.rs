@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use datafusion::datasource::listing::PartitionedFile;
@@ -19,6 +19,7 @@ use parquet::file::metadata::{
     FileMetaData, KeyValue, ParquetMetaData, ParquetMetaDataBuilder, ParquetMetaDataOptions,
     ParquetMetaDataReader,
 };
+use tokio::sync::OnceCell;
 
 use crate::error::{Error, Result};
 use crate::model::{PARQUET_TAIL, check_parquet_footer, parquet_footer_length};
@@ -43,7 +44,8 @@ pub(super) struct Readers {
 
 #[derive(Default)]
 struct Footers {
-    by_path: HashMap<String, Arc<ParquetMetaData>>,
+    /// Parts of a file ask for its footer at the same time: the first one reads it, the others wait.
+    by_path: HashMap<String, Arc<OnceCell<Arc<ParquetMetaData>>>>,
     memory: usize,
 }
 
@@ -65,27 +67,28 @@ impl Readers {
         }
     }
 
-    fn cached(&self, path: &str) -> Option<Arc<ParquetMetaData>> {
-        let footers = self.footers.lock().unwrap_or_else(PoisonError::into_inner);
-        footers.by_path.get(path).cloned()
+    async fn footer(&self, path: &str, bytes: u64) -> Result<Arc<ParquetMetaData>> {
+        let cell = Arc::clone(self.footers().by_path.entry(path.to_owned()).or_default());
+        let read = || async {
+            let footer = Arc::new(checked_footer(&self.store, path, bytes, None).await?);
+            self.count(path, footer.memory_size());
+            Ok::<_, Error>(footer)
+        };
+        cell.get_or_try_init(read).await.cloned()
     }
 
-    fn keep(&self, path: &str, metadata: &Arc<ParquetMetaData>) {
-        let mut footers = self.footers.lock().unwrap_or_else(PoisonError::into_inner);
-        let memory = metadata.memory_size();
+    /// A footer was read that takes so much memory: it is kept if there is room for it.
+    fn count(&self, path: &str, memory: usize) {
+        let mut footers = self.footers();
         if footers.memory + memory <= CACHED_FOOTERS {
             footers.memory += memory;
-            footers.by_path.insert(path.to_owned(), Arc::clone(metadata));
+        } else {
+            footers.by_path.remove(path);
         }
     }
 
-    async fn footer(&self, path: &str, bytes: u64) -> Result<Arc<ParquetMetaData>> {
-        if let Some(metadata) = self.cached(path) {
-            return Ok(metadata);
-        }
-        let metadata = Arc::new(checked_footer(&self.store, path, bytes, None).await?);
-        self.keep(path, &metadata);
-        Ok(metadata)
+    fn footers(&self) -> MutexGuard<'_, Footers> {
+        self.footers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,4 +1,4 @@
-//! One Parquet file at a time, encoded in memory on a blocking thread.
+//! One Parquet file at a time, encoded in memory on a blocking thread, its columns side by side.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,13 +9,16 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{
-    ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves,
+    ArrowColumnChunk, ArrowColumnWriter, ArrowLeafColumn, ArrowRowGroupWriterFactory, compute_leaves,
 };
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::SchemaDescriptor;
+use rayon::iter::{
+    IndexedParallelIterator, IntoParallelIterator, IntoParallelRefMutIterator, ParallelIterator,
+};
 
 use super::copy::Incoming;
 use super::layout::Layout;
@@ -25,6 +28,8 @@ use crate::model::CommitId;
 
 /// Rows handed to the encoder at once: how finely file sizes are met.
 const STEP_ROWS: usize = 8_192;
+/// For fewer values than this, waking other threads costs more than they save.
+const PARALLEL_VALUES: usize = 16_384;
 /// Row groups at which a file is closed. The format numbers them with 16 bits, and a step may make as many
 /// as it has rows.
 const MAX_GROUPS: usize = i16::MAX as usize - STEP_ROWS;
@@ -245,14 +250,21 @@ impl Encoder {
             }),
         };
         group.rows += rows.num_rows();
-        let mut columns = group.columns.iter_mut();
+        let mut leaves = Vec::with_capacity(group.columns.len());
         for (field, values) in self.schema.fields().iter().zip(rows.columns()) {
-            for leaf in compute_leaves(field, values)? {
-                let column = columns
-                    .next()
-                    .ok_or_else(|| Error::invalid("a column has too many leaves", field.name()))?;
-                column.write(&leaf)?;
-            }
+            leaves.extend(compute_leaves(field, values)?);
+        }
+        if leaves.len() != group.columns.len() {
+            return Err(Error::invalid(
+                "rows do not have the file's columns",
+                self.path.as_str(),
+            ));
+        }
+        let write = |(column, leaf): (&mut ArrowColumnWriter, &ArrowLeafColumn)| column.write(leaf);
+        if rows.num_rows() * leaves.len() < PARALLEL_VALUES {
+            group.columns.iter_mut().zip(&leaves).try_for_each(write)?;
+        } else {
+            group.columns.par_iter_mut().zip(&leaves).try_for_each(write)?;
         }
         Ok(())
     }
@@ -262,9 +274,15 @@ impl Encoder {
         let Some(group) = self.group.take() else {
             return Ok(());
         };
+        let close = |column| close(column, self.indexed);
+        let chunks: Vec<_> = if group.rows * group.columns.len() < PARALLEL_VALUES {
+            group.columns.into_iter().map(close).collect::<Result<_>>()?
+        } else {
+            group.columns.into_par_iter().map(close).collect::<Result<_>>()?
+        };
         let mut out = self.writer.next_row_group()?;
-        for column in group.columns {
-            close(column, self.indexed)?.append_to_row_group(&mut out)?;
+        for chunk in chunks {
+            chunk.append_to_row_group(&mut out)?;
         }
         out.close()?;
         Ok(())

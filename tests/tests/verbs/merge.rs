@@ -503,3 +503,56 @@ async fn source_columns_may_have_the_names_of_metadata_columns() {
         assert_eq!(content(&table).await, ["1|eu|1", "2|x|0", "3|y|0"]);
     }
 }
+
+/// The engine skips pages by conditions on one column; a key of two columns comes as one condition on both.
+#[tokio::test]
+async fn a_merge_in_a_narrow_range_of_a_key_of_two_columns_reads_few_pages() {
+    const ROWS: u64 = 400_000;
+    for format in FORMATS {
+        let (store, faults) = lakehouse_core::store::sim::faulty(&crate::support::memory("narrow"));
+        let definition = lakehouse_core::model::Definition {
+            schema: lakehouse_core::scan::parse_columns("id bigint, line int, n bigint").unwrap(),
+            partition_fields: Vec::new(),
+            properties: Default::default(),
+            format_version: format.1,
+        };
+        let table = Table::create_in(store, format.0, &definition).await.unwrap();
+        let ctx = lakehouse_core::scan::session(None);
+        let select = |which: &str, n: &str| {
+            format!(
+                "SELECT value * 1000000000000 + value * value * 7919 % 1000000000000 AS id, \
+                 CAST(value % 7 AS INT) AS line, {n} AS n \
+                 FROM generate_series(1, {ROWS}) WHERE {which}"
+            )
+        };
+        let all = ctx.sql(&select("true", "value")).await.unwrap();
+        table.append(Rows::frame(all), &Options::default()).await.unwrap();
+        let mut bytes = Vec::new();
+        for (which, updated) in [
+            ("value BETWEEN 200001 AND 201000", 1000),
+            ("value % 300 = 0", 1333),
+        ] {
+            let source = ctx.sql(&select(which, "-1")).await.unwrap();
+            let update = Merge::on("id, line").when_matched_update_all();
+            faults.reset();
+            let report = table
+                .merge(Rows::frame(source), &update, &Options::default())
+                .await
+                .unwrap();
+            assert_eq!(
+                report.metric("num_target_rows_updated"),
+                updated,
+                "{format:?} {which}"
+            );
+            bytes.push(faults.counts().get_bytes);
+        }
+        // Ranges that are close to each other are read as one.
+        assert!(bytes[0] * 3 < bytes[1] * 2, "{format:?}: {bytes:?} bytes");
+        ctx.register_table("t", table.provider(&At::Latest).await.unwrap())
+            .unwrap();
+        let left = ctx.sql("SELECT count(*), sum(CASE WHEN n = -1 THEN 1 ELSE 0 END) FROM t");
+        let left = super::lines(&left.await.unwrap().collect().await.unwrap());
+        // Four rows were updated twice.
+        assert_eq!(left, ["400000|2329"], "{format:?}");
+    }
+}

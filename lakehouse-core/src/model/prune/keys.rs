@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::array::{Array, ArrayRef, BooleanArray, Scalar};
+use arrow::compute::kernels::cmp;
 use arrow::compute::{self, CastOptions};
 use arrow::datatypes::{DataType, Schema, TimeUnit};
 use arrow::row::{RowConverter, Rows, SortField};
@@ -13,6 +14,9 @@ use super::PartitionRange;
 use super::evidence::{Witness, of_type};
 use crate::error::{Error, Result};
 use crate::model::{DataFile, PartitionField, Snapshot, Transform};
+
+/// For so many files, looking at all keys costs less than sorting them.
+const FEW: usize = 32;
 
 /// Keys, and what was made of them for the table's types and specs.
 #[derive(Debug)]
@@ -72,9 +76,6 @@ impl Keys {
             if !witness.knows(name) {
                 continue;
             }
-            let Some(sorted) = self.sorted(index, field.data_type(), None)? else {
-                continue;
-            };
             let evidence = witness.of_column(name, field.data_type());
             let bounds = |of: fn(&super::evidence::Evidence) -> Option<&ScalarValue>| {
                 evidence
@@ -83,7 +84,18 @@ impl Keys {
                     .map(Option::<&ScalarValue>::cloned)
                     .collect::<Vec<_>>()
             };
-            let within = sorted.any_within(&bounds(|e| e.min.as_ref()), &bounds(|e| e.max.as_ref()))?;
+            let (min, max) = (bounds(|e| e.min.as_ref()), bounds(|e| e.max.as_ref()));
+            let within = if rows.len() <= FEW && !field.data_type().is_floating() {
+                let Some(values) = as_type(&self.columns[index].1, field.data_type()) else {
+                    continue;
+                };
+                any_within(&values, &min, &max)?
+            } else {
+                let Some(sorted) = self.sorted(index, field.data_type(), None)? else {
+                    continue;
+                };
+                sorted.any_within(&min, &max)?
+            };
             for (i, keep) in keep.iter_mut().enumerate() {
                 *keep &= within[i] && !evidence[i].all_null(rows[i]);
             }
@@ -315,6 +327,30 @@ impl Sorted {
             })
             .collect())
     }
+}
+
+/// For each pair of bounds (`None` where open), whether one of these values lies within.
+fn any_within(
+    keys: &ArrayRef,
+    min: &[Option<ScalarValue>],
+    max: &[Option<ScalarValue>],
+) -> Result<Vec<bool>> {
+    let array = |bounds: &[Option<ScalarValue>]| values(bounds.iter().map(Option::as_ref), keys.data_type());
+    let (Some(low), Some(high)) = (array(min), array(max)) else {
+        return Ok(vec![true; min.len()]);
+    };
+    let mut found = Vec::with_capacity(min.len());
+    for i in 0..min.len() {
+        let mut within = compute::is_not_null(keys)?;
+        if low.is_valid(i) {
+            within = compute::and_kleene(&within, &cmp::gt_eq(keys, &Scalar::new(low.slice(i, 1)))?)?;
+        }
+        if high.is_valid(i) {
+            within = compute::and_kleene(&within, &cmp::lt_eq(keys, &Scalar::new(high.slice(i, 1)))?)?;
+        }
+        found.push(within.true_count() > 0);
+    }
+    Ok(found)
 }
 
 /// Values of this type (NULL for `None`); nothing if one is of another type.

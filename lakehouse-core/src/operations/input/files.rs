@@ -10,8 +10,8 @@ use arrow::csv::reader::Format as CsvFormat;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use futures::StreamExt;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
+use super::parquet::Columns;
 use super::quotes::Quotes;
 use super::{Batches, InputFormat, Known, types};
 use crate::error::{Error, Result};
@@ -126,10 +126,8 @@ type Opened = Result<
 >;
 
 fn parquet(file: File) -> Opened {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS);
-    let reader = builder.build()?;
-    let schema = arrow::array::RecordBatchReader::schema(&reader);
-    Ok((schema, Box::new(reader)))
+    let columns = Columns::open(file, BATCH_ROWS)?;
+    Ok((Arc::clone(columns.schema()), Box::new(columns)))
 }
 
 fn arrow_ipc(file: File, head: &[u8]) -> Opened {

@@ -14,6 +14,7 @@ use futures::{StreamExt, TryStreamExt};
 use crate::error::{Error, Result};
 
 mod files;
+mod parquet;
 mod quotes;
 mod several;
 mod types;

@@ -20,6 +20,7 @@ use super::super::update::{Assigned, changed_rows, column, write_updated};
 use super::super::work::{Origin, Work};
 use super::clauses::{Clauses, needed};
 use super::plan::{Plan, SOURCE, TARGET};
+use super::ranges;
 use super::source::{NUMBER, Source};
 use crate::error::{Error, Result};
 use crate::model::schema::{FILE_COLUMN, POSITION_COLUMN, ROW_ID_COLUMN};
@@ -93,7 +94,11 @@ impl<'a> Matching<'a> {
             rows.extend(files.clone());
         }
         let table = Arc::clone(&work.snapshot.schema);
-        let (target, report) = target(work, self.ctx, files)?;
+        let within = ranges::within(&self.plan.keys, &table, source, &files)?;
+        let (mut target, report) = target(work, self.ctx, files)?;
+        if let Some(within) = within {
+            target = target.filter(within)?;
+        }
         let mut columns = needed(&self.plan.matched, &table, self.plan.skip_unchanged);
         columns.push(column(Some(SOURCE), NUMBER));
         columns.extend(metadata_columns(work));

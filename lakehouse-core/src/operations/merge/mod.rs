@@ -17,6 +17,7 @@ mod debezium;
 mod feed;
 mod matching;
 mod plan;
+mod ranges;
 mod source;
 mod spec;
 mod spool;

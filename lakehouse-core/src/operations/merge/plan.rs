@@ -302,7 +302,7 @@ fn unqualified(expr: &Expr) -> Result<Expr> {
 
 /// Values as the type of the column they are compared with, if both say the same after it. A value
 /// that the type does not have becomes NULL, which matches nothing.
-fn as_type(values: &ArrayRef, wanted: &DataType) -> Result<Option<ArrayRef>> {
+pub(super) fn as_type(values: &ArrayRef, wanted: &DataType) -> Result<Option<ArrayRef>> {
     if values.data_type() == wanted {
         return Ok(Some(Arc::clone(values)));
     }
