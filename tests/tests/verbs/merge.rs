@@ -556,3 +556,37 @@ async fn a_merge_in_a_narrow_range_of_a_key_of_two_columns_reads_few_pages() {
         assert_eq!(left, ["400000|2329"], "{format:?}");
     }
 }
+
+/// Keys narrow what is read by their values, and a zone in the condition moves these.
+#[tokio::test]
+async fn local_times_of_two_zones_are_matched_as_instants() {
+    for format in FORMATS {
+        let definition = lakehouse_core::model::Definition {
+            schema: lakehouse_core::scan::parse_columns("at timestamp_ntz, n bigint").unwrap(),
+            partition_fields: Vec::new(),
+            properties: Default::default(),
+            format_version: format.1,
+        };
+        let table = Table::create_in(crate::support::memory("zones"), format.0, &definition)
+            .await
+            .unwrap();
+        let at =
+            |time: &str, n: i64| format!("SELECT TIMESTAMP '2024-01-{time}' AS at, CAST({n} AS BIGINT) AS n");
+        let ctx = lakehouse_core::scan::session(None);
+        let stored = ctx.sql(&at("10 08:00:00", 1)).await.unwrap();
+        table
+            .append(Rows::frame(stored), &Options::default())
+            .await
+            .unwrap();
+        let source = ctx.sql(&at("10 13:00:00", 2)).await.unwrap();
+        let on = "target.at AT TIME ZONE 'America/New_York' = source.at AT TIME ZONE 'UTC'";
+        let merge = Merge::on(on)
+            .when_matched_update("n = source.n")
+            .when_not_matched_insert_all();
+        table
+            .merge(Rows::frame(source), &merge, &Options::default())
+            .await
+            .unwrap();
+        assert_eq!(content(&table).await, ["2024-01-10T08:00:00|2"], "{format:?}");
+    }
+}

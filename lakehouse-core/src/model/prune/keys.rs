@@ -1,6 +1,7 @@
 //! The keys of a merge's source against files: sorted for ranges, transformed for partitions.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Scalar};
@@ -22,6 +23,8 @@ const FEW: usize = 32;
 #[derive(Debug)]
 pub(super) struct Keys {
     columns: Vec<(String, ArrayRef)>,
+    /// How many files were asked about.
+    asked: AtomicUsize,
     sorted: Mutex<HashMap<SortedBy, Option<Arc<Sorted>>>>,
     tuples: Mutex<HashMap<i32, Arc<Tuples>>>,
 }
@@ -60,6 +63,7 @@ impl Keys {
         }
         Ok(Some(Self {
             columns: without_nulls(columns)?,
+            asked: AtomicUsize::new(0),
             sorted: Mutex::default(),
             tuples: Mutex::default(),
         }))
@@ -68,6 +72,7 @@ impl Keys {
     /// Which files may hold a key, by the bounds of the key columns.
     pub(super) fn in_ranges(&self, witness: &Witness<'_>, schema: &Schema) -> Result<Vec<bool>> {
         let rows = witness.rows();
+        let asked = self.asked.fetch_add(rows.len(), Ordering::Relaxed) + rows.len();
         let mut keep = vec![!self.is_empty(); rows.len()];
         for (index, (name, _)) in self.columns.iter().enumerate() {
             let Ok(field) = schema.field_with_name(name) else {
@@ -85,7 +90,7 @@ impl Keys {
                     .collect::<Vec<_>>()
             };
             let (min, max) = (bounds(|e| e.min.as_ref()), bounds(|e| e.max.as_ref()));
-            let within = if rows.len() <= FEW && !field.data_type().is_floating() {
+            let within = if asked <= FEW && !field.data_type().is_floating() {
                 let Some(values) = as_type(&self.columns[index].1, field.data_type()) else {
                     continue;
                 };

@@ -5,7 +5,7 @@ use std::io::{Read, Result as IoResult, Seek, SeekFrom};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchReader};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
@@ -38,30 +38,34 @@ impl Columns {
         let file = Shared::new(file)?;
         let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default())?;
         let schema = Arc::clone(metadata.schema());
-        let threads = if file.bytes < SMALL {
-            1
-        } else {
-            rayon::current_num_threads()
-        };
-        let shares = shares(metadata.metadata(), schema.fields().len(), threads);
-        let mut places = vec![(0, 0); schema.fields().len()];
-        let mut readers = Vec::with_capacity(shares.len());
-        for (reader, columns) in shares.into_iter().enumerate() {
-            for (at, column) in columns.iter().enumerate() {
-                places[*column] = (reader, at);
-            }
-            let mask = ProjectionMask::roots(metadata.parquet_schema(), columns);
+        let columns = schema.fields().len();
+        let reader = || {
             let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file.clone(), metadata.clone());
-            readers.push(builder.with_projection(mask).with_batch_size(rows).build()?);
+            builder.with_batch_size(rows)
+        };
+        // Groups without columns are no columns in Arrow.
+        let numbered = metadata.parquet_schema().root_schema().get_fields().len() == columns;
+        if file.bytes < SMALL || !numbered {
+            return Ok(Self {
+                schema: Arc::new(Schema::new(schema.fields().clone())),
+                readers: vec![reader().build()?],
+                places: Vec::new(),
+            });
         }
-        // As a reader of all columns would have it.
-        let metadata = schema.metadata().clone();
-        let fields = places
-            .iter()
-            .map(|(reader, at)| Arc::clone(&readers[*reader].schema().fields()[*at]));
-        let schema = arrow::datatypes::Schema::new_with_metadata(fields.collect::<Vec<_>>(), metadata);
+        let mut fields = vec![None; columns];
+        let mut places = vec![(0, 0); columns];
+        let mut readers = Vec::new();
+        for share in shares(metadata.metadata(), columns, rayon::current_num_threads()) {
+            let mask = ProjectionMask::roots(metadata.parquet_schema(), share.iter().copied());
+            let opened = reader().with_projection(mask).build()?;
+            for (at, column) in share.into_iter().enumerate() {
+                places[column] = (readers.len(), at);
+                fields[column] = Some(Arc::clone(&opened.schema().fields()[at]));
+            }
+            readers.push(opened);
+        }
         Ok(Self {
-            schema: Arc::new(schema),
+            schema: Arc::new(Schema::new(fields.into_iter().flatten().collect::<Vec<_>>())),
             readers,
             places,
         })
@@ -198,7 +202,7 @@ mod tests {
 
     use arrow::array::{Int64Array, ListArray, StringArray, StructArray};
     use arrow::compute::concat_batches;
-    use arrow::datatypes::{DataType, Field, Int32Type, Schema};
+    use arrow::datatypes::{DataType, Field, Int32Type};
     use parquet::arrow::ArrowWriter;
     use parquet::file::properties::WriterProperties;
 

@@ -199,6 +199,11 @@ impl MergeVerb<'_> {
         if let Some(rows) = rows {
             collected.read(rows, &columns, &plan.source_keys()).await?;
         }
+        let ctx = if plan.moves_zones()? {
+            source::without_join_filters(&ctx)
+        } else {
+            ctx
+        };
         Ok(Prepared {
             ctx,
             collected: self.collected.insert(collected),

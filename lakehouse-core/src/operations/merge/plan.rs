@@ -178,6 +178,18 @@ impl Plan {
         disjunction(conditions?)
     }
 
+    /// Whether the condition moves times to a zone other than UTC.
+    pub(super) fn moves_zones(&self) -> Result<bool> {
+        Ok(self.on.exists(|part| {
+            let to = match part {
+                Expr::Cast(cast) => Some(cast.field.data_type()),
+                Expr::TryCast(cast) => Some(cast.field.data_type()),
+                _ => None,
+            };
+            Ok(matches!(to, Some(DataType::Timestamp(_, zone)) if !is_utc(zone.as_deref())))
+        })?)
+    }
+
     /// Whether the same rows might match, or act, differently another time.
     pub(super) fn is_volatile(&self) -> bool {
         let conditions = self.matched.iter().filter_map(|step| step.condition.as_ref());
@@ -266,18 +278,28 @@ fn bare<'a>(expr: &'a Expr, both: &DFSchema) -> Option<&'a Column> {
     }
 }
 
-/// Whether no two values of one type are the same after a cast to the other.
+/// Whether a cast from one type to the other keeps values what they are, so that those that are the same after it
+/// were so before.
 fn keeps_apart(from: &DataType, to: &DataType) -> bool {
     match (from, to) {
         (DataType::Dictionary(_, from), to) => from.as_ref() == to || keeps_apart(from, to),
         (DataType::Float32, DataType::Float64) => true,
-        (DataType::Date32, DataType::Timestamp(..)) => true,
+        (DataType::Date32, DataType::Timestamp(_, zone)) => is_utc(zone.as_deref()),
         (from, to) if from.is_string() && to.is_string() => true,
         (from, to) if from.is_integer() => to.is_integer() || matches!(to, DataType::Decimal128(_, 0)),
         (DataType::Decimal128(_, from), DataType::Decimal128(_, to)) => to >= from,
-        (DataType::Timestamp(from, _), DataType::Timestamp(to, _)) => to >= from,
+        (DataType::Timestamp(from, from_zone), DataType::Timestamp(to, to_zone)) => {
+            // Between an instant and a local time, another zone moves values, and to each other in autumn.
+            let both = from_zone.is_some() == to_zone.is_some();
+            to >= from && (both || is_utc(from_zone.as_deref()) && is_utc(to_zone.as_deref()))
+        }
         (from, to) => from == to,
     }
+}
+
+/// Local times count as UTC wherever they are compared with instants.
+fn is_utc(zone: Option<&str>) -> bool {
+    matches!(zone, None | Some("UTC" | "+00:00" | "Z"))
 }
 
 fn side(column: &Column) -> Option<&str> {
