@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import shutil
 import signal
 import subprocess
@@ -163,7 +164,8 @@ class Bench:
         return {"right": False, "wrong": wrong}
 
     def experiment(self, experiment: Experiment, rounds: int) -> dict:
-        """All steps in turn, `rounds` times; who comes first changes from round to round."""
+        """All steps, `rounds` times, each time in another order: a process that leaves much memory behind slows the
+        next one, so none may always follow the same."""
         steps = {step.label if not step.op.startswith("floor") else _floor(step): step for step in experiment.steps}
         record = {}
         for label, step in steps.items():
@@ -174,9 +176,7 @@ class Bench:
                 record[label] |= {"failed": str(failed), "unsupported": failed.unsupported}
         rounds = min(rounds, experiment.rounds)
         for number in range(rounds):
-            order = list(steps)
-            order = order[number % len(order) :] + order[: number % len(order)]
-            for label in order if number % 2 == 0 else reversed(order):
+            for label in random.Random(number).sample(list(steps), len(steps)):
                 if record[label]["failed"]:
                     continue
                 try:
