@@ -199,7 +199,8 @@ pub(super) const FILTERS: &[(&str, &str)] = &[
         "[id]",
     ),
     (r"\b\d{5}-\[id\]", "[n]-[id]"),
-    (r"\b\d{17,19}\b", "[snapshot]"),
+    // An id has a digit less once in ten times.
+    (r"\b\d{14,19}\b", "[snapshot]"),
     (r"\b\d+(\.\d+)? (B|KB|MB)\b", "[size]"),
     (
         r#""(bytes|bytes_[a-z]+|memory_predicted|[a-z-]*-size)":"?\d+"?"#,
