@@ -1,5 +1,6 @@
 //! One Parquet file at a time, encoded in memory on a blocking thread, its columns side by side.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -108,14 +109,8 @@ impl Recipe {
         close: bool,
     ) -> Result<(Option<Encoder>, Vec<Encoded>)> {
         let mut complete = Vec::new();
-        if let Some(first) = batches.first() {
-            // Many small slices cost more than the copy that joins them.
-            let joined = if batches.len() == 1 {
-                first.clone()
-            } else {
-                concat_batches(first.schema_ref(), batches)?
-            };
-            let stored = self.layout.store(&joined)?;
+        for rows in joined(batches)?.iter() {
+            let stored = self.layout.store(rows)?;
             for start in (0..stored.num_rows()).step_by(STEP_ROWS) {
                 let step = stored.slice(start, STEP_ROWS.min(stored.num_rows() - start));
                 self.open(folder, &mut open)?.write(&step)?;
@@ -280,6 +275,9 @@ impl Encoder {
         } else {
             group.columns.into_par_iter().map(close).collect::<Result<_>>()?
         };
+        // A buffer that grows step by step would touch twice the memory.
+        let bytes: u64 = chunks.iter().map(|chunk| chunk.close().bytes_written).sum();
+        self.writer.inner_mut().reserve(bytes as usize);
         let mut out = self.writer.next_row_group()?;
         for chunk in chunks {
             chunk.append_to_row_group(&mut out)?;
@@ -394,6 +392,17 @@ impl OpenGroup {
             .iter()
             .map(ArrowColumnWriter::get_estimated_total_bytes)
             .sum()
+    }
+}
+
+/// Many small slices cost more than the copy that joins them; of large ones the copy would only cost memory.
+fn joined(batches: &[RecordBatch]) -> Result<Cow<'_, [RecordBatch]>> {
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    match batches.first() {
+        Some(first) if rows < batches.len() * (STEP_ROWS / 2) => {
+            Ok(Cow::Owned(vec![concat_batches(first.schema_ref(), batches)?]))
+        }
+        _ => Ok(Cow::Borrowed(batches)),
     }
 }
 
