@@ -15,7 +15,7 @@ use crate::model::{At, CommitInfo, DataFile, Definition, Prune, Snapshot};
 use crate::operations::{self, Compact, Merge, Options, Report, Rows};
 use crate::scan::{self, SnapshotTable};
 use crate::sql::{Open, Session};
-use crate::store::{Store, clock, is_left_over};
+use crate::store::{StorageOptions, Store, clock, is_left_over};
 
 /// Which format a new table is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,12 +56,20 @@ pub struct Table {
 }
 
 impl Table {
-    /// Opens the table at a path or URL; its format is found out.
+    /// Opens the table at a path or URL; its format is found out. Cloud storage is set up by the environment.
     ///
     /// # Errors
     /// [`Error::NotFound`] when there is none; [`Error::Invalid`] when there are two.
     pub async fn open(location: &str) -> Result<Self> {
         Self::open_in(Store::open(location)?).await
+    }
+
+    /// The same, with settings of cloud storage that come before those of the environment.
+    ///
+    /// # Errors
+    /// As [`Table::open`]; [`Error::Invalid`] for options that are not known.
+    pub async fn open_with(location: &str, options: &StorageOptions) -> Result<Self> {
+        Self::open_in(Store::open_with(location, options)?).await
     }
 
     /// Opens the table at the root of a store.
@@ -87,6 +95,19 @@ impl Table {
     /// [`Error::AlreadyExists`] when a table is there; [`Error::Invalid`] when other files are.
     pub async fn create(location: &str, format: TableFormat, definition: &Definition) -> Result<Self> {
         Self::create_in(Store::open(location)?, format, definition).await
+    }
+
+    /// The same, with settings of cloud storage that come before those of the environment.
+    ///
+    /// # Errors
+    /// As [`Table::create`]; [`Error::Invalid`] for options that are not known.
+    pub async fn create_with(
+        location: &str,
+        options: &StorageOptions,
+        format: TableFormat,
+        definition: &Definition,
+    ) -> Result<Self> {
+        Self::create_in(Store::open_with(location, options)?, format, definition).await
     }
 
     /// Makes a new, empty table at the root of a store.
@@ -234,10 +255,10 @@ impl Table {
         operations::restore(&self.handle, at, options).await
     }
 
-    /// A session for SQL in which quoted paths and URLs are tables. For `memory_limit` see
-    /// [`scan::session`].
-    pub fn session(memory_limit: Option<usize>) -> Session {
-        Session::new(Arc::new(Places), memory_limit)
+    /// A session for SQL in which quoted paths and URLs are tables, cloud storage being set up by `storage` and
+    /// the environment. For `memory_limit` see [`scan::session`].
+    pub fn session(memory_limit: Option<usize>, storage: &StorageOptions) -> Session {
+        Session::new(Arc::new(Places(storage.clone())), memory_limit)
     }
 
     /// Commits, newest first, at most `limit`.
@@ -264,12 +285,12 @@ impl Table {
 }
 
 /// Tables at paths and URLs, for SQL.
-struct Places;
+struct Places(StorageOptions);
 
 impl Open for Places {
     fn table<'a>(&'a self, place: &'a str) -> BoxFuture<'a, Result<Option<Handle>>> {
         async move {
-            match Table::open(place).await {
+            match Table::open_with(place, &self.0).await {
                 Ok(table) => Ok(Some(table.handle)),
                 Err(Error::NotFound { .. }) => Ok(None),
                 Err(error) => Err(error),

@@ -8,6 +8,7 @@ use datafusion::logical_expr::col;
 use lakehouse_core::model::{At, Definition, parse_partitioning};
 use lakehouse_core::operations::{Compact, Merge};
 use lakehouse_core::scan::{parse_columns, session};
+use lakehouse_core::store::StorageOptions;
 use lakehouse_core::{Error, Table as Core, TableFormat};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -66,19 +67,34 @@ fn columns(schema: &Bound<'_, PyAny>) -> PyResult<SchemaRef> {
     Ok(schema.into_inner())
 }
 
+/// Settings of cloud storage.
+pub(crate) fn storage(options: Option<BTreeMap<String, String>>) -> StorageOptions {
+    options.unwrap_or_default().into_iter().collect()
+}
+
 #[pymethods]
 impl Table {
     /// Opens the table at a path or URL; its format is found out.
+    ///
+    /// `storage_options` sets up cloud storage under delta-rs's names (`aws_region`, `aws_endpoint_url` ..); what it
+    /// leaves out comes from the environment.
     #[staticmethod]
-    fn open(py: Python<'_>, location: &str) -> PyResult<Self> {
+    #[pyo3(signature = (location, *, storage_options=None))]
+    fn open(
+        py: Python<'_>,
+        location: &str,
+        storage_options: Option<BTreeMap<String, String>>,
+    ) -> PyResult<Self> {
+        let storage = storage(storage_options);
         Ok(Self {
-            table: wait(py, Core::open(location))?,
+            table: wait(py, Core::open_with(location, &storage))?,
         })
     }
 
-    /// Makes a new, empty table.
+    /// Makes a new, empty table. `storage_options` as for `open`.
     #[staticmethod]
-    #[pyo3(signature = (location, schema, *, format="iceberg", format_version=None, partition_by=None, properties=None))]
+    #[pyo3(signature = (location, schema, *, format="iceberg", format_version=None, partition_by=None, properties=None, storage_options=None))]
+    #[expect(clippy::too_many_arguments, reason = "Python's keywords")]
     fn create(
         py: Python<'_>,
         location: &str,
@@ -87,6 +103,7 @@ impl Table {
         format_version: Option<u8>,
         partition_by: Option<&str>,
         properties: Option<BTreeMap<String, String>>,
+        storage_options: Option<BTreeMap<String, String>>,
     ) -> PyResult<Self> {
         let format: TableFormat = format.parse().map_err(raise)?;
         let definition = Definition {
@@ -98,7 +115,10 @@ impl Table {
             format_version,
         };
         Ok(Self {
-            table: wait(py, Core::create(location, format, &definition))?,
+            table: wait(
+                py,
+                Core::create_with(location, &storage(storage_options), format, &definition),
+            )?,
         })
     }
 

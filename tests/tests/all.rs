@@ -2,6 +2,7 @@
 
 mod architecture;
 mod cli;
+mod cloud;
 mod faults;
 mod model;
 mod races;

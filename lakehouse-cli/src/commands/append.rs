@@ -2,6 +2,7 @@ use clap::Args;
 use lakehouse_core::{Error, Table};
 
 use super::create::{self, DefinitionArgs};
+use super::storage::StorageArgs;
 use super::{InputArgs, SchemaArgs, WriteArgs};
 use crate::exit::Failure;
 use crate::input::Input;
@@ -33,6 +34,8 @@ pub(super) struct Append {
     #[command(flatten)]
     schema: SchemaArgs,
     #[command(flatten)]
+    storage: StorageArgs,
+    #[command(flatten)]
     write: WriteArgs,
 }
 
@@ -44,16 +47,16 @@ pub(super) async fn append(args: Append, ui: &Ui) -> Result<(), Failure> {
         ));
     }
     let input = Input::open_all(&args.files, args.input.format()?).await?;
-    let table = match super::open(&args.table).await {
+    let table = match args.storage.open(&args.table).await {
         Err(Failure::Lake(Error::NotFound { .. })) if args.create => {
             let format = args.definition.format()?;
             let definition = args.definition.definition(input.rows.schema().await?)?;
             if args.write.dry_run {
-                return create::dry_run(&args.table, format, &definition, ui).await;
+                return create::dry_run(&args.table, &args.storage, format, &definition, ui).await;
             }
-            match Table::create(&args.table, format, &definition).await {
+            match Table::create_with(&args.table, &args.storage.options(), format, &definition).await {
                 // Somebody else was faster; the rows decide whether the table fits.
-                Err(Error::AlreadyExists { .. }) => super::open(&args.table).await?,
+                Err(Error::AlreadyExists { .. }) => args.storage.open(&args.table).await?,
                 made => made?,
             }
         }

@@ -2,6 +2,7 @@ use clap::Args;
 use lakehouse_core::operations;
 
 use super::WriteArgs;
+use super::storage::StorageArgs;
 use crate::exit::Failure;
 use crate::output::Ui;
 use crate::values;
@@ -24,11 +25,13 @@ pub(super) struct Compact {
     #[arg(long = "where", value_name = "EXPR", allow_hyphen_values = true)]
     predicate: Option<String>,
     #[command(flatten)]
+    storage: StorageArgs,
+    #[command(flatten)]
     write: WriteArgs,
 }
 
 pub(super) async fn compact(args: Compact, ui: &Ui) -> Result<(), Failure> {
-    let table = super::open(&args.table).await?;
+    let table = args.storage.open(&args.table).await?;
     let working = ui.progress(format!("compact {}", args.table));
     let what = operations::Compact {
         target_file_bytes: args.target_file_size,

@@ -4,6 +4,7 @@ use lakehouse_core::model::{At, Definition, parse_partitioning};
 use lakehouse_core::{Error, Table, TableFormat};
 use serde_json::json;
 
+use super::storage::StorageArgs;
 use super::{InputArgs, WriteArgs, show};
 use crate::exit::Failure;
 use crate::input::Input;
@@ -32,6 +33,8 @@ pub(super) struct Create {
     definition: DefinitionArgs,
     #[command(flatten)]
     input: InputArgs,
+    #[command(flatten)]
+    storage: StorageArgs,
     #[command(flatten)]
     write: WriteArgs,
 }
@@ -123,9 +126,9 @@ pub(super) async fn create(args: Create, ui: &Ui) -> Result<(), Failure> {
         definition.properties.insert(KEY_PROPERTY.into(), key.clone());
     }
     if args.write.dry_run {
-        return dry_run(&args.table, format, &definition, ui).await;
+        return dry_run(&args.table, &args.storage, format, &definition, ui).await;
     }
-    match Table::create(&args.table, format, &definition).await {
+    match Table::create_with(&args.table, &args.storage.options(), format, &definition).await {
         Ok(table) => {
             let version = table.snapshot(&At::Latest).await?.version;
             if ui.json {
@@ -150,7 +153,7 @@ async fn already(args: &Create, error: Error, ui: &Ui) -> Result<(), Failure> {
     let Some(key) = &args.write.idempotency_key else {
         return Err(error.into());
     };
-    let table = Table::open(&args.table).await?;
+    let table = Table::open_with(&args.table, &args.storage.options()).await?;
     let snapshot = table.snapshot(&At::Latest).await?;
     if snapshot.properties.get(KEY_PROPERTY) != Some(key) {
         return Err(error.into());
@@ -170,11 +173,12 @@ async fn already(args: &Create, error: Error, ui: &Ui) -> Result<(), Failure> {
 /// Says what table would be made.
 pub(super) async fn dry_run(
     table: &str,
+    storage: &StorageArgs,
     format: TableFormat,
     definition: &Definition,
     ui: &Ui,
 ) -> Result<(), Failure> {
-    match Table::open(table).await {
+    match Table::open_with(table, &storage.options()).await {
         Err(Error::NotFound { .. }) => {}
         Ok(_) => {
             return Err(Error::AlreadyExists {

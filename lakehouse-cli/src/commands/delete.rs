@@ -1,5 +1,6 @@
 use clap::Args;
 
+use super::storage::StorageArgs;
 use super::{TouchArgs, WriteArgs};
 use crate::exit::Failure;
 use crate::output::Ui;
@@ -19,11 +20,13 @@ pub(super) struct Delete {
     #[command(flatten)]
     touch: TouchArgs,
     #[command(flatten)]
+    storage: StorageArgs,
+    #[command(flatten)]
     write: WriteArgs,
 }
 
 pub(super) async fn delete(args: Delete, ui: &Ui) -> Result<(), Failure> {
-    let table = super::open(&args.table).await?;
+    let table = args.storage.open(&args.table).await?;
     let working = ui.progress(format!("delete from {}", args.table));
     let report = table
         .delete(&args.predicate, &args.touch.options(&args.write)?)

@@ -11,6 +11,7 @@ use lakehouse_core::model::{At, Definition, Version, parse_partitioning};
 use lakehouse_core::{Compact, Merge, Options, Report, Rows, Table, TableFormat};
 use serde_json::{Value, json};
 
+use super::storage::StorageArgs;
 use crate::exit::Failure;
 use crate::output::{self, Ui};
 use crate::values::{show_bytes, show_count};
@@ -260,7 +261,7 @@ fn phases(steps: &[Step]) -> String {
 
 /// The answer to [`QUESTION`] at a version, as rows of text.
 async fn ask(table: &Table, at: &At) -> Result<Vec<Vec<String>>, Failure> {
-    let session = super::session(At::Latest);
+    let session = StorageArgs::default().session(At::Latest);
     session.register("flights", table.provider(at).await?)?;
     let batches = session.query(QUESTION).await?.collect().await?;
     let mut rows = Vec::new();

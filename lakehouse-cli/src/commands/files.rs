@@ -2,6 +2,7 @@ use clap::Args;
 use lakehouse_core::model::{At, DataFile, Snapshot};
 use serde_json::json;
 
+use super::storage::StorageArgs;
 use crate::exit::Failure;
 use crate::output::Ui;
 use crate::values;
@@ -15,10 +16,12 @@ use crate::values;
 pub(super) struct Files {
     /// Path or URL of the table
     table: String,
+    #[command(flatten)]
+    storage: StorageArgs,
 }
 
 pub(super) async fn files(args: Files, ui: &Ui) -> Result<(), Failure> {
-    let table = super::open(&args.table).await?;
+    let table = args.storage.open(&args.table).await?;
     let snapshot = table.snapshot(&At::Latest).await?;
     let mut files = table.files(&At::Version(snapshot.version)).await?;
     files.sort_by(|a, b| a.path.cmp(&b.path));

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 use serde_json::json;
 
+use super::storage::StorageArgs;
 use crate::exit::Failure;
 use crate::output::Ui;
 use crate::values;
@@ -16,6 +17,8 @@ use crate::values;
 pub(super) struct History {
     /// Path or URL of the table
     table: String,
+    #[command(flatten)]
+    storage: StorageArgs,
 }
 
 /// What is worth a reader's time, in the order shown, by who wrote the commit: we, another writer of
@@ -69,7 +72,7 @@ fn notes(summary: &BTreeMap<String, String>) -> String {
 }
 
 pub(super) async fn history(args: History, ui: &Ui) -> Result<(), Failure> {
-    let commits = super::open(&args.table).await?.history(None).await?;
+    let commits = args.storage.open(&args.table).await?.history(None).await?;
     if ui.json {
         let commits: Vec<_> = commits
             .iter()

@@ -4,6 +4,7 @@ use clap::Args;
 use lakehouse_core::model::At;
 use lakehouse_core::operations::{self, Action, Cdc, Rows, When};
 
+use super::storage::StorageArgs;
 use super::{InputArgs, SchemaArgs, TouchArgs, WriteArgs};
 use crate::exit::Failure;
 use crate::input::Input;
@@ -111,6 +112,8 @@ pub(super) struct Merge {
     touch: TouchArgs,
     #[command(flatten)]
     schema: SchemaArgs,
+    #[command(flatten)]
+    storage: StorageArgs,
     #[command(flatten)]
     write: WriteArgs,
 }
@@ -228,8 +231,8 @@ fn only_if(merge: operations::Merge, condition: Option<&str>) -> operations::Mer
 
 pub(super) async fn merge(args: Merge, ui: &Ui) -> Result<(), Failure> {
     let merge = args.clauses()?;
-    let table = super::open(&args.table).await?;
-    let source = source(&args.source, &args.input).await?;
+    let table = args.storage.open(&args.table).await?;
+    let source = source(&args.source, &args.storage, &args.input).await?;
     let working = ui.progress(format!("merge into {}", args.table));
     let options = args.touch.options(&args.write)?.schema_mode(args.schema.mode());
     let report = table.merge(source.rows, &merge, &options).await?;
@@ -238,19 +241,19 @@ pub(super) async fn merge(args: Merge, ui: &Ui) -> Result<(), Failure> {
 }
 
 /// Finds out what SOURCE is: an existing path wins, then a query, then a table, then a file.
-async fn source(text: &str, input: &InputArgs) -> Result<Input, Failure> {
+async fn source(text: &str, storage: &StorageArgs, input: &InputArgs) -> Result<Input, Failure> {
     let format = input.format()?;
     if text == "-" || Path::new(text).is_file() {
         return Input::open(text, format).await;
     }
     if !Path::new(text).exists() && is_query(text) {
-        let frame = super::session(At::Latest).query(text).await?;
+        let frame = storage.session(At::Latest).query(text).await?;
         return Ok(Input::of(Rows::frame(frame)));
     }
     let (name, at) = values::split_version(text)?;
     let is_table = Path::new(&name).is_dir() || name.contains("://");
     if is_table && format.is_none() {
-        let table = super::open(&name).await?;
+        let table = storage.open(&name).await?;
         return Ok(Input::of(Rows::table(&table, &at.unwrap_or(At::Latest)).await?));
     }
     Input::open(text, format).await

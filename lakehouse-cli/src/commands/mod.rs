@@ -12,19 +12,14 @@ mod overwrite;
 mod query;
 mod restore;
 mod show;
+mod storage;
 mod update;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use lakehouse_core::format::Handle;
 use lakehouse_core::model::At;
 use lakehouse_core::operations::{InputFormat, Options, SchemaMode};
-use lakehouse_core::sql::{Open, Session};
-use lakehouse_core::{Error, Table};
 
 use crate::exit::{self, Failure};
 use crate::output::Ui;
@@ -32,7 +27,8 @@ use crate::values;
 
 /// Apache Iceberg and Delta Lake tables on the command line.
 ///
-/// TABLE is a path or a file:// URL; its format is found out.
+/// TABLE is a path or a URL (s3://, gs://, az://, abfss://, file://); its format is found out.
+/// Cloud storage is set up by the environment (AWS_*, GOOGLE_*, AZURE_*, AWS profiles) or --storage-option.
 #[derive(Debug, Parser)]
 #[command(name = "lake", version, propagate_version = false, max_term_width = 100)]
 #[command(
@@ -238,94 +234,6 @@ impl InputArgs {
     }
 }
 
-/// Opens a table that must be there.
-async fn open(table: &str) -> Result<Table, Failure> {
-    match Table::open(table).await {
-        Err(Error::NotFound { what, place, hint }) => Err(Error::NotFound {
-            what,
-            place,
-            hint: not_found_hint(table, hint),
-        }
-        .into()),
-        other => Ok(other?),
-    }
-}
-
-/// A session in which quoted paths and URLs are tables, at this version where a query names none.
-fn session(at: At) -> Session {
-    Session::new(Arc::new(Places), None).with_version(at)
-}
-
-/// Tables at paths and URLs. One that is not there but nearly is an error that names its neighbour.
-struct Places;
-
-impl Open for Places {
-    fn table<'a>(&'a self, place: &'a str) -> BoxFuture<'a, lakehouse_core::Result<Option<Handle>>> {
-        async move {
-            match Table::open(place).await {
-                Ok(table) => Ok(Some(table.handle().clone())),
-                Err(error @ Error::NotFound { .. }) => match neighbour(place) {
-                    Some(near) => Err(error.with_hint(format!("did you mean {near}?"))),
-                    None => Ok(None),
-                },
-                Err(error) => Err(error),
-            }
-        }
-        .boxed()
-    }
-}
-
-/// What to do about a table that is not there: a name that was probably meant, or how to make one.
-fn not_found_hint(table: &str, given: String) -> String {
-    if let Some(near) = neighbour(table) {
-        return format!("did you mean {near}?");
-    }
-    let looked = if given.is_empty() {
-        given
-    } else {
-        format!("{given}; ")
-    };
-    format!("{looked}check the path, or make the table: lake create {table} --schema \"id bigint, ..\"")
-}
-
-/// The folder beside `table` whose name is closest to it, if it is close.
-fn neighbour(table: &str) -> Option<String> {
-    if table.contains("://") {
-        return None;
-    }
-    let path = std::path::Path::new(table.trim_end_matches('/'));
-    let name = path.file_name()?.to_str()?;
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => std::path::Path::new("."),
-    };
-    let (distance, near) = std::fs::read_dir(parent)
-        .ok()?
-        .filter_map(Result::ok)
-        .filter(|entry| entry.path().join("metadata").is_dir() || entry.path().join("_delta_log").is_dir())
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .map(|near| (edits(name, &near), near))
-        .min()?;
-    (distance > 0 && distance <= 1 + name.chars().count() / 4)
-        .then(|| path.with_file_name(near).display().to_string())
-}
-
-/// Letters to add, drop or change to get from one word to the other.
-fn edits(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in to.iter().enumerate() {
-            let change = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[to.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,13 +242,5 @@ mod tests {
     fn the_arguments_of_every_verb_are_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn edits_counts_letters_that_differ() {
-        assert_eq!(edits("flights", "flights"), 0);
-        assert_eq!(edits("flihgts", "flights"), 2);
-        assert_eq!(edits("flight", "flights"), 1);
-        assert_eq!(edits("", "abc"), 3);
     }
 }

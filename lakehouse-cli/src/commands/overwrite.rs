@@ -1,5 +1,6 @@
 use clap::Args;
 
+use super::storage::StorageArgs;
 use super::{InputArgs, SchemaArgs, TouchArgs, WriteArgs};
 use crate::exit::Failure;
 use crate::input::Input;
@@ -31,11 +32,13 @@ pub(super) struct Overwrite {
     #[command(flatten)]
     schema: SchemaArgs,
     #[command(flatten)]
+    storage: StorageArgs,
+    #[command(flatten)]
     write: WriteArgs,
 }
 
 pub(super) async fn overwrite(args: Overwrite, ui: &Ui) -> Result<(), Failure> {
-    let table = super::open(&args.table).await?;
+    let table = args.storage.open(&args.table).await?;
     let input = Input::open_all(&args.files, args.input.format()?).await?;
     let working = ui.progress(format!("overwrite {}", args.table));
     let report = table

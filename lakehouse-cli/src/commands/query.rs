@@ -5,6 +5,7 @@ use lakehouse_core::model::At;
 use lakehouse_core::sql::{Executed, Session};
 use serde_json::json;
 
+use super::storage::StorageArgs;
 use super::{AtArgs, WriteArgs};
 use crate::exit::Failure;
 use crate::output::{self, Form, Ui};
@@ -46,6 +47,8 @@ pub(super) struct Query {
     /// Write the answer to this file
     #[arg(short, value_name = "FILE")]
     o: Option<PathBuf>,
+    #[command(flatten)]
+    storage: StorageArgs,
     #[command(flatten)]
     write: WriteArgs,
 }
@@ -95,7 +98,7 @@ pub(super) async fn query(args: Query, ui: &Ui) -> Result<(), Failure> {
         (None, None) if ui.json => Form::Json,
         (None, None) => Form::Table,
     };
-    let mut session = super::session(args.at.at().unwrap_or(At::Latest));
+    let mut session = args.storage.session(args.at.at().unwrap_or(At::Latest));
     for (name, text) in &args.table {
         let (location, at) = values::split_version(text)?;
         session.name(name, location, at.unwrap_or(At::Latest));

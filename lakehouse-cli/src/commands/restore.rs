@@ -1,6 +1,7 @@
 use clap::Args;
 use lakehouse_core::model::At;
 
+use super::storage::StorageArgs;
 use super::{AtArgs, WriteArgs};
 use crate::exit::Failure;
 use crate::output::Ui;
@@ -19,11 +20,13 @@ pub(super) struct Restore {
     #[command(flatten)]
     at: AtArgs,
     #[command(flatten)]
+    storage: StorageArgs,
+    #[command(flatten)]
     write: WriteArgs,
 }
 
 pub(super) async fn restore(args: Restore, ui: &Ui) -> Result<(), Failure> {
-    let table = super::open(&args.table).await?;
+    let table = args.storage.open(&args.table).await?;
     let at = args.at.at().unwrap_or(At::Latest);
     let working = ui.progress(format!("restore {}", args.table));
     let report = table.restore(&at, &args.write.options()).await?;

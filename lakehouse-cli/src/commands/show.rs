@@ -3,6 +3,7 @@ use clap::Args;
 use lakehouse_core::model::{At, Capabilities, PartitionField, Snapshot};
 use serde_json::{Value, json};
 
+use super::storage::StorageArgs;
 use crate::exit::Failure;
 use crate::output::Ui;
 use crate::values;
@@ -16,6 +17,8 @@ use crate::values;
 pub(super) struct Show {
     /// Path or URL of the table
     table: String,
+    #[command(flatten)]
+    storage: StorageArgs,
 }
 
 /// Sums over the files of a version.
@@ -30,7 +33,7 @@ struct Sizes {
 }
 
 pub(super) async fn show(args: Show, ui: &Ui) -> Result<(), Failure> {
-    let table = super::open(&args.table).await?;
+    let table = args.storage.open(&args.table).await?;
     let snapshot = table.snapshot(&At::Latest).await?;
     let mut sizes = Sizes::default();
     for file in table.files(&At::Version(snapshot.version)).await? {

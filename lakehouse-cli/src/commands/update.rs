@@ -1,5 +1,6 @@
 use clap::Args;
 
+use super::storage::StorageArgs;
 use super::{TouchArgs, WriteArgs};
 use crate::exit::Failure;
 use crate::output::Ui;
@@ -22,11 +23,13 @@ pub(super) struct Update {
     #[command(flatten)]
     touch: TouchArgs,
     #[command(flatten)]
+    storage: StorageArgs,
+    #[command(flatten)]
     write: WriteArgs,
 }
 
 pub(super) async fn update(args: Update, ui: &Ui) -> Result<(), Failure> {
-    let table = super::open(&args.table).await?;
+    let table = args.storage.open(&args.table).await?;
     let working = ui.progress(format!("update {}", args.table));
     let report = table
         .update(

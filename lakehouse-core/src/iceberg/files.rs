@@ -9,7 +9,7 @@ use iceberg::spec::{FieldSummary, ManifestContentType, ManifestFile, PrimitiveTy
 
 use super::convert::Reader;
 use super::deletes::DeleteIndex;
-use super::manifests::{Manifest, read_list, read_manifest};
+use super::manifests::{Manifest, read_list, read_manifest, with_manifest};
 use super::types::primitive_to_arrow;
 use super::values::decode_bound;
 use super::view::{View, partition_types};
@@ -62,9 +62,9 @@ pub(super) fn files(
             let (store, view, reader) = (store.clone(), Arc::clone(&view), reader.clone());
             let (snapshot, prune, index) = (Arc::clone(&snapshot), Arc::clone(&prune), Arc::clone(&index));
             async move {
-                let manifest = read_manifest(&store, &view.state, manifest).await?;
-                let work = move || data_files(&manifest, &reader, &index, &snapshot, &prune);
-                let found = tokio::task::spawn_blocking(work).await.map_err(joined)??;
+                let work =
+                    move |manifest: Manifest| data_files(&manifest, &reader, &index, &snapshot, &prune);
+                let found = with_manifest(&store, &view.state, manifest, work).await?;
                 Ok::<_, crate::Error>(stream::iter(found.into_iter().map(Ok)))
             }
         };
@@ -72,11 +72,6 @@ pub(super) fn files(
         Ok::<_, crate::Error>(files)
     };
     stream::once(plan).try_flatten().boxed()
-}
-
-/// Work that was moved to another thread and did not come back.
-pub(super) fn joined(error: tokio::task::JoinError) -> crate::Error {
-    crate::Error::invalid(format!("reading the table's metadata was abandoned: {error}"), "")
 }
 
 /// Data manifests and delete manifests.

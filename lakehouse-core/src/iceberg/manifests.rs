@@ -2,6 +2,7 @@
 //!
 //! Iceberg spec, "Manifests", "Manifest Lists", "Sequence Number Inheritance", "First Row ID Inheritance".
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use iceberg::spec::{
     ManifestList, ManifestStatus, ManifestWriterBuilder, PartitionSpec, PrimitiveType, SchemaRef,
     SnapshotRef,
 };
+use tokio::sync::oneshot;
 
 use super::metadata::{State, broken, broken_by};
 use super::view::View;
@@ -73,10 +75,12 @@ pub(super) async fn read_list_of(
     let key = state.paths.relative(snapshot.manifest_list())?;
     let bytes = fetch(store, &key).await?;
     let version = state.metadata.format_version();
+    let place = key.clone();
     let list = decode(&key, move || {
         // A list that an older format version wrote stays as it is when the table is upgraded.
         ManifestList::parse_with_version(&bytes, version)
             .or_else(|error| ManifestList::parse_with_version(&bytes, FormatVersion::V1).map_err(|_| error))
+            .map_err(|error| broken_by(&place, &error))
     })
     .await?;
     Ok(list.consume_entries().into_iter().collect())
@@ -87,27 +91,41 @@ pub(super) async fn read_list_of(
 /// # Errors
 /// [`Error::Invalid`] naming the manifest when it is missing or broken.
 pub(super) async fn read_manifest(store: &Store, state: &State, list: ManifestFile) -> Result<Manifest> {
+    with_manifest(store, state, list, Ok).await
+}
+
+/// Reads one manifest and works on it, on one and the same thread.
+///
+/// # Errors
+/// As [`read_manifest`], and those of the work.
+pub(super) async fn with_manifest<T: Send + 'static>(
+    store: &Store,
+    state: &State,
+    list: ManifestFile,
+    work: impl FnOnce(Manifest) -> Result<T> + Send + 'static,
+) -> Result<T> {
     if list.key_metadata.is_some() {
         return Err(encrypted(&list.manifest_path));
     }
     let key = state.paths.relative(&list.manifest_path)?;
     let bytes = fetch(store, &key).await?;
-    let decoded = decode(&key, move || {
-        let decoded = Decoded::parse_avro(&bytes)?;
-        let types = decoded
-            .metadata()
-            .partition_spec()
-            .partition_type(decoded.metadata().schema())?;
-        Ok((decoded, types))
-    })
-    .await?;
-    let ((entries, metadata), types) = (decoded.0.into_parts(), decoded.1);
+    let place = key.clone();
+    decode(&key, move || work(parsed(&place, list, &bytes)?)).await
+}
+
+/// A manifest from its bytes; `key` is for messages.
+fn parsed(key: &str, list: ManifestFile, bytes: &[u8]) -> Result<Manifest> {
+    let failed = |error: iceberg::Error| broken_by(key, &error);
+    let decoded = Decoded::parse_avro(bytes).map_err(failed)?;
+    let spec = decoded.metadata().partition_spec();
+    let types = spec.partition_type(decoded.metadata().schema()).map_err(failed)?;
+    let (entries, metadata) = decoded.into_parts();
     let types = types
         .fields()
         .iter()
         .map(|field| field.field_type.as_primitive_type().cloned())
         .collect::<Option<Vec<_>>>()
-        .ok_or_else(|| broken(&key, "a partition value is not of a primitive type".into()))?;
+        .ok_or_else(|| broken(key, "a partition value is not of a primitive type".into()))?;
     let mut next_row_id = match list.content {
         ManifestContentType::Data => list.first_row_id.and_then(|id| i64::try_from(id).ok()),
         ManifestContentType::Deletes => None,
@@ -118,7 +136,7 @@ pub(super) async fn read_manifest(store: &Store, state: &State, list: ManifestFi
             let entry = Arc::unwrap_or_clone(entry);
             if entry.data_file.partition().fields().len() != types.len() {
                 return Err(broken(
-                    &key,
+                    key,
                     "an entry has another number of partition values than its spec".into(),
                 ));
             }
@@ -236,16 +254,18 @@ async fn fetch(store: &Store, key: &str) -> Result<Bytes> {
         .ok_or_else(|| broken(key, "the file is missing".into()))
 }
 
-/// Decodes off the async threads; a decoder that panics on hostile bytes is an error like any other.
+/// Decodes off the async threads, on as many as there are processors: every further one would only take memory of
+/// its own. A decoder that panics on hostile bytes is an error like any other.
 async fn decode<T, F>(key: &str, work: F) -> Result<T>
 where
     T: Send + 'static,
-    F: FnOnce() -> Result<T, iceberg::Error> + Send + 'static,
+    F: FnOnce() -> Result<T> + Send + 'static,
 {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(decoded)) => Ok(decoded),
-        Ok(Err(error)) => Err(broken_by(key, &error)),
-        Err(_) => Err(broken(key, "the Avro decoder gave up on it".into())),
+    let (send, decoded) = oneshot::channel();
+    rayon::spawn(move || drop(send.send(catch_unwind(AssertUnwindSafe(work)))));
+    match decoded.await {
+        Ok(Ok(decoded)) => decoded,
+        _ => Err(broken(key, "the Avro decoder gave up on it".into())),
     }
 }
 

@@ -6,7 +6,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use iceberg::spec::FormatVersion;
 use roaring::RoaringTreemap;
 
-use super::files::{CONCURRENT, joined};
+use super::files::CONCURRENT;
 use super::view::View;
 use super::{position_deletes, puffin};
 use crate::error::{Error, Result};
@@ -187,4 +187,9 @@ async fn stage_position_deletes(
         .try_collect()
         .await?;
     Ok(staged.into_iter().unzip())
+}
+
+/// Work that was moved to another thread and did not come back.
+fn joined(error: tokio::task::JoinError) -> Error {
+    Error::invalid(format!("reading the table's metadata was abandoned: {error}"), "")
 }

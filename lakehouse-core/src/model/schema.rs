@@ -33,3 +33,12 @@ pub fn physical_name(field: &Field) -> &str {
         .get(PHYSICAL_NAME)
         .map_or(field.name(), String::as_str)
 }
+
+/// Whether a zone is UTC under one of its names. Times without a zone count as UTC wherever they are compared with
+/// instants, so ask `zone.is_none_or(is_utc)`.
+pub fn is_utc(zone: &str) -> bool {
+    matches!(
+        zone,
+        "UTC" | "Z" | "Etc/UTC" | "GMT" | "+00:00" | "-00:00" | "+00" | "+0000"
+    )
+}

@@ -28,6 +28,20 @@ impl Retry {
         longest: Duration::from_millis(100),
     };
 
+    /// For stores behind a network: busy for seconds, or away.
+    pub(super) const FAR: Self = Self {
+        attempts: 8,
+        first: Duration::from_millis(100),
+        longest: Duration::from_secs(10),
+    };
+
+    /// Where the client sends requests again by itself.
+    pub(super) const CLIENTS: Self = Self {
+        attempts: 1,
+        first: Duration::from_millis(100),
+        longest: Duration::from_secs(10),
+    };
+
     /// Waits after the given number of failures.
     pub(super) async fn pause(self, failures: u32) {
         let doubled = self.first.saturating_mul(1 << failures.saturating_sub(1).min(16));
@@ -77,9 +91,28 @@ pub(super) fn is_transient(error: &StoreError) -> bool {
     }
     match error {
         // What local disk and memory report without an I/O error is about the request itself.
-        StoreError::Generic { store, .. } => !matches!(*store, "LocalFileSystem" | "InMemory" | "local disk"),
+        StoreError::Generic { store, source } => {
+            !matches!(*store, "LocalFileSystem" | "InMemory" | "local disk")
+                && !is_rejected(&source.to_string())
+        }
         StoreError::JoinError { .. } => true,
         _ => false,
+    }
+}
+
+/// The HTTP status that a client's error tells of.
+pub(super) fn status(text: &str) -> Option<u16> {
+    let digits = text.split("status code: ").nth(1)?.get(..3)?;
+    digits.parse().ok()
+}
+
+/// Whether a server understood a request and will never carry it out. The clients' own errors are private types, so
+/// their text has to do.
+fn is_rejected(text: &str) -> bool {
+    match status(text) {
+        Some(408 | 409 | 425 | 429) => false,
+        Some(status) => (400..500).contains(&status) || status == 501,
+        None => text.contains("Received redirect without LOCATION"),
     }
 }
 
@@ -94,6 +127,7 @@ pub(super) fn is_certain(error: &StoreError) -> bool {
         | StoreError::InvalidPath { .. }
         | StoreError::NotSupported { .. }
         | StoreError::NotImplemented { .. } => true,
+        StoreError::Generic { source, .. } if is_rejected(&source.to_string()) => true,
         _ => io_kind(error).is_some_and(|kind| {
             matches!(
                 kind,
@@ -119,6 +153,17 @@ pub(super) fn explain(action: &'static str, place: String, error: StoreError) ->
         StoreError::PermissionDenied { source, .. } => denied(action, &place, source.as_ref()),
         StoreError::Unauthenticated { source, .. } => denied(action, &place, source.as_ref()),
         _ if io_kind(&error) == Some(ErrorKind::PermissionDenied) => denied(action, &place, &error),
+        StoreError::Generic { source, .. } if matches!(status(&source.to_string()), Some(401 | 403)) => {
+            denied(action, &place, source.as_ref())
+        }
+        StoreError::Generic { store, source } if source.to_string().contains("://") => Error::Store {
+            action,
+            path: place,
+            source: StoreError::Generic {
+                store: *store,
+                source: scrubbed(&chain(source.as_ref())).into(),
+            },
+        },
         _ => Error::Store {
             action,
             path: place,
@@ -127,12 +172,78 @@ pub(super) fn explain(action: &'static str, place: String, error: StoreError) ->
     }
 }
 
+/// An error with its causes, where they say more.
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// A message without the queries of the URLs in it: some carry signatures.
+pub(super) fn scrubbed(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let end = rest[at..]
+            .find(|letter: char| letter.is_whitespace() || "\"'<>)".contains(letter))
+            .map_or(rest.len(), |length| at + length);
+        let url = &rest[..end];
+        clean.push_str(url[at..].find('?').map_or(url, |query| &url[..at + query]));
+        rest = &rest[end..];
+    }
+    clean.push_str(rest);
+    clean
+}
+
 fn denied(action: &str, place: &str, error: &(dyn StdError + 'static)) -> Error {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
     }
     Error::Denied {
-        what: format!("cannot {action} {place}: {innermost}; check who may read and write there"),
+        what: format!(
+            "cannot {action} {place}: {}; check who may read and write there",
+            scrubbed(&innermost.to_string())
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signatures_in_urls_are_not_shown() {
+        let text = "GET https://a.blob.example/c/k?sv=1&sig=hush in 3s, then (http://b/x?token=hush): no";
+        assert_eq!(
+            scrubbed(text),
+            "GET https://a.blob.example/c/k in 3s, then (http://b/x): no"
+        );
+        assert_eq!(scrubbed("nothing? here"), "nothing? here");
+    }
+
+    #[test]
+    fn what_a_server_rejects_is_not_asked_again() {
+        let error = |text: &str| StoreError::Generic {
+            store: "S3",
+            source: text.into(),
+        };
+        let status = |code: &str| error(&format!("Server returned non-2xx status code: {code}: "));
+        for passing in ["500 Internal", "503 Slow Down", "429 Too Many", "409 Conflict"] {
+            assert!(is_transient(&status(passing)), "{passing}");
+            assert!(!is_certain(&status(passing)), "{passing}");
+        }
+        for lasting in ["400 Bad Request", "405 Not Allowed", "501 Not Implemented"] {
+            assert!(!is_transient(&status(lasting)), "{lasting}");
+            assert!(is_certain(&status(lasting)), "{lasting}");
+        }
+        assert!(is_transient(&error("connection closed")));
     }
 }

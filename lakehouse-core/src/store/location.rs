@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use super::cloud::Cloud;
 use crate::error::{Error, Result};
 
 /// Where a table is: parsed from a path or URL.
@@ -12,7 +13,7 @@ use crate::error::{Error, Result};
 pub struct Location(pub Url);
 
 impl Location {
-    /// Parses a path (relative ones start at the current folder) or a URL with scheme `file` or `memory`.
+    /// Parses a path (relative ones start at the current folder) or a URL.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for another scheme, [`Error::Invalid`] for text that is no location.
@@ -31,7 +32,9 @@ impl Location {
             return Self::from_path(Path::new(text));
         };
         let mut url = Url::parse(text).map_err(|error| invalid(error.to_string()))?;
-        if !url.username().is_empty() || url.password().is_some() {
+        // abfss://container@account..: what looks like a user is none.
+        let container = matches!(scheme.as_str(), "abfs" | "abfss");
+        if (!url.username().is_empty() && !container) || url.password().is_some() {
             // Not `invalid`: it would print the password.
             return Err(
                 Error::invalid("a location cannot carry a user name or password", "location")
@@ -60,9 +63,18 @@ impl Location {
                 url.set_path(&path);
                 Ok(Self(url))
             }
+            _ if Cloud::of(&scheme).is_some() => {
+                if url.host_str().unwrap_or_default().is_empty() {
+                    let why = format!("\"{rest}\" names no bucket");
+                    return Err(invalid(why).with_hint(format!("write {scheme}://BUCKET/PATH")));
+                }
+                let path = url.path().trim_end_matches('/').to_owned();
+                url.set_path(&path);
+                Ok(Self(url))
+            }
             _ => Err(Error::unsupported(
                 format!("\"{scheme}://\" is not a kind of storage that is known here"),
-                "known are paths, file:// and memory://",
+                "known are paths, s3://, gs://, az://, abfss://, file:// and memory://",
             )),
         }
     }
@@ -148,6 +160,13 @@ impl Spelled {
             ("file", "localhost") => "",
             (_, authority) => authority,
         };
+        // Hadoop's names for one store.
+        let scheme = match scheme.as_str() {
+            "s3a" | "s3n" => "s3".to_owned(),
+            "gcs" => "gs".to_owned(),
+            "abfs" => "abfss".to_owned(),
+            _ => scheme,
+        };
         Self {
             place: Some((scheme, authority.to_owned())),
             path: path.to_owned(),
@@ -179,13 +198,10 @@ impl Root {
         url.set_path(&path);
         let decoded = percent_decode_str(&path).decode_utf8_lossy().into_owned();
         let authority = url.authority().to_owned();
-        let root = Spelled {
-            place: Some((url.scheme().to_owned(), authority.clone())),
-            path: decoded.clone(),
-        };
+        let verbatim = format!("{}://{authority}{decoded}", url.scheme());
         Self {
-            verbatim: format!("{}://{authority}{decoded}", url.scheme()),
-            spellings: vec![root],
+            spellings: vec![Spelled::parse(&verbatim)],
+            verbatim,
             url,
         }
     }

@@ -60,14 +60,15 @@ fn a_location_that_cannot_be_a_table_says_why() {
         ("file://host/tmp/t", "this machine"),
         ("file:///tmp/t?x=1", "query"),
         ("file:///tmp/t#x", "fragment"),
-        ("s3://bucket/t", "not a kind of storage"),
+        ("ftp://host/t", "not a kind of storage"),
+        ("s3:///t", "names no bucket"),
     ] {
         let error = Location::parse(text).unwrap_err();
         assert!(error.to_string().contains(expected), "{text}: {error}");
         assert!(error.hint().is_some(), "{text}");
     }
-    let error = Location::parse("s3://bucket/t").unwrap_err();
-    assert_eq!(error.hint(), Some("known are paths, file:// and memory://"));
+    let error = Location::parse("ftp://host/t").unwrap_err();
+    assert!(error.hint().unwrap().contains("s3://"), "{error}");
 }
 
 #[test]
@@ -231,4 +232,41 @@ fn a_table_opened_through_a_link_knows_its_real_path() {
     let recorded = real.join("real/data/x");
     assert_eq!(store.relative(recorded.to_str().unwrap()).unwrap(), "data/x");
     assert!(store.location().ends_with("/link"));
+}
+
+#[test]
+fn one_bucket_has_several_spellings_and_no_other_bucket_is_it() {
+    let s3 = root("s3://bucket/wh/t");
+    for recorded in [
+        "s3://bucket/wh/t/data/x",
+        "s3a://bucket/wh/t/data/x",
+        "s3n://bucket/wh/t/data/x",
+    ] {
+        assert_eq!(s3.relative(recorded).unwrap(), "data/x", "{recorded}");
+    }
+    for recorded in [
+        "s3://other/wh/t/data/x",
+        "s3://bucket/wh/t-evil/data/x",
+        "gs://bucket/wh/t/data/x",
+        "https://bucket/wh/t/data/x",
+        "s3://user@bucket/wh/t/data/x",
+    ] {
+        assert!(denied(s3.relative(recorded)), "{recorded}");
+    }
+    let azure = root("abfss://box@account.dfs.core.windows.net/wh/t");
+    let recorded = "abfs://box@account.dfs.core.windows.net/wh/t/data/x";
+    assert_eq!(azure.relative(recorded).unwrap(), "data/x");
+    assert!(denied(
+        azure.relative("abfss://box@other.dfs.core.windows.net/wh/t/data/x")
+    ));
+    assert!(denied(
+        azure.relative("abfss://bag@account.dfs.core.windows.net/wh/t/data/x")
+    ));
+}
+
+#[test]
+fn folders_with_odd_names_are_found_in_a_bucket() {
+    let odd = root("s3://bucket/a b/ü%25");
+    assert_eq!(odd.verbatim(), "s3://bucket/a b/ü%");
+    assert_eq!(odd.relative("s3://bucket/a b/ü%/data/x").unwrap(), "data/x");
 }

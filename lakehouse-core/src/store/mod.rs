@@ -2,11 +2,15 @@
 //! relative to the table root.
 
 pub mod clock;
+mod cloud;
 mod create;
 mod failure;
 mod local;
 mod location;
 mod memory;
+mod options;
+mod probe;
+mod profile;
 pub mod sim;
 
 #[cfg(test)]
@@ -14,6 +18,7 @@ mod location_tests;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
@@ -22,23 +27,41 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload};
+use tokio::sync::OnceCell;
 use url::Url;
 
 pub use create::Created;
 pub use local::is_left_over;
 pub use location::Location;
+pub use options::StorageOptions;
 
 use crate::error::{Error, Result};
+use cloud::{Cloud, Opened};
 use failure::{Retry, explain};
 use location::Root;
 
 /// Objects below one table root.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
     root: Arc<Root>,
     local: Option<PathBuf>,
     retry: Retry,
+    creates: Creates,
+}
+
+/// How names are taken that nobody else may have.
+#[derive(Clone)]
+enum Creates {
+    /// By conditional puts of the store itself.
+    Inner,
+    /// By those of a client that sends each request once; of a foreign store only after it was probed.
+    Once {
+        store: cloud::Lazy,
+        probed: Option<Arc<OnceCell<()>>>,
+    },
+    /// By looking first: somebody promised that there is no other writer.
+    Unsafe,
 }
 
 /// One object of a listing.
@@ -53,24 +76,52 @@ pub struct Listed {
 }
 
 impl Store {
-    /// The store of a table at a path (`t`, `/data/t`), or at a `file://` or `memory://` URL. The folder
-    /// need not exist: it lists as empty, and the first object written makes it.
+    /// The store of a table at a path (`t`, `/data/t`), or at a URL: `s3://bucket/t`, `gs://bucket/t`,
+    /// `az://container/t`, `abfss://container@account.dfs.core.windows.net/t`, `file://`, `memory://`. The folder
+    /// need not exist: it lists as empty, and the first object written makes it. Cloud storage is set up by the
+    /// environment; nothing is asked of it yet.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a scheme that is not known, [`Error::Invalid`] for a location that
-    /// cannot be a table.
+    /// cannot be a table and for settings that cannot be.
     pub fn open(location: &str) -> Result<Self> {
-        Self::at(&Location::parse(location)?)
+        Self::open_with(location, &StorageOptions::new())
+    }
+
+    /// The same; cloud storage is set up by `options` and, where they say nothing, by the environment.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; [`Error::Invalid`] for options that are not known.
+    pub fn open_with(location: &str, options: &StorageOptions) -> Result<Self> {
+        Self::at(&Location::parse(location)?, options)
     }
 
     /// The same, from a parsed location.
     ///
     /// # Errors
-    /// As [`Store::open`].
-    pub fn at(location: &Location) -> Result<Self> {
+    /// As [`Store::open_with`].
+    pub fn at(location: &Location, options: &StorageOptions) -> Result<Self> {
         let url = &location.0;
         if url.scheme() == "memory" {
             return Ok(Self::over(memory::named(url.as_str()), url.clone()));
+        }
+        if let Some(cloud) = Cloud::of(url.scheme()) {
+            let Opened {
+                patient,
+                once,
+                foreign,
+            } = cloud.open(url, options)?;
+            return Ok(Self {
+                retry: Retry::CLIENTS,
+                creates: match options.unsafe_single_writer() {
+                    true => Creates::Unsafe,
+                    false => Creates::Once {
+                        store: once,
+                        probed: foreign.then(Arc::default),
+                    },
+                },
+                ..Self::over(patient, url.clone())
+            });
         }
         let folder = location.local_path()?;
         if folder.exists() && !folder.is_dir() {
@@ -89,6 +140,7 @@ impl Store {
             root: Arc::new(root),
             local: Some(folder),
             retry: Retry::NEAR,
+            creates: Creates::Inner,
         })
     }
 
@@ -100,6 +152,7 @@ impl Store {
             root: Arc::new(Root::new(&root)),
             local: None,
             retry: Retry::NEAR,
+            creates: Creates::Inner,
         }
     }
 
@@ -243,7 +296,29 @@ impl Store {
     /// When it is certain that nothing was written (no permission, disk full, a name that cannot be).
     pub async fn create(&self, path: &str, bytes: Bytes) -> Result<Created> {
         let key = self.key(path)?;
-        create::until_certain(self.inner.as_ref(), &key, bytes, self.retry, &|| self.place(path)).await
+        let (store, retry) = match &self.creates {
+            Creates::Inner => (&self.inner, self.retry),
+            Creates::Once { store, probed } => {
+                let store = store.get()?;
+                if let Some(probed) = probed {
+                    let probe = || probe::probe(store.as_ref(), self.location(), Retry::FAR);
+                    probed.get_or_try_init(probe).await?;
+                }
+                (store, Retry::FAR)
+            }
+            Creates::Unsafe => {
+                return Ok(match self.get_opt(path).await? {
+                    Some(there) if there == bytes => Created::Yes,
+                    Some(_) => Created::Exists,
+                    None => match self.put(path, bytes).await {
+                        Ok(()) => Created::Yes,
+                        Err(error @ Error::Denied { .. }) => return Err(error),
+                        Err(error) => Created::Unknown(error),
+                    },
+                });
+            }
+        };
+        create::until_certain(store.as_ref(), &key, bytes, retry, &|| self.place(path)).await
     }
 
     /// Objects whose key starts with `prefix` (a folder that ends with `/`, the start of a name, or
@@ -356,6 +431,13 @@ impl Store {
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(explain(action, self.place(path), error)),
         }
+    }
+}
+
+/// Without the client, which knows secrets.
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store").field(&self.location()).finish()
     }
 }
 

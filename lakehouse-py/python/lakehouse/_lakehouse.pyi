@@ -73,12 +73,14 @@ class MergeBuilder:
 def sql(
     query: str,
     tables: Mapping[str, Table | str] | None = None,
+    *,
+    storage_options: Mapping[str, str] | None = None,
     **write: Unpack[WriteOptions],
 ) -> Scan | Report: ...
 
 class Table:
     @staticmethod
-    def open(location: str) -> Table: ...
+    def open(location: str, *, storage_options: Mapping[str, str] | None = None) -> Table: ...
     @staticmethod
     def create(
         location: str,
@@ -88,6 +90,7 @@ class Table:
         format_version: Literal[2, 3] | None = None,
         partition_by: str | None = None,
         properties: Mapping[str, str] | None = None,
+        storage_options: Mapping[str, str] | None = None,
     ) -> Table: ...
     @property
     def location(self) -> str: ...

@@ -54,7 +54,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        if path.is_dir() && name != "tests" {
+        if path.is_dir() && name != "tests" && name != "conformance" {
             found.extend(sources(&path));
         } else if name.ends_with(".rs") && !name.ends_with("tests.rs") && name != "conformance.rs" {
             found.push(path);

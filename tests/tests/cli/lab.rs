@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 /// The binary beside the test binary: `cargo build --workspace --bins` puts it there.
-pub(super) fn lake() -> PathBuf {
+pub(crate) fn lake() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let binary = test
         .ancestors()

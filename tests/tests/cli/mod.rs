@@ -3,5 +3,5 @@
 mod bad_input;
 mod behaviour;
 mod demo;
-mod lab;
+pub(crate) mod lab;
 mod verbs;

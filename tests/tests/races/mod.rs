@@ -7,6 +7,7 @@ mod hooked;
 
 use lakehouse_core::model::At;
 use lakehouse_core::operations::Strategy;
+use lakehouse_core::store::StorageOptions;
 use lakehouse_core::{Compact, Merge, Options, Report, Table};
 
 use crate::verbs::{FORMATS, append, content, rows, table_in};
@@ -301,7 +302,7 @@ async fn statements_that_read_what_the_other_deletes_do_not_both_run() {
     for format in FORMATS {
         let (table, winner, hooked) = prepare(format).await;
         let run = |table: Table, gone: i64, while_there: i64| async move {
-            let mut session = Table::session(None);
+            let mut session = Table::session(None, &StorageOptions::new());
             session.table("t", table.handle().clone(), At::Latest);
             let sql = format!(
                 "DELETE FROM t WHERE id = {gone} AND EXISTS (SELECT 1 FROM t WHERE id = {while_there})"

@@ -14,6 +14,7 @@ use datafusion::scalar::ScalarValue;
 use super::PartitionRange;
 use super::evidence::{Witness, of_type};
 use crate::error::{Error, Result};
+use crate::model::schema::is_utc;
 use crate::model::{DataFile, PartitionField, Snapshot, Transform};
 
 /// For so many files, looking at all keys costs less than sorting them.
@@ -412,9 +413,7 @@ fn as_type(column: &ArrayRef, to: &DataType) -> Option<ArrayRef> {
         return as_type(&compute::cast(column, inner).ok()?, to);
     }
     let utc = |t: &DataType| match t {
-        T::Timestamp(_, zone) => zone
-            .as_deref()
-            .is_none_or(|z| matches!(z, "UTC" | "+00:00" | "Z")),
+        T::Timestamp(_, zone) => zone.as_deref().is_none_or(is_utc),
         _ => true,
     };
     // Finer units may be rounded to one key too many, never to one too few.

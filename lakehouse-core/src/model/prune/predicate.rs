@@ -21,6 +21,7 @@ use datafusion::scalar::ScalarValue;
 
 use super::evidence::{Evidence, Nulls, Witness};
 use crate::error::{Error, Result};
+use crate::model::schema::is_utc;
 
 /// A predicate that can skip something.
 #[derive(Debug)]
@@ -286,9 +287,7 @@ fn keeps_order(expr: &Expr, schema: &DFSchema) -> bool {
 fn is_monotone(from: &DataType, to: &DataType) -> bool {
     use DataType as T;
     let zone_free = |t: &DataType| match t {
-        T::Timestamp(_, zone) => zone
-            .as_deref()
-            .is_none_or(|z| matches!(z, "UTC" | "+00:00" | "Z")),
+        T::Timestamp(_, zone) => zone.as_deref().is_none_or(is_utc),
         _ => true,
     };
     let dated = |t: &DataType| matches!(t, T::Date32 | T::Date64 | T::Timestamp(..));

@@ -20,6 +20,7 @@ use super::source::Source;
 use super::spec::{Action, Clause, Merge, When};
 use crate::error::{Error, Result};
 use crate::model::Prune;
+use crate::model::schema::is_utc;
 use crate::scan::{columns_of_both, parse_assignments, parse_names, parse_predicate, unknown_column};
 
 /// Qualifier of the table's columns.
@@ -186,7 +187,7 @@ impl Plan {
                 Expr::TryCast(cast) => Some(cast.field.data_type()),
                 _ => None,
             };
-            Ok(matches!(to, Some(DataType::Timestamp(_, zone)) if !is_utc(zone.as_deref())))
+            Ok(matches!(to, Some(DataType::Timestamp(_, zone)) if zone.as_deref().is_some_and(|zone| !is_utc(zone))))
         })?)
     }
 
@@ -284,22 +285,21 @@ fn keeps_apart(from: &DataType, to: &DataType) -> bool {
     match (from, to) {
         (DataType::Dictionary(_, from), to) => from.as_ref() == to || keeps_apart(from, to),
         (DataType::Float32, DataType::Float64) => true,
-        (DataType::Date32, DataType::Timestamp(_, zone)) => is_utc(zone.as_deref()),
+        (DataType::Date32, DataType::Timestamp(_, zone)) => zone.as_deref().is_none_or(is_utc),
         (from, to) if from.is_string() && to.is_string() => true,
         (from, to) if from.is_integer() => to.is_integer() || matches!(to, DataType::Decimal128(_, 0)),
         (DataType::Decimal128(_, from), DataType::Decimal128(_, to)) => to >= from,
         (DataType::Timestamp(from, from_zone), DataType::Timestamp(to, to_zone)) => {
             // Between an instant and a local time, another zone moves values, and to each other in autumn.
             let both = from_zone.is_some() == to_zone.is_some();
-            to >= from && (both || is_utc(from_zone.as_deref()) && is_utc(to_zone.as_deref()))
+            to >= from
+                && (both
+                    || [from_zone, to_zone]
+                        .iter()
+                        .all(|zone| zone.as_deref().is_none_or(is_utc)))
         }
         (from, to) => from == to,
     }
-}
-
-/// Local times count as UTC wherever they are compared with instants.
-fn is_utc(zone: Option<&str>) -> bool {
-    matches!(zone, None | Some("UTC" | "+00:00" | "Z"))
 }
 
 fn side(column: &Column) -> Option<&str> {

@@ -14,6 +14,7 @@ use crate::model::{At, Definition, parse_partitioning};
 use crate::operations::{Merge, Options, Report, Rows};
 use crate::scan::{self, MetadataColumns, SnapshotTable};
 use crate::sql::{Executed, Session};
+use crate::store::StorageOptions;
 use crate::{Table, TableFormat};
 
 const FORMATS: [(TableFormat, Option<u8>); 3] = [
@@ -56,7 +57,7 @@ impl Lab {
                 .await
                 .unwrap();
         }
-        let mut session = Table::session(None);
+        let mut session = Table::session(None, &StorageOptions::new());
         session.table("t", table.handle().clone(), At::Latest);
         let source = values("id, v, op", SOURCE).await;
         let source = MemTable::try_new(source[0].schema(), vec![source]).unwrap();
@@ -570,7 +571,7 @@ async fn forms_that_are_not_known_are_refused_by_name() {
         ),
         (&format!("{merge} MATCHED THEN DELETE RETURNING id"), "RETURNING"),
     ] {
-        let mut session = Table::session(None);
+        let mut session = Table::session(None, &StorageOptions::new());
         session.table("t", lab.table.handle().clone(), At::Latest);
         session.table("old", lab.table.handle().clone(), At::Version(-1));
         let source = values("id, v, op", SOURCE).await;
@@ -588,7 +589,7 @@ async fn forms_that_are_not_known_are_refused_by_name() {
         assert!(message.contains(expected), "{sql}: {message}");
         assert!(!message.contains("__lakehouse"), "{sql}: {message}");
     }
-    let old = Table::session(None).with_version(At::Version(1));
+    let old = Table::session(None, &StorageOptions::new()).with_version(At::Version(1));
     let refused = old.execute("DELETE FROM 'memory://x'", &Options::default()).await;
     assert!(matches!(refused, Err(Error::Unsupported { .. })), "{refused:?}");
 }
@@ -697,7 +698,7 @@ async fn members_and_elements_of_columns_are_found() {
         };
         let place = format!("memory://sql-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let table = Table::create(&place, format.0, &definition).await.unwrap();
-        let mut session = Table::session(None);
+        let mut session = Table::session(None, &StorageOptions::new());
         session.table("t", table.handle().clone(), At::Latest);
         let lab = Lab { table, session };
         lab.run(

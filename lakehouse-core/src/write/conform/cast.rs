@@ -9,6 +9,7 @@ use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, Float32Type, F
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::{Misfit, decimal};
+use crate::model::schema::is_utc;
 
 /// NULL where a value does not fit: how misfits are found.
 const SAFE: CastOptions<'static> = CastOptions {
@@ -66,13 +67,6 @@ fn how(from: &DataType, to: &DataType) -> How {
         (T::Time32(_) | T::Time64(_), T::Time32(_) | T::Time64(_)) => How::RoundTrip,
         _ => How::Refused,
     }
-}
-
-fn is_utc(zone: &str) -> bool {
-    matches!(
-        zone,
-        "UTC" | "Z" | "Etc/UTC" | "GMT" | "+00:00" | "-00:00" | "+00" | "+0000"
-    )
 }
 
 /// The column as the table's type.

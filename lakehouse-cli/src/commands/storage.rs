@@ -1,0 +1,146 @@
+//! How verbs reach tables: settings of cloud storage, and names that were probably meant.
+
+use std::sync::Arc;
+
+use clap::Args;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use lakehouse_core::format::Handle;
+use lakehouse_core::model::At;
+use lakehouse_core::sql::{Open, Session};
+use lakehouse_core::store::StorageOptions;
+use lakehouse_core::{Error, Table};
+
+use crate::exit::Failure;
+use crate::values;
+
+/// What every verb understands about storage.
+#[derive(Clone, Default, Args)]
+pub(super) struct StorageArgs {
+    /// A setting of cloud storage, under delta-rs's names: aws_region, aws_endpoint_url, google_service_account,
+    /// azure_storage_account_name ..; comes before the environment; may be given several times. Secrets are better
+    /// kept in the environment or a profile: other users of the machine see command lines
+    #[arg(long = "storage-option", value_name = "KEY=VALUE", value_parser = values::parse_property)]
+    storage_options: Vec<(String, String)>,
+    /// Write to a store that cannot refuse to overwrite an object. Whoever says so promises that nobody else writes to
+    /// the table: a second writer would erase commits
+    #[arg(long)]
+    unsafe_single_writer: bool,
+}
+
+/// Without the values, which may be secrets.
+impl std::fmt::Debug for StorageArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.options().fmt(f)
+    }
+}
+
+impl StorageArgs {
+    /// The settings.
+    pub(super) fn options(&self) -> StorageOptions {
+        let promise = ("unsafe_single_writer".to_owned(), "true".to_owned());
+        let promise = self.unsafe_single_writer.then_some(promise);
+        self.storage_options.iter().cloned().chain(promise).collect()
+    }
+
+    /// Opens a table that must be there.
+    pub(super) async fn open(&self, table: &str) -> Result<Table, Failure> {
+        match Table::open_with(table, &self.options()).await {
+            Err(Error::NotFound { what, place, hint }) => Err(Error::NotFound {
+                what,
+                place,
+                hint: not_found_hint(table, hint),
+            }
+            .into()),
+            other => Ok(other?),
+        }
+    }
+
+    /// A session in which quoted paths and URLs are tables, at this version where a query names none.
+    pub(super) fn session(&self, at: At) -> Session {
+        Session::new(Arc::new(Places(self.options())), None).with_version(at)
+    }
+}
+
+/// Tables at paths and URLs. One that is not there but nearly is an error that names its neighbour.
+struct Places(StorageOptions);
+
+impl Open for Places {
+    fn table<'a>(&'a self, place: &'a str) -> BoxFuture<'a, lakehouse_core::Result<Option<Handle>>> {
+        async move {
+            match Table::open_with(place, &self.0).await {
+                Ok(table) => Ok(Some(table.handle().clone())),
+                Err(error @ Error::NotFound { .. }) => match neighbour(place) {
+                    Some(near) => Err(error.with_hint(format!("did you mean {near}?"))),
+                    None => Ok(None),
+                },
+                Err(error) => Err(error),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// What to do about a table that is not there: a name that was probably meant, or how to make one.
+fn not_found_hint(table: &str, given: String) -> String {
+    if let Some(near) = neighbour(table) {
+        return format!("did you mean {near}?");
+    }
+    let looked = if given.is_empty() {
+        given
+    } else {
+        format!("{given}; ")
+    };
+    format!("{looked}check the path, or make the table: lake create {table} --schema \"id bigint, ..\"")
+}
+
+/// The folder beside `table` whose name is closest to it, if it is close.
+fn neighbour(table: &str) -> Option<String> {
+    if table.contains("://") {
+        return None;
+    }
+    let path = std::path::Path::new(table.trim_end_matches('/'));
+    let name = path.file_name()?.to_str()?;
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => std::path::Path::new("."),
+    };
+    let (distance, near) = std::fs::read_dir(parent)
+        .ok()?
+        .filter_map(Result::ok)
+        .filter(|entry| entry.path().join("metadata").is_dir() || entry.path().join("_delta_log").is_dir())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .map(|near| (edits(name, &near), near))
+        .min()?;
+    (distance > 0 && distance <= 1 + name.chars().count() / 4)
+        .then(|| path.with_file_name(near).display().to_string())
+}
+
+/// Letters to add, drop or change to get from one word to the other.
+fn edits(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in to.iter().enumerate() {
+            let change = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edits_counts_letters_that_differ() {
+        assert_eq!(edits("flights", "flights"), 0);
+        assert_eq!(edits("flihgts", "flights"), 2);
+        assert_eq!(edits("flight", "flights"), 1);
+        assert_eq!(edits("", "abc"), 3);
+    }
+}

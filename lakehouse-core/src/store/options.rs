@@ -1,0 +1,66 @@
+//! What a user sets about storage.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The option that gives up the protection against a second writer.
+pub(super) const UNSAFE_SINGLE_WRITER: &str = "unsafe_single_writer";
+
+/// Settings of cloud stores under the names that delta-rs and `object_store` use (`aws_region`,
+/// `AWS_ENDPOINT_URL`, `google_service_account` ..), in any case. They come before the environment. Values may be
+/// secrets: they are never shown.
+///
+/// `unsafe_single_writer=true` is for stores that cannot refuse to overwrite an object: whoever sets it promises
+/// that nobody else writes to the table.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct StorageOptions(BTreeMap<String, String>);
+
+impl StorageOptions {
+    /// No settings: all come from the environment.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Names in lower case, with their values.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Whether the user promises to be the only writer.
+    pub(super) fn unsafe_single_writer(&self) -> bool {
+        let value = self.0.get(UNSAFE_SINGLE_WRITER);
+        value.is_some_and(|value| value.eq_ignore_ascii_case("true") || value == "1")
+    }
+}
+
+impl<K: AsRef<str>, V: Into<String>> FromIterator<(K, V)> for StorageOptions {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(options: I) -> Self {
+        let named = options.into_iter();
+        Self(
+            named
+                .map(|(name, value)| (name.as_ref().to_ascii_lowercase(), value.into()))
+                .collect(),
+        )
+    }
+}
+
+impl fmt::Debug for StorageOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_never_shown() {
+        let options: StorageOptions = [("AWS_SECRET_ACCESS_KEY", "hush")].into_iter().collect();
+        let shown = format!("{options:?}");
+        assert!(
+            shown.contains("aws_secret_access_key") && !shown.contains("hush"),
+            "{shown}"
+        );
+    }
+}
