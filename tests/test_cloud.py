@@ -27,11 +27,9 @@ def s3():
 
 
 def make(location: str, s3: dict[str, str], **how) -> lakehouse.Table:
-    table = lakehouse.Table.create(
-        location, "id bigint not null, name string", storage_options=s3, **how
-    )
+    table = lakehouse.Table.create(location, "id bigint not null, name string", storage_options=s3, **how)
     table.append(pa.table({"id": [1, 2, 3], "name": ["a", "b", None]}))
-    table.merge(pa.table({"id": [2, 4], "name": ["B", "d"]}), on="id")
+    table.upsert(pa.table({"id": [2, 4], "name": ["B", "d"]}), on="id")
     return table
 
 
