@@ -11,7 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use hyper::header::{AUTHORIZATION, HeaderValue, IF_NONE_MATCH};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
+use lakehouse_core::store::clock::now_ms;
 use percent_encoding::percent_decode_str;
 use s3s::auth::SimpleAuth;
 use s3s::dto::*;
@@ -334,7 +335,7 @@ impl Memory {
         let object = Object {
             bytes,
             tag: tag.clone(),
-            modified: SystemTime::now(),
+            modified: UNIX_EPOCH + Duration::from_millis(now_ms().unsigned_abs()),
         };
         state.objects.insert((bucket, key), object);
         Ok(ETag::Strong(tag))

@@ -160,7 +160,7 @@ pub(super) fn explain(action: &'static str, place: String, error: StoreError) ->
             action,
             path: place,
             source: StoreError::Generic {
-                store: *store,
+                store,
                 source: scrubbed(&chain(source.as_ref())).into(),
             },
         },
