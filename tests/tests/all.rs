@@ -3,6 +3,8 @@
 mod architecture;
 mod cli;
 mod cloud;
+mod costs;
+mod crash;
 mod faults;
 mod model;
 mod races;

@@ -54,7 +54,7 @@ pub(super) async fn append(args: Append, ui: &Ui) -> Result<(), Failure> {
             if args.write.dry_run {
                 return create::dry_run(&args.table, &args.storage, format, &definition, ui).await;
             }
-            match Table::create_with(&args.table, &args.storage.options(), format, &definition).await {
+            match Table::create_with(&args.table, &args.storage.options()?, format, &definition).await {
                 // Somebody else was faster; the rows decide whether the table fits.
                 Err(Error::AlreadyExists { .. }) => args.storage.open(&args.table).await?,
                 made => made?,

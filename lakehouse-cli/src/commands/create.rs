@@ -128,7 +128,7 @@ pub(super) async fn create(args: Create, ui: &Ui) -> Result<(), Failure> {
     if args.write.dry_run {
         return dry_run(&args.table, &args.storage, format, &definition, ui).await;
     }
-    match Table::create_with(&args.table, &args.storage.options(), format, &definition).await {
+    match Table::create_with(&args.table, &args.storage.options()?, format, &definition).await {
         Ok(table) => {
             let version = table.snapshot(&At::Latest).await?.version;
             if ui.json {
@@ -153,7 +153,7 @@ async fn already(args: &Create, error: Error, ui: &Ui) -> Result<(), Failure> {
     let Some(key) = &args.write.idempotency_key else {
         return Err(error.into());
     };
-    let table = Table::open_with(&args.table, &args.storage.options()).await?;
+    let table = Table::open_with(&args.table, &args.storage.options()?).await?;
     let snapshot = table.snapshot(&At::Latest).await?;
     if snapshot.properties.get(KEY_PROPERTY) != Some(key) {
         return Err(error.into());
@@ -178,7 +178,7 @@ pub(super) async fn dry_run(
     definition: &Definition,
     ui: &Ui,
 ) -> Result<(), Failure> {
-    match Table::open_with(table, &storage.options()).await {
+    match Table::open_with(table, &storage.options()?).await {
         Err(Error::NotFound { .. }) => {}
         Ok(_) => {
             return Err(Error::AlreadyExists {

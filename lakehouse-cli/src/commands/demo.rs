@@ -261,7 +261,7 @@ fn phases(steps: &[Step]) -> String {
 
 /// The answer to [`QUESTION`] at a version, as rows of text.
 async fn ask(table: &Table, at: &At) -> Result<Vec<Vec<String>>, Failure> {
-    let session = StorageArgs::default().session(At::Latest);
+    let session = StorageArgs::default().session(At::Latest)?;
     session.register("flights", table.provider(at).await?)?;
     let batches = session.query(QUESTION).await?.collect().await?;
     let mut rows = Vec::new();

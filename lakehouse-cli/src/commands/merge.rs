@@ -247,7 +247,7 @@ async fn source(text: &str, storage: &StorageArgs, input: &InputArgs) -> Result<
         return Input::open(text, format).await;
     }
     if !Path::new(text).exists() && is_query(text) {
-        let frame = storage.session(At::Latest).query(text).await?;
+        let frame = storage.session(At::Latest)?.query(text).await?;
         return Ok(Input::of(Rows::frame(frame)));
     }
     let (name, at) = values::split_version(text)?;

@@ -98,7 +98,7 @@ pub(super) async fn query(args: Query, ui: &Ui) -> Result<(), Failure> {
         (None, None) if ui.json => Form::Json,
         (None, None) => Form::Table,
     };
-    let mut session = args.storage.session(args.at.at().unwrap_or(At::Latest));
+    let mut session = args.storage.session(args.at.at().unwrap_or(At::Latest))?;
     for (name, text) in &args.table {
         let (location, at) = values::split_version(text)?;
         session.name(name, location, at.unwrap_or(At::Latest));

@@ -20,8 +20,8 @@ pub(super) struct StorageArgs {
     /// A setting of cloud storage, under delta-rs's names: aws_region, aws_endpoint_url, google_service_account,
     /// azure_storage_account_name ..; comes before the environment; may be given several times. Secrets are better
     /// kept in the environment or a profile: other users of the machine see command lines
-    #[arg(long = "storage-option", value_name = "KEY=VALUE", value_parser = values::parse_property)]
-    storage_options: Vec<(String, String)>,
+    #[arg(long = "storage-option", value_name = "KEY=VALUE")]
+    storage_options: Vec<String>,
     /// Write to a store that cannot refuse to overwrite an object. Whoever says so promises that nobody else writes to
     /// the table: a second writer would erase commits
     #[arg(long)]
@@ -31,21 +31,32 @@ pub(super) struct StorageArgs {
 /// Without the values, which may be secrets.
 impl std::fmt::Debug for StorageArgs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.options().fmt(f)
+        f.debug_struct("StorageArgs").finish_non_exhaustive()
     }
 }
 
 impl StorageArgs {
     /// The settings.
-    pub(super) fn options(&self) -> StorageOptions {
+    pub(super) fn options(&self) -> Result<StorageOptions, Failure> {
+        let parse = |text: &String| {
+            // Not by clap, which would repeat what it cannot parse: it may be a secret.
+            values::parse_property(text).map_err(|_| {
+                Failure::usage(
+                    "a --storage-option is not of the form key=value",
+                    "write --storage-option KEY=VALUE",
+                )
+            })
+        };
+        let given: Vec<(String, String)> =
+            self.storage_options.iter().map(parse).collect::<Result<_, _>>()?;
         let promise = ("unsafe_single_writer".to_owned(), "true".to_owned());
         let promise = self.unsafe_single_writer.then_some(promise);
-        self.storage_options.iter().cloned().chain(promise).collect()
+        Ok(given.into_iter().chain(promise).collect())
     }
 
     /// Opens a table that must be there.
     pub(super) async fn open(&self, table: &str) -> Result<Table, Failure> {
-        match Table::open_with(table, &self.options()).await {
+        match Table::open_with(table, &self.options()?).await {
             Err(Error::NotFound { what, place, hint }) => Err(Error::NotFound {
                 what,
                 place,
@@ -57,8 +68,8 @@ impl StorageArgs {
     }
 
     /// A session in which quoted paths and URLs are tables, at this version where a query names none.
-    pub(super) fn session(&self, at: At) -> Session {
-        Session::new(Arc::new(Places(self.options())), None).with_version(at)
+    pub(super) fn session(&self, at: At) -> Result<Session, Failure> {
+        Ok(Session::new(Arc::new(Places(self.options()?)), None).with_version(at))
     }
 }
 

@@ -67,6 +67,12 @@ impl Lazy {
     }
 }
 
+impl From<Arc<dyn ObjectStore>> for Lazy {
+    fn from(store: Arc<dyn ObjectStore>) -> Self {
+        Self::new(move || Ok(Arc::clone(&store)))
+    }
+}
+
 impl Cloud {
     /// The kind that a URL's scheme names.
     pub(super) fn of(scheme: &str) -> Option<Self> {
@@ -145,64 +151,90 @@ fn below(store: impl ObjectStore, prefix: Path) -> Arc<dyn ObjectStore> {
 
 fn s3(url: &Url, options: &StorageOptions) -> Result<(AmazonS3Builder, bool)> {
     use AmazonS3ConfigKey as Key;
-    let mut builder = AmazonS3Builder::from_env();
-    let mut named = std::env::var("AWS_PROFILE").ok();
+    let (mut asked, mut given) = (None, Vec::new());
     for (name, value) in options.iter() {
         match name {
-            "aws_profile" | "profile" => named = Some(value.to_owned()),
+            "aws_profile" | "profile" => asked = Some(value.to_owned()),
             "aws_s3_addressing_style" | "addressing_style" => {
-                let hosted = (value == "virtual").to_string();
-                builder = builder.with_config(Key::VirtualHostedStyleRequest, hosted);
+                given.push((Key::VirtualHostedStyleRequest, (value == "virtual").to_string()));
             }
-            _ => {
-                if let Ok(key) = Key::from_str(name) {
-                    builder = builder.with_config(key, value);
-                }
-            }
+            _ => given.extend(Key::from_str(name).ok().map(|key| (key, value.to_owned()))),
         }
     }
-    let set = |builder: &AmazonS3Builder, key: &Key| builder.get_config_value(key).is_some();
-    let keyless = [
-        Key::AccessKeyId,
-        Key::WebIdentityTokenFile,
-        Key::ContainerCredentialsRelativeUri,
-        Key::ContainerCredentialsFullUri,
-    ]
-    .iter()
-    .all(|key| !set(&builder, key));
-    let unsigned = builder.get_config_value(&Key::SkipSignature).as_deref() == Some("true");
-    let profile = Profile::load(named.as_deref())?;
-    if let Some(profile) = profile {
-        if keyless && !unsigned {
-            for (key, value) in profile.credentials()? {
-                builder = builder.with_config(key, value);
-            }
-        }
-        for (key, value) in profile.settings() {
-            if !set(&builder, &key) {
-                builder = builder.with_config(key, value);
-            }
+    let has = |settings: &[(Key, String)], key: Key| settings.iter().any(|(set, _)| *set == key);
+    // Of two names for one thing, the environment's must not beat the one that was given.
+    for (general, special) in [
+        (Key::Endpoint, Key::S3Endpoint),
+        (Key::DefaultRegion, Key::Region),
+    ] {
+        let value = given
+            .iter()
+            .find(|(key, _)| *key == general)
+            .map(|(_, value)| value.clone());
+        if let Some(value) = value.filter(|_| !has(&given, special)) {
+            given.push((special, value));
         }
     }
-    if !set(&builder, &Key::Region)
-        && let Some(region) = builder.get_config_value(&Key::DefaultRegion)
-    {
-        builder = builder.with_config(Key::Region, region);
+    // An empty variable is one that is not set.
+    let mut environment: Vec<(Key, String)> = std::env::vars()
+        .filter(|(name, value)| name.starts_with("AWS_") && !value.is_empty())
+        .filter_map(|(name, value)| Some((Key::from_str(&name.to_ascii_lowercase()).ok()?, value)))
+        .collect();
+    let named = asked.clone().or_else(|| std::env::var("AWS_PROFILE").ok());
+    let profile = Profile::load(named.filter(|name| !name.is_empty()).as_deref())?;
+    // Credentials come from one place: options, a profile that was asked for, the environment, a profile.
+    let has_own = has(&given, Key::AccessKeyId) || truthy(value_of(&given, Key::SkipSignature));
+    let has_keys = has(&environment, Key::AccessKeyId)
+        || (has(&environment, Key::WebIdentityTokenFile) && has(&environment, Key::RoleArn));
+    let of_profile = match &profile {
+        Some(profile) if !has_own && (asked.is_some() || !has_keys) => profile.credentials()?,
+        _ => Vec::new(),
+    };
+    if has_own || !of_profile.is_empty() {
+        environment.retain(|(key, _)| !matches!(key, Key::AccessKeyId | Key::SecretAccessKey | Key::Token));
     }
+    environment.extend(of_profile);
+    for (key, value) in profile.iter().flat_map(Profile::settings) {
+        let twin = match key {
+            Key::Endpoint => Key::S3Endpoint,
+            _ => Key::DefaultRegion,
+        };
+        if !has(&environment, key) && !has(&environment, twin) {
+            environment.push((key, value));
+        }
+    }
+    let builder = environment
+        .into_iter()
+        .chain(given)
+        .fold(AmazonS3Builder::new(), |builder, (key, value)| {
+            builder.with_config(key, value)
+        });
     let endpoint = [Key::S3Endpoint, Key::Endpoint]
         .iter()
         .find_map(|key| builder.get_config_value(key));
+    let mut builder = builder.with_bucket_name(bucket(url)?);
     let http = Key::Client(ClientConfigKey::AllowHttp);
-    if let Some(endpoint) = &endpoint {
-        let allowed = builder.get_config_value(&http).as_deref() == Some("true");
-        if plain_http(endpoint, allowed, "aws_allow_http")? {
-            builder = builder.with_allow_http(true);
-        }
+    if let Some(endpoint) = &endpoint
+        && plain_http(
+            endpoint,
+            truthy(builder.get_config_value(&http)),
+            "aws_allow_http",
+        )?
+    {
+        builder = builder.with_allow_http(true);
     }
-    Ok((
-        builder.with_bucket_name(bucket(url)?),
-        is_foreign(endpoint.as_deref(), "amazonaws.com"),
-    ))
+    Ok((builder, endpoint.is_some_and(|endpoint| !is_amazon(&endpoint))))
+}
+
+fn value_of(settings: &[(AmazonS3ConfigKey, String)], key: AmazonS3ConfigKey) -> Option<String> {
+    let found = settings.iter().find(|(set, _)| *set == key);
+    found.map(|(_, value)| value.clone())
+}
+
+/// A yes, as `object_store` reads one.
+fn truthy(value: Option<String>) -> bool {
+    let value = value.map(|value| value.to_ascii_lowercase());
+    matches!(value.as_deref(), Some("1" | "true" | "on" | "yes" | "y"))
 }
 
 fn google(url: &Url, options: &StorageOptions) -> Result<(GoogleCloudStorageBuilder, bool)> {
@@ -216,15 +248,20 @@ fn google(url: &Url, options: &StorageOptions) -> Result<(GoogleCloudStorageBuil
     let endpoint = builder.get_config_value(&Key::BaseUrl);
     if let Some(endpoint) = &endpoint {
         let http = Key::Client(ClientConfigKey::AllowHttp);
-        let allowed = builder.get_config_value(&http).as_deref() == Some("true");
-        if plain_http(endpoint, allowed, "allow_http")? {
+        if plain_http(endpoint, truthy(builder.get_config_value(&http)), "allow_http")? {
             builder = builder.with_config(http, "true");
         }
     }
-    Ok((
-        builder.with_bucket_name(bucket(url)?),
-        is_foreign(endpoint.as_deref(), "googleapis.com"),
-    ))
+    // A key file may name another server than Google's.
+    let key = builder.get_config_value(&Key::ServiceAccountKey).or_else(|| {
+        let file = [Key::ServiceAccount, Key::ApplicationCredentials]
+            .iter()
+            .find_map(|key| builder.get_config_value(key))?;
+        std::fs::read_to_string(file).ok()
+    });
+    let elsewhere = key.is_some_and(|key| key.contains("gcs_base_url"));
+    let foreign = elsewhere || endpoint.is_some_and(|endpoint| host(&endpoint) != "storage.googleapis.com");
+    Ok((builder.with_bucket_name(bucket(url)?), foreign))
 }
 
 fn azure(url: &Url, options: &StorageOptions) -> Result<(MicrosoftAzureBuilder, bool)> {
@@ -238,13 +275,17 @@ fn azure(url: &Url, options: &StorageOptions) -> Result<(MicrosoftAzureBuilder, 
     let endpoint = builder.get_config_value(&Key::Endpoint);
     if let Some(endpoint) = &endpoint {
         let http = Key::Client(ClientConfigKey::AllowHttp);
-        let allowed = builder.get_config_value(&http).as_deref() == Some("true");
-        if plain_http(endpoint, allowed, "azure_allow_http")? {
+        if plain_http(
+            endpoint,
+            truthy(builder.get_config_value(&http)),
+            "azure_allow_http",
+        )? {
             builder = builder.with_config(http, "true");
         }
     }
-    let emulator = builder.get_config_value(&Key::UseEmulator).as_deref() == Some("true");
-    let foreign = emulator || is_foreign(endpoint.as_deref(), "windows.net");
+    let emulator = truthy(builder.get_config_value(&Key::UseEmulator));
+    let foreign =
+        emulator || endpoint.is_some_and(|endpoint| !host(&endpoint).ends_with(".core.windows.net"));
     Ok((builder.with_url(url.as_str()), foreign))
 }
 
@@ -259,8 +300,11 @@ fn bucket(url: &Url) -> Result<&str> {
 
 /// Whether an endpoint is spoken to without encryption; allowed on this machine and where it was asked for.
 fn plain_http(endpoint: &str, allowed: bool, option: &str) -> Result<bool> {
-    let url = Url::parse(endpoint)
-        .map_err(|error| Error::invalid(error.to_string(), format!("endpoint {endpoint:?}")))?;
+    // The endpoint itself is not shown: it may carry a password or a signature.
+    let url = Url::parse(endpoint).map_err(|error| {
+        Error::invalid(format!("the endpoint is not a URL: {error}"), "storage options")
+            .with_hint("write https://HOST or http://HOST:PORT")
+    })?;
     if url.scheme() != "http" {
         return Ok(false);
     }
@@ -271,22 +315,35 @@ fn plain_http(endpoint: &str, allowed: bool, option: &str) -> Result<bool> {
         None => false,
     };
     if !here && !allowed {
+        let place = format!("endpoint http://{}", url.host_str().unwrap_or_default());
         return Err(
-            Error::invalid("the endpoint is not encrypted", format!("endpoint {endpoint:?}")).with_hint(
-                format!("use https://, or allow it: --storage-option {option}=true"),
-            ),
+            Error::invalid("the endpoint is not encrypted", place).with_hint(format!(
+                "use https://, or allow it: --storage-option {option}=true"
+            )),
         );
     }
     Ok(true)
 }
 
-/// Whether an endpoint belongs to somebody else than the cloud's own company.
-fn is_foreign(endpoint: Option<&str>, domain: &str) -> bool {
-    let Some(endpoint) = endpoint else { return false };
-    let host = Url::parse(endpoint)
-        .ok()
-        .and_then(|url| url.host_str().map(str::to_owned));
-    !host.is_some_and(|host| host == domain || host.ends_with(&format!(".{domain}")))
+fn host(endpoint: &str) -> String {
+    let url = Url::parse(endpoint).ok();
+    url.and_then(|url| url.host_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
+/// Whether an endpoint is S3 itself, not somebody's machine at Amazon's.
+fn is_amazon(endpoint: &str) -> bool {
+    let host = host(endpoint);
+    let Some(labels) = [".amazonaws.com", ".amazonaws.com.cn"]
+        .iter()
+        .find_map(|domain| host.strip_suffix(domain))
+    else {
+        return false;
+    };
+    let mut labels = labels.split('.');
+    let customer = |label: &str| matches!(label, "elb" | "execute-api") || label.starts_with("compute");
+    !labels.clone().any(customer)
+        && labels.any(|label| label == "s3" || label.starts_with("s3-") || label.starts_with("s3express"))
 }
 
 /// Options that other tools know and that would not keep their promise here.
@@ -350,18 +407,37 @@ mod tests {
     }
 
     #[test]
-    fn stores_of_the_clouds_themselves_are_known() {
-        assert!(!is_foreign(None, "amazonaws.com"));
-        assert!(!is_foreign(
-            Some("https://s3.eu-west-1.amazonaws.com"),
-            "amazonaws.com"
-        ));
-        assert!(is_foreign(
-            Some("https://amazonaws.com.evil.example"),
-            "amazonaws.com"
-        ));
-        assert!(is_foreign(Some("https://notamazonaws.com"), "amazonaws.com"));
-        assert!(is_foreign(Some("http://127.0.0.1:9000"), "amazonaws.com"));
+    fn only_s3_itself_is_known_not_whatever_runs_at_amazons() {
+        for known in [
+            "https://s3.eu-west-1.amazonaws.com",
+            "https://bucket.s3.eu-west-1.amazonaws.com",
+            "https://s3-fips.us-east-1.amazonaws.com",
+            "https://vpce-1-2.s3.us-east-1.vpce.amazonaws.com",
+            "https://s3.cn-north-1.amazonaws.com.cn",
+        ] {
+            assert!(is_amazon(known), "{known}");
+        }
+        for foreign in [
+            "https://ec2-3-4-5-6.compute-1.amazonaws.com",
+            "https://s3.elb.eu-west-1.amazonaws.com",
+            "https://x.execute-api.eu-west-1.amazonaws.com",
+            "https://s3.amazonaws.com.evil.example",
+            "https://notamazonaws.com",
+            "http://127.0.0.1:9000",
+        ] {
+            assert!(!is_amazon(foreign), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_cannot_be_is_not_repeated() {
+        for (endpoint, allowed) in [
+            ("http://user:hush@minio.example", false),
+            ("minio/?sig=hush", true),
+        ] {
+            let error = plain_http(endpoint, allowed, "x").unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hush"), "{error}");
+        }
     }
 
     #[test]

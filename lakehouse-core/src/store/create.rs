@@ -9,7 +9,7 @@ use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
-use super::failure::{Retry, explain, is_certain};
+use super::failure::{Retry, explain, is_certain, scrubbed};
 use crate::error::{Error, Result};
 
 /// Puts of one name at most; the pauses between them double.
@@ -26,11 +26,13 @@ pub enum Created {
     Unknown(Error),
 }
 
-/// Repeats the put until it is known who has the name.
+/// Repeats the put until it is known who has the name. `mode` is [`PutMode::Create`], or, where nobody else writes
+/// and the name was seen to be free, [`PutMode::Overwrite`].
 pub(super) async fn until_certain(
     store: &dyn ObjectStore,
     key: &Path,
     bytes: Bytes,
+    mode: &PutMode,
     retry: Retry,
     place: &(dyn Fn() -> String + Sync),
 ) -> Result<Created> {
@@ -38,7 +40,7 @@ pub(super) async fn until_certain(
     // Once a put has ended without an answer, it may land later: then no failure is certain any more.
     let mut in_flight = false;
     loop {
-        let options = PutOptions::from(PutMode::Create);
+        let options = PutOptions::from(mode.clone());
         let payload = PutPayload::from(bytes.clone());
         let Err(error) = store.put_opts(key, payload, options).await else {
             return Ok(Created::Yes);
@@ -59,7 +61,8 @@ pub(super) async fn until_certain(
             Err(object_store::Error::NotFound { .. }) => error,
             Err(unread) => unread,
         };
-        tracing::debug!(attempt, error = %last, %key, "the outcome of a create is open; asking again");
+        let why = scrubbed(&last.to_string());
+        tracing::debug!(attempt, why, %key, "the outcome of a create is open; asking again");
         if attempt >= ATTEMPTS {
             return Ok(Created::Unknown(explain("create", place(), last)));
         }

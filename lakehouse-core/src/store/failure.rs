@@ -35,9 +35,9 @@ impl Retry {
         longest: Duration::from_secs(10),
     };
 
-    /// Where the client sends requests again by itself.
+    /// Where the client sends requests again by itself: what is left are answers that break off.
     pub(super) const CLIENTS: Self = Self {
-        attempts: 1,
+        attempts: 3,
         first: Duration::from_millis(100),
         longest: Duration::from_secs(10),
     };
@@ -59,7 +59,8 @@ impl Retry {
             match request().await {
                 Err(error) if is_transient(&error) && failures + 1 < self.attempts => {
                     failures += 1;
-                    tracing::debug!(failures, %error, "the store failed; asking again");
+                    let error = scrubbed(&error.to_string());
+                    tracing::debug!(failures, error, "the store failed; asking again");
                     self.pause(failures).await;
                 }
                 other => return other,
@@ -172,6 +173,20 @@ pub(super) fn explain(action: &'static str, place: String, error: StoreError) ->
     }
 }
 
+/// Of a refusal, what the server calls it: the rest of its answer may repeat the signed request.
+fn verdict(text: &str) -> String {
+    let Some((before, body)) = text.split_once('<') else {
+        return text.to_owned();
+    };
+    let tag = |name: &str| {
+        let inside = body.split_once(&format!("<{name}>"))?.1;
+        Some(inside.split_once("</")?.0.to_owned())
+    };
+    let said = [tag("Code"), tag("Message")].into_iter().flatten();
+    let before = before.trim_end_matches([' ', ':']).to_owned();
+    [before].into_iter().chain(said).collect::<Vec<_>>().join(": ")
+}
+
 /// An error with its causes, where they say more.
 fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
@@ -186,7 +201,7 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
-/// A message without the queries of the URLs in it: some carry signatures.
+/// A message without the queries and users of the URLs in it: some carry signatures and passwords.
 pub(super) fn scrubbed(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     let mut rest = text;
@@ -194,8 +209,12 @@ pub(super) fn scrubbed(text: &str) -> String {
         let end = rest[at..]
             .find(|letter: char| letter.is_whitespace() || "\"'<>)".contains(letter))
             .map_or(rest.len(), |length| at + length);
-        let url = &rest[..end];
-        clean.push_str(url[at..].find('?').map_or(url, |query| &url[..at + query]));
+        let url = &rest[at + 3..end];
+        let url = url.split('?').next().unwrap_or_default();
+        let authority = url.find('/').unwrap_or(url.len());
+        let user = url[..authority].rfind('@').map_or(0, |user| user + 1);
+        clean.push_str(&rest[..at + 3]);
+        clean.push_str(&url[user..]);
         rest = &rest[end..];
     }
     clean.push_str(rest);
@@ -210,7 +229,7 @@ fn denied(action: &str, place: &str, error: &(dyn StdError + 'static)) -> Error 
     Error::Denied {
         what: format!(
             "cannot {action} {place}: {}; check who may read and write there",
-            scrubbed(&innermost.to_string())
+            verdict(&scrubbed(&innermost.to_string()))
         ),
     }
 }
@@ -227,6 +246,18 @@ mod tests {
             "GET https://a.blob.example/c/k in 3s, then (http://b/x): no"
         );
         assert_eq!(scrubbed("nothing? here"), "nothing? here");
+        assert_eq!(
+            scrubbed("at http://u:hush@minio:9000/b?x"),
+            "at http://minio:9000/b"
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_told_without_the_request_that_it_repeats() {
+        let text = "403 Forbidden: <?xml?><Error><Code>SignatureDoesNotMatch</Code><Message>no</Message>\
+                    <CanonicalRequest>x-amz-security-token:hush</CanonicalRequest></Error>";
+        assert_eq!(verdict(text), "403 Forbidden: SignatureDoesNotMatch: no");
+        assert_eq!(verdict("plain"), "plain");
     }
 
     #[test]

@@ -31,7 +31,10 @@ impl Location {
         let Some((scheme, rest)) = split_scheme(text) else {
             return Self::from_path(Path::new(text));
         };
-        let mut url = Url::parse(text).map_err(|error| invalid(error.to_string()))?;
+        let mut url = Url::parse(text).map_err(|error| match text.contains(['@', '?']) {
+            true => Error::invalid(error.to_string(), "location"),
+            false => invalid(error.to_string()),
+        })?;
         // abfss://container@account..: what looks like a user is none.
         let container = matches!(scheme.as_str(), "abfs" | "abfss");
         if (!url.username().is_empty() && !container) || url.password().is_some() {
@@ -42,9 +45,10 @@ impl Location {
             );
         }
         if url.query().is_some() || url.fragment().is_some() {
-            let why = "a location has no query (?) or fragment (#)";
+            // Not `invalid`: it would print the query, which may be a signature.
             return Err(
-                invalid(why.into()).with_hint("write %3F for ? and %23 for # in a URL, or use a path")
+                Error::invalid("a location has no query (?) or fragment (#)", "location")
+                    .with_hint("write %3F for ? and %23 for # in a URL, or use a path"),
             );
         }
         match scheme.as_str() {

@@ -18,6 +18,7 @@ mod location_tests;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use tokio::sync::OnceCell;
 use url::Url;
 
@@ -61,7 +62,7 @@ enum Creates {
         probed: Option<Arc<OnceCell<()>>>,
     },
     /// By looking first: somebody promised that there is no other writer.
-    Unsafe,
+    Unsafe(cloud::Lazy),
 }
 
 /// One object of a listing.
@@ -114,7 +115,7 @@ impl Store {
             return Ok(Self {
                 retry: Retry::CLIENTS,
                 creates: match options.unsafe_single_writer() {
-                    true => Creates::Unsafe,
+                    true => Creates::Unsafe(once),
                     false => Creates::Once {
                         store: once,
                         probed: foreign.then(Arc::default),
@@ -159,9 +160,23 @@ impl Store {
     /// The same table through another object store, made from the one underneath: how tests put
     /// failures below everything else.
     #[must_use]
-    pub fn layered(&self, layer: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+    pub fn layered(&self, layer: impl Fn(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+        let over = |store: &cloud::Lazy| {
+            store.get().map_or_else(
+                |_| store.clone(),
+                |store| cloud::Lazy::from(layer(Arc::clone(store))),
+            )
+        };
         Self {
             inner: layer(Arc::clone(&self.inner)),
+            creates: match &self.creates {
+                Creates::Inner => Creates::Inner,
+                Creates::Once { store, probed } => Creates::Once {
+                    store: over(store),
+                    probed: probed.clone(),
+                },
+                Creates::Unsafe(store) => Creates::Unsafe(over(store)),
+            },
             ..self.clone()
         }
     }
@@ -296,29 +311,24 @@ impl Store {
     /// When it is certain that nothing was written (no permission, disk full, a name that cannot be).
     pub async fn create(&self, path: &str, bytes: Bytes) -> Result<Created> {
         let key = self.key(path)?;
-        let (store, retry) = match &self.creates {
-            Creates::Inner => (&self.inner, self.retry),
+        let (store, retry, mode) = match &self.creates {
+            Creates::Inner => (&self.inner, self.retry, PutMode::Create),
             Creates::Once { store, probed } => {
                 let store = store.get()?;
                 if let Some(probed) = probed {
                     let probe = || probe::probe(store.as_ref(), self.location(), Retry::FAR);
                     probed.get_or_try_init(probe).await?;
                 }
-                (store, Retry::FAR)
+                (store, Retry::FAR, PutMode::Create)
             }
-            Creates::Unsafe => {
-                return Ok(match self.get_opt(path).await? {
-                    Some(there) if there == bytes => Created::Yes,
-                    Some(_) => Created::Exists,
-                    None => match self.put(path, bytes).await {
-                        Ok(()) => Created::Yes,
-                        Err(error @ Error::Denied { .. }) => return Err(error),
-                        Err(error) => Created::Unknown(error),
-                    },
-                });
-            }
+            Creates::Unsafe(store) => match self.get_opt(path).await? {
+                Some(there) if there == bytes => return Ok(Created::Yes),
+                Some(_) => return Ok(Created::Exists),
+                None => (store.get()?, Retry::FAR, PutMode::Overwrite),
+            },
         };
-        create::until_certain(store.as_ref(), &key, bytes, retry, &|| self.place(path)).await
+        let place = || self.place(path);
+        create::until_certain(store.as_ref(), &key, bytes, &mode, retry, &place).await
     }
 
     /// Objects whose key starts with `prefix` (a folder that ends with `/`, the start of a name, or
@@ -368,30 +378,35 @@ impl Store {
         let mut attempt = 0;
         while !left.is_empty() {
             let keys = futures::stream::iter(left.clone()).map(Ok).boxed();
-            // Answers come in the order of the keys.
             let answers: Vec<_> = self.inner.delete_stream(keys).collect().await;
-            let mut failed = Vec::new();
+            // Answers come in the order of the keys, but a request for many keys that fails has one answer.
+            let in_order = answers.len() == left.len();
+            let mut done: HashSet<Path> = HashSet::new();
             let mut first = None;
             let mut hopeless = false;
-            for (index, key) in left.into_iter().enumerate() {
-                match answers.get(index) {
-                    Some(Ok(_) | Err(object_store::Error::NotFound { .. })) => continue,
-                    Some(Err(error)) => hopeless |= !failure::is_transient(error),
-                    None => {}
+            for (index, answer) in answers.into_iter().enumerate() {
+                match answer {
+                    Ok(_) | Err(object_store::Error::NotFound { .. }) if in_order => {
+                        done.insert(left[index].clone());
+                    }
+                    Ok(key) => {
+                        done.insert(key);
+                    }
+                    Err(object_store::Error::NotFound { .. }) => {}
+                    Err(error) => {
+                        hopeless |= !failure::is_transient(&error);
+                        first.get_or_insert(error);
+                    }
                 }
-                first.get_or_insert(index);
-                failed.push(key);
             }
+            let mut failed = left;
+            failed.retain(|key| !done.contains(key));
             attempt += 1;
             if hopeless || (attempt >= self.retry.attempts && !failed.is_empty()) {
-                let index = first.unwrap_or_default();
-                let error = match answers.into_iter().nth(index) {
-                    Some(Err(error)) => error,
-                    _ => object_store::Error::Generic {
-                        store: "store",
-                        source: "no answer".into(),
-                    },
-                };
+                let error = first.unwrap_or_else(|| object_store::Error::Generic {
+                    store: "store",
+                    source: "no answer".into(),
+                });
                 return Err(explain("delete", self.place(failed[0].as_ref()), error));
             }
             if !failed.is_empty() {

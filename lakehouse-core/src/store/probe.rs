@@ -7,7 +7,7 @@ use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use super::clock;
-use super::failure::{Retry, explain, status};
+use super::failure::{Retry, explain, scrubbed, status};
 use crate::error::{Error, Result};
 
 /// Names of probes: hidden from engines that list folders.
@@ -74,7 +74,8 @@ pub(super) async fn probe(store: &dyn ObjectStore, place: &str, retry: Retry) ->
     }
     .await;
     if let Err(error) = store.delete(&key).await {
-        tracing::debug!(%error, %key, "a probe could not be deleted");
+        let error = scrubbed(&error.to_string());
+        tracing::debug!(error, %key, "a probe could not be deleted");
     }
     result
 }

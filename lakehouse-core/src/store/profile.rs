@@ -42,12 +42,17 @@ impl Profile {
             ("AWS_CONFIG_FILE", ".aws/config"),
             ("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials"),
         ] {
-            let place = std::env::var_os(variable).map(PathBuf::from);
-            let Some(place) = place.or_else(|| Some(std::env::home_dir()?.join(file))) else {
+            let set = std::env::var_os(variable).filter(|place| !place.is_empty());
+            let wanted = set.is_some() || profile.named;
+            let home = || Some(std::env::home_dir()?.join(file));
+            let Some(place) = set.map(PathBuf::from).or_else(home) else {
                 continue;
             };
-            if let Some(text) = read(&place)? {
-                found |= profile.take(&text);
+            match read(&place) {
+                Ok(Some(text)) => found |= profile.take(&text),
+                Ok(None) => {}
+                Err(error) if wanted => return Err(error),
+                Err(error) => tracing::debug!(%error, "a profile file that nobody asked for is left alone"),
             }
         }
         if !found && profile.named {
@@ -63,22 +68,30 @@ impl Profile {
     /// Reads the section of this profile: `[name]`, or `[profile name]`.
     fn take(&mut self, text: &str) -> bool {
         let (mut inside, mut found) = (false, false);
+        // How far the last setting was indented; what is indented further belongs to it (`s3 =`) and says nothing
+        // about keys.
+        let mut depth = None;
         for line in text.lines() {
-            // Indented lines belong to nested settings (`s3 =`), which say nothing about keys.
-            if line.starts_with([' ', '\t', '#', ';']) {
+            let indent = line.len() - line.trim_start().len();
+            let line = line.trim();
+            if line.is_empty() || line.starts_with(['#', ';']) {
                 continue;
             }
-            let line = line.trim_end();
             if let Some(section) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
                 let section = section.trim();
-                inside = section == self.name
-                    || section
-                        .strip_prefix("profile")
-                        .is_some_and(|name| name.trim() == self.name);
+                let name = match section.strip_prefix("profile") {
+                    Some(rest) if rest.starts_with(char::is_whitespace) => rest.trim(),
+                    _ => section,
+                };
+                inside = name.trim_matches(['"', '\'']) == self.name;
                 found |= inside;
-            } else if inside && let Some((name, value)) = line.split_once('=') {
-                self.values
-                    .insert(name.trim().to_ascii_lowercase(), value.trim().to_owned());
+                depth = None;
+            } else if depth.is_none_or(|depth| indent <= depth) {
+                depth = Some(indent);
+                if inside && let Some((name, value)) = line.split_once('=') {
+                    self.values
+                        .insert(name.trim().to_ascii_lowercase(), value.trim().to_owned());
+                }
             }
         }
         found
@@ -158,6 +171,18 @@ mod tests {
         let work = profile("work", FILE).unwrap();
         assert_eq!(work.settings(), [(Key::Region, "eu-west-1".into())]);
         assert!(profile("other", FILE).is_none());
+    }
+
+    #[test]
+    fn indented_sections_and_quoted_names_are_read_as_the_tools_of_aws_do() {
+        let text = "[default]\n  aws_access_key_id = A\n  aws_secret_access_key = B\n[profilework]\nregion = x\n\
+                    [profile \"my own\"]\nregion = y\n";
+        assert_eq!(profile("default", text).unwrap().credentials().unwrap().len(), 2);
+        assert!(profile("work", text).is_none());
+        assert_eq!(
+            profile("my own", text).unwrap().settings(),
+            [(Key::Region, "y".into())]
+        );
     }
 
     #[test]

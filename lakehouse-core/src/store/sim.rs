@@ -23,8 +23,9 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    UploadPart,
 };
 
 use super::Store;
@@ -39,6 +40,15 @@ pub enum Fault {
     /// A create is answered "already exists" although nothing was written. Other requests fail as
     /// with [`Fault::FailBefore`].
     FalseExists,
+    /// A write fails, and is carried out all the same after two more requests. Other requests fail as with
+    /// [`Fault::FailBefore`].
+    Late,
+    /// This request and the next three fail as with [`Fault::FailBefore`].
+    Throttle,
+    /// A read breaks off in the middle. Other requests fail as with [`Fault::FailBefore`].
+    CutShort,
+    /// A listing lacks its last object. Other requests fail as with [`Fault::FailBefore`].
+    StaleList,
     /// This request and every later one does nothing and fails.
     Crash,
 }
@@ -58,7 +68,11 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::FailBefore | Self::FalseExists => "injected: the request did not arrive",
+            Self::FailBefore | Self::FalseExists | Self::Throttle | Self::StaleList => {
+                "injected: the request did not arrive"
+            }
+            Self::Late => "injected: no reply in time",
+            Self::CutShort => "injected: the reply broke off",
             Self::FailAfter => "injected: the reply was lost",
             Self::Crash => "injected: the store is gone",
         })
@@ -118,6 +132,27 @@ pub struct Counts {
     pub delete: u64,
 }
 
+/// A write that is still under way.
+#[derive(Debug)]
+struct Late {
+    /// The request before which it is carried out.
+    due: u64,
+    location: Path,
+    write: Option<(PutPayload, PutOptions)>,
+}
+
+/// What becomes of a request that is not refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Met {
+    Through,
+    /// Carry it out, then lose the reply.
+    Lost,
+    /// Carry it out later.
+    Late,
+    CutShort,
+    Stale,
+}
+
 #[derive(Debug, Default)]
 struct State {
     counts: Counts,
@@ -125,6 +160,9 @@ struct State {
     armed: BTreeMap<u64, Fault>,
     fired: u64,
     crashed: bool,
+    /// Requests that still fail for an earlier one.
+    throttled: u32,
+    late: Vec<Late>,
     refusal: Option<Refusal>,
 }
 
@@ -172,8 +210,30 @@ impl Faults {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a request. `Ok(true)`: carry it out, then lose the reply.
-    fn meet(&self, kind: Kind, path: &str, bytes: u64) -> Result<bool> {
+    /// Writes that are due by now.
+    fn due(&self) -> Vec<Late> {
+        let mut state = self.state();
+        let now = state.log.len() as u64 + 1;
+        let (due, late) = std::mem::take(&mut state.late)
+            .into_iter()
+            .partition(|late| late.due <= now);
+        state.late = late;
+        due
+    }
+
+    fn later(&self, location: &Path, write: Option<(PutPayload, PutOptions)>) -> Error {
+        let mut state = self.state();
+        let due = state.log.len() as u64 + 3;
+        state.late.push(Late {
+            due,
+            location: location.clone(),
+            write,
+        });
+        injected_error(Fault::Late)
+    }
+
+    /// Counts a request.
+    fn meet(&self, kind: Kind, path: &str, bytes: u64) -> Result<Met> {
         let mut state = self.state();
         state.log.push((kind, path.to_owned()));
         let counts = &mut state.counts;
@@ -201,9 +261,20 @@ impl Faults {
         if let Some(refusal) = state.refusal {
             refuse(refusal, kind, path)?;
         }
+        if state.throttled > 0 {
+            state.throttled -= 1;
+            return Err(injected_error(Fault::Throttle));
+        }
         match fault {
-            None => Ok(false),
-            Some(Fault::FailAfter) => Ok(true),
+            None => Ok(Met::Through),
+            Some(Fault::FailAfter) => Ok(Met::Lost),
+            Some(Fault::Late) if matches!(kind, Kind::Put | Kind::Create | Kind::Delete) => Ok(Met::Late),
+            Some(Fault::CutShort) if kind == Kind::Get => Ok(Met::CutShort),
+            Some(Fault::StaleList) if kind == Kind::List => Ok(Met::Stale),
+            Some(Fault::Throttle) => {
+                state.throttled = 3;
+                Err(injected_error(Fault::Throttle))
+            }
             Some(Fault::FalseExists) if kind == Kind::Create => Err(Error::AlreadyExists {
                 path: path.to_owned(),
                 source: Fault::FalseExists.into(),
@@ -279,10 +350,29 @@ impl fmt::Display for FaultStore {
 }
 
 /// The result, or the loss of it.
-fn reply<T>(lost: bool, result: Result<T>) -> Result<T> {
+fn reply<T>(met: Met, result: Result<T>) -> Result<T> {
     match result {
-        Ok(_) if lost => Err(injected_error(Fault::FailAfter)),
+        Ok(_) if met == Met::Lost => Err(injected_error(Fault::FailAfter)),
+        Ok(_) if met == Met::CutShort => Err(injected_error(Fault::CutShort)),
         other => other,
+    }
+}
+
+impl FaultStore {
+    /// Carries out the late writes that are due; nobody waits for their answers.
+    async fn deliver(&self) {
+        for late in self.faults.due() {
+            let done = match late.write {
+                Some((payload, options)) => {
+                    let put = self.inner.put_opts(&late.location, payload, options).await;
+                    put.map(drop)
+                }
+                None => self.inner.delete(&late.location).await,
+            };
+            if let Err(error) = done {
+                tracing::debug!(%error, "a late write did nothing");
+            }
+        }
     }
 }
 
@@ -293,10 +383,13 @@ impl ObjectStore for FaultStore {
             PutMode::Create => Kind::Create,
             _ => Kind::Put,
         };
-        let lost = self
-            .faults
-            .meet(kind, location.as_ref(), payload.content_length() as u64)?;
-        reply(lost, self.inner.put_opts(location, payload, opts).await)
+        self.deliver().await;
+        let bytes = payload.content_length() as u64;
+        let met = self.faults.meet(kind, location.as_ref(), bytes)?;
+        if met == Met::Late {
+            return Err(self.faults.later(location, Some((payload, opts))));
+        }
+        reply(met, self.inner.put_opts(location, payload, opts).await)
     }
 
     async fn put_multipart_opts(
@@ -304,8 +397,9 @@ impl ObjectStore for FaultStore {
         location: &Path,
         opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        let lost = self.faults.meet(Kind::Put, location.as_ref(), 0)?;
-        let upload = reply(lost, self.inner.put_multipart_opts(location, opts).await)?;
+        self.deliver().await;
+        let met = not_late(self.faults.meet(Kind::Put, location.as_ref(), 0))?;
+        let upload = reply(met, self.inner.put_multipart_opts(location, opts).await)?;
         Ok(Box::new(FaultUpload {
             inner: upload,
             faults: self.faults.clone(),
@@ -315,8 +409,13 @@ impl ObjectStore for FaultStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let kind = if options.head { Kind::Head } else { Kind::Get };
-        let lost = self.faults.meet(kind, location.as_ref(), 0)?;
-        let result = reply(lost, self.inner.get_opts(location, options).await)?;
+        self.deliver().await;
+        let met = self.faults.meet(kind, location.as_ref(), 0)?;
+        let result = self.inner.get_opts(location, options).await;
+        if met == Met::CutShort {
+            return result.map(cut_short);
+        }
+        let result = reply(met, result)?;
         if kind == Kind::Get {
             self.faults.received(result.range.end - result.range.start);
         }
@@ -324,8 +423,9 @@ impl ObjectStore for FaultStore {
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let lost = self.faults.meet(Kind::Get, location.as_ref(), 0)?;
-        let parts = reply(lost, self.inner.get_ranges(location, ranges).await)?;
+        self.deliver().await;
+        let met = self.faults.meet(Kind::Get, location.as_ref(), 0)?;
+        let parts = reply(met, self.inner.get_ranges(location, ranges).await)?;
         self.faults
             .received(parts.iter().map(|part| part.len() as u64).sum());
         Ok(parts)
@@ -340,8 +440,11 @@ impl ObjectStore for FaultStore {
                 let faults = faults.clone();
                 async move {
                     let location = location?;
-                    let lost = faults.meet(Kind::Delete, location.as_ref(), 0)?;
-                    reply(lost, inner.delete(&location).await)?;
+                    let met = faults.meet(Kind::Delete, location.as_ref(), 0)?;
+                    if met == Met::Late {
+                        return Err(faults.later(&location, None));
+                    }
+                    reply(met, inner.delete(&location).await)?;
                     Ok(location)
                 }
             })
@@ -363,25 +466,65 @@ impl ObjectStore for FaultStore {
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        let lost = self.faults.meet(Kind::List, prefix.map_or("", Path::as_ref), 0)?;
-        reply(lost, self.inner.list_with_delimiter(prefix).await)
+        self.deliver().await;
+        let met = self.faults.meet(Kind::List, prefix.map_or("", Path::as_ref), 0)?;
+        let mut listed = reply(met, self.inner.list_with_delimiter(prefix).await)?;
+        if met == Met::Stale {
+            listed.objects.pop();
+        }
+        Ok(listed)
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        let lost = self.faults.meet(Kind::Put, to.as_ref(), 0)?;
-        reply(lost, self.inner.copy_opts(from, to, options).await)
+        self.deliver().await;
+        let met = not_late(self.faults.meet(Kind::Put, to.as_ref(), 0))?;
+        reply(met, self.inner.copy_opts(from, to, options).await)
     }
 }
 
-/// A listing whose reply is lost delivers part of it first.
+/// Writes in several steps are not carried out later.
+fn not_late(met: Result<Met>) -> Result<Met> {
+    match met? {
+        Met::Late => Err(injected_error(Fault::Late)),
+        met => Ok(met),
+    }
+}
+
+/// The first half of a reply, then an error.
+fn cut_short(result: GetResult) -> GetResult {
+    let (meta, range, attributes) = (
+        result.meta.clone(),
+        result.range.clone(),
+        result.attributes.clone(),
+    );
+    let half = ((range.end - range.start) / 2) as usize;
+    let begin = futures::stream::once(async move { Ok(result.bytes().await?.slice(..half)) });
+    let end = futures::stream::once(async { Err(injected_error(Fault::CutShort)) });
+    GetResult {
+        payload: GetResultPayload::Stream(begin.chain(end).boxed()),
+        meta,
+        range,
+        attributes,
+    }
+}
+
+/// A listing whose reply is lost delivers part of it first; a stale one lacks its last object.
 fn lose_list(
-    met: Result<bool>,
+    met: Result<Met>,
     objects: BoxStream<'static, Result<ObjectMeta>>,
 ) -> BoxStream<'static, Result<ObjectMeta>> {
     match met {
         Err(error) => futures::stream::once(async { Err(error) }).boxed(),
-        Ok(false) => objects,
-        Ok(true) => objects
+        Ok(Met::Stale) => futures::stream::once(objects.try_collect::<Vec<_>>())
+            .map_ok(|mut all| {
+                all.sort_by(|a, b| a.location.cmp(&b.location));
+                all.pop();
+                futures::stream::iter(all.into_iter().map(Ok))
+            })
+            .try_flatten()
+            .boxed(),
+        Ok(Met::Through | Met::Late | Met::CutShort) => objects,
+        Ok(Met::Lost) => objects
             .take(1)
             .chain(futures::stream::once(async {
                 Err(injected_error(Fault::FailAfter))
@@ -406,16 +549,17 @@ impl MultipartUpload for FaultUpload {
             .meet(Kind::Put, &self.path, data.content_length() as u64)
         {
             Err(error) => async { Err(error) }.boxed(),
-            Ok(lost) => {
+            Ok(Met::Late) => async { Err(injected_error(Fault::Late)) }.boxed(),
+            Ok(met) => {
                 let part = self.inner.put_part(data);
-                async move { reply(lost, part.await) }.boxed()
+                async move { reply(met, part.await) }.boxed()
             }
         }
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        let lost = self.faults.meet(Kind::Put, &self.path, 0)?;
-        reply(lost, self.inner.complete().await)
+        let met = not_late(self.faults.meet(Kind::Put, &self.path, 0))?;
+        reply(met, self.inner.complete().await)
     }
 
     async fn abort(&mut self) -> Result<()> {

@@ -32,7 +32,7 @@ impl Hooked {
     /// The same objects without the hook.
     pub(super) fn plain(&self, store: &Store) -> Store {
         let inner = Arc::clone(&self.inner);
-        store.layered(|_| inner)
+        store.layered(|_| Arc::clone(&inner) as Arc<dyn ObjectStore>)
     }
 }
 

@@ -1,0 +1,106 @@
+//! What operations ask of a store: the number and kind of requests, pinned, for tables of ten and of many files, early
+//! and late in their history. docs/storage.md states the same numbers.
+
+use std::sync::Arc;
+
+use lakehouse_core::model::{At, Prune};
+use lakehouse_core::store::Store;
+use lakehouse_core::store::sim::{Counts, Faults, faulty};
+use lakehouse_core::{Merge, Options, Table, TableFormat};
+use object_store::memory::InMemory;
+
+use crate::verbs::{FORMATS, append, rows, table_in};
+
+/// A table with `files` data files, one per region, and the counter under it.
+async fn counted(format: (TableFormat, Option<u8>), files: usize) -> (Store, Faults) {
+    let root = "memory://costs".parse().unwrap();
+    let (store, faults) = faulty(&Store::over(Arc::new(InMemory::new()), root));
+    let table = table_in(store.clone(), format, "region").await;
+    let values: Vec<String> = (0..files).map(|at| format!("({at}, 'r{at:05}', {at})")).collect();
+    append(&table, &values.join(", ")).await;
+    (store, faults)
+}
+
+/// Requests by kind, bytes left out.
+fn kinds(counts: Counts) -> String {
+    let Counts {
+        get,
+        head,
+        put,
+        create,
+        list,
+        delete,
+        ..
+    } = counts;
+    format!("get {get}, head {head}, put {put}, create {create}, list {list}, delete {delete}")
+}
+
+async fn costs(store: &Store, faults: &Faults, new: &str) -> [String; 5] {
+    let taken = || {
+        let counts = kinds(faults.counts());
+        faults.reset();
+        counts
+    };
+    faults.reset();
+    let table = Table::open_in(store.clone()).await.unwrap();
+    let open = taken();
+    let snapshot = table.snapshot(&At::Latest).await.unwrap();
+    let loaded = taken();
+    let everything = Arc::new(Prune::everything());
+    let listing = table.handle().format.files(&snapshot, everything);
+    futures::TryStreamExt::try_collect::<Vec<_>>(listing)
+        .await
+        .unwrap();
+    let plan = taken();
+    append(&table, new).await;
+    let appended = taken();
+    let source = rows("id, region, n", "(3, 'r00003', 33)").await;
+    let merge = Merge::on("id, region").when_matched_update_all();
+    table.merge(source, &merge, &Options::default()).await.unwrap();
+    [open, loaded, plan, appended, taken()]
+}
+
+/// Open, snapshot, plan, append, merge of one row: Iceberg, then Delta.
+const ICEBERG: [&str; 5] = [
+    "get 0, head 0, put 0, create 0, list 2, delete 0",
+    "get 5, head 0, put 0, create 0, list 0, delete 0",
+    "get 2, head 0, put 0, create 0, list 0, delete 0",
+    "get 6, head 3, put 4, create 1, list 0, delete 0",
+    "get 10, head 3, put 5, create 1, list 0, delete 0",
+];
+const DELTA: [&str; 5] = [
+    "get 0, head 0, put 0, create 0, list 2, delete 0",
+    "get 4, head 1, put 0, create 0, list 1, delete 0",
+    "get 2, head 0, put 0, create 0, list 0, delete 0",
+    "get 2, head 1, put 1, create 1, list 2, delete 0",
+    "get 6, head 1, put 1, create 1, list 2, delete 0",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_do_not_depend_on_the_number_of_files_and_those_of_an_append_not_on_the_history() {
+    for format in FORMATS {
+        let pinned = match format.0 {
+            TableFormat::Iceberg => ICEBERG,
+            TableFormat::Delta => DELTA,
+        };
+        let (few, few_faults) = counted(format, 10).await;
+        let (many, many_faults) = counted(format, 2_000).await;
+        assert_eq!(
+            costs(&few, &few_faults, "(-1, 'r00001', 0)").await,
+            pinned,
+            "{format:?}"
+        );
+        assert_eq!(
+            costs(&many, &many_faults, "(-1, 'r00001', 0)").await,
+            pinned,
+            "{format:?}: many files"
+        );
+        let table = Table::open_in(few.clone()).await.unwrap();
+        for at in 0..60 {
+            append(&table, &format!("({}, 'r00001', 0)", -2 - at)).await;
+        }
+        let late = costs(&few, &few_faults, "(-99, 'r00001', 0)").await;
+        assert_eq!(late[0], pinned[0], "{format:?}: opening after 60 commits");
+        assert_eq!(late[3], pinned[3], "{format:?}: appending after 60 commits");
+    }
+}
