@@ -2,9 +2,12 @@
 //!
 //! Iceberg spec, "Manifests", "Manifest Lists", "Sequence Number Inheritance", "First Row ID Inheritance".
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::metadata::{State, broken, broken_by};
+use super::view::View;
+use crate::error::{Error, Result};
+use crate::store::Store;
 use bytes::Bytes;
 use iceberg::io::FileIO;
 use iceberg::spec::{
@@ -12,12 +15,6 @@ use iceberg::spec::{
     ManifestList, ManifestStatus, ManifestWriterBuilder, PartitionSpec, PrimitiveType, SchemaRef,
     SnapshotRef,
 };
-use tokio::sync::oneshot;
-
-use super::metadata::{State, broken, broken_by};
-use super::view::View;
-use crate::error::{Error, Result};
-use crate::store::Store;
 
 /// One entry of a manifest, nothing left to inherit.
 #[derive(Debug, Clone)]
@@ -254,18 +251,16 @@ async fn fetch(store: &Store, key: &str) -> Result<Bytes> {
         .ok_or_else(|| broken(key, "the file is missing".into()))
 }
 
-/// Decodes off the async threads, on as many as there are processors: every further one would only take memory of
-/// its own. A decoder that panics on hostile bytes is an error like any other.
+/// Decodes off the async threads; a decoder that panics on hostile bytes is an error like any other. On threads of the
+/// runtime, which a forked process makes anew; a pool of its own would be dead there.
 async fn decode<T, F>(key: &str, work: F) -> Result<T>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T> + Send + 'static,
 {
-    let (send, decoded) = oneshot::channel();
-    rayon::spawn(move || drop(send.send(catch_unwind(AssertUnwindSafe(work)))));
-    match decoded.await {
-        Ok(Ok(decoded)) => decoded,
-        _ => Err(broken(key, "the Avro decoder gave up on it".into())),
+    match tokio::task::spawn_blocking(work).await {
+        Ok(decoded) => decoded,
+        Err(_) => Err(broken(key, "the Avro decoder gave up on it".into())),
     }
 }
 
