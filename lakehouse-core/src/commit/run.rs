@@ -13,8 +13,8 @@ use crate::format::{Handle, Outcome};
 use crate::model::{At, Change, CommitId, MetadataChange, Snapshot};
 use crate::store::clock;
 
-/// How old staged files may become before they are published. Clean-up removes what is older than twice
-/// this and belongs to no version.
+/// How old staged files, and the version they were planned on, may become before they are published. Clean-up
+/// removes what is older than twice this and belongs to no version.
 pub(super) const LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest pause after the first lost race; it doubles with every further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(4);
@@ -106,27 +106,29 @@ pub(super) async fn commit_within(
         options,
         lease,
     };
-    let mut base = handle.format.snapshot(&At::Latest).await?;
+    let mut base = Base::newest(handle).await?;
     let mut attempts = 0;
-    if let Some(done) = run.recorded(&base, attempts).await? {
+    if let Some(done) = run.recorded(&base.snapshot, attempts).await? {
         return Ok(done);
     }
     loop {
-        let planned_ms = clock::now_ms();
-        let Some(mut change) = plan.plan(Arc::clone(&base), clock::new_commit_id()).await? else {
-            return Ok(nothing(base, attempts));
+        let planned = plan
+            .plan(Arc::clone(&base.snapshot), clock::new_commit_id())
+            .await?;
+        let Some(mut change) = planned else {
+            return Ok(nothing(base.snapshot, attempts));
         };
         if change.is_empty() {
             run.clean_up(&change).await;
-            return Ok(nothing(base, attempts));
+            return Ok(nothing(base.snapshot, attempts));
         }
         change.token = change.token.or_else(|| options.token.clone());
         let table = handle.store.location();
-        if let Err(unsound) = assert_sound(table, &base, &change) {
+        if let Err(unsound) = assert_sound(table, &base.snapshot, &change) {
             run.clean_up(&change).await;
             return Err(unsound);
         }
-        match run.publish(base, change, planned_ms, &mut attempts, plan).await? {
+        match run.publish(base, change, &mut attempts, plan).await? {
             End::Done(done) => return Ok(done),
             End::Replan(newest) => base = newest,
         }
@@ -142,11 +144,26 @@ fn nothing(snapshot: Arc<Snapshot>, attempts: u32) -> Committed {
     }
 }
 
+/// What a plan is made on.
+struct Base {
+    snapshot: Arc<Snapshot>,
+    /// When its loading began: the lease counts from here.
+    loaded_ms: i64,
+}
+
+impl Base {
+    async fn newest(handle: &Handle) -> Result<Self> {
+        let loaded_ms = clock::now_ms();
+        let snapshot = handle.format.snapshot(&At::Latest).await?;
+        Ok(Self { snapshot, loaded_ms })
+    }
+}
+
 /// How publishing one plan ended.
 enum End {
     Done(Committed),
-    /// The plan was abandoned and cleaned up; plan again on this snapshot.
-    Replan(Arc<Snapshot>),
+    /// The plan was abandoned and cleaned up; plan again on this.
+    Replan(Base),
 }
 
 /// How one attempt ended, once it is certain.
@@ -165,21 +182,21 @@ impl Run<'_> {
     /// Publishes one plan, over every winner that it is compatible with.
     async fn publish(
         &self,
-        mut base: Arc<Snapshot>,
+        planned_on: Base,
         mut change: Change,
-        planned_ms: i64,
         attempts: &mut u32,
         plan: &mut dyn Plan,
     ) -> Result<End> {
+        let mut base = planned_on.snapshot;
         // What the change was planned on or fitted to: it is judged against every winner since, again if need
         // be, because what it knows of files and rows is of that version.
         let mut settled = Arc::clone(&base);
         loop {
-            if clock::now_ms() - planned_ms > self.lease.as_millis() as i64 {
+            if clock::now_ms() - planned_on.loaded_ms > self.lease.as_millis() as i64 {
                 self.clean_up(&change).await;
                 self.give_up_after(*attempts, "the files took longer to write than the lease allows")?;
                 *attempts += 1;
-                return Ok(End::Replan(self.handle.format.snapshot(&At::Latest).await?));
+                return Ok(End::Replan(Base::newest(self.handle).await?));
             }
             *attempts += 1;
             if let Attempt::Landed(snapshot) = self.attempt(&base, &change).await? {
@@ -247,7 +264,8 @@ impl Run<'_> {
             let pause = FIRST_PAUSE.saturating_mul(1 << attempts.saturating_sub(1).min(16));
             clock::pause(pause.min(LONGEST_PAUSE)).await;
         }
-        let newest = self.handle.format.snapshot(&At::Latest).await?;
+        let loaded = Base::newest(self.handle).await?;
+        let newest = Arc::clone(&loaded.snapshot);
         if let Some(done) = self.recorded(&newest, attempts).await? {
             return Ok(Next::End(End::Done(done)));
         }
@@ -272,7 +290,7 @@ impl Run<'_> {
                 if !reshaped && let Some(adapted) = plan.adapt(change, base, &newest, &winners).await? {
                     return Ok(Next::PublishAdapted(newest, Box::new(adapted)));
                 }
-                Ok(Next::End(End::Replan(newest)))
+                Ok(Next::End(End::Replan(loaded)))
             }
         }
     }
