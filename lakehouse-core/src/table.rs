@@ -151,15 +151,18 @@ impl Table {
     }
 
     fn new(store: Store, format: TableFormat) -> Self {
-        let location = Arc::from(store.location());
         let format: Arc<dyn Format> = match format {
             TableFormat::Iceberg => Arc::new(Iceberg::new(store.clone())),
             TableFormat::Delta => Arc::new(Delta::new(store.clone())),
         };
-        Self {
-            handle: Handle { store, format },
-            location,
-        }
+        Self::over(Handle { store, format })
+    }
+
+    /// The table behind a door, for instance one in a catalog
+    /// ([`Iceberg::in_catalog`](crate::iceberg::Iceberg::in_catalog)). Nothing is asked of it yet.
+    pub fn over(handle: Handle) -> Self {
+        let location = Arc::from(handle.store.location());
+        Self { handle, location }
     }
 
     /// Where it is: a path for local tables, else a URL.

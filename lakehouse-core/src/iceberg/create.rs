@@ -9,47 +9,39 @@ use iceberg::spec::{
 };
 use uuid::Uuid;
 
-use super::load::{FOLDER, HINT, is_metadata, metadata_key, taken_elsewise};
-use super::metadata::{State, encode, version_number};
+use super::catalog::{Catalog, Replaced};
+use super::metadata::{encode, version_number};
 use super::types::to_iceberg;
 use super::view::{is_avro_name, open};
 use crate::error::{Error, Result};
 use crate::format::Outcome;
 use crate::model::{At, BucketHash, CommitId, Definition, PartitionField, Transform};
-use crate::store::{Created, Store, clock};
+use crate::store::{Store, clock};
 
 /// Creates the table. Its uuid is the commit id, so that its author recognises it.
 ///
 /// # Errors
 /// [`Error::Unsupported`] or [`Error::Invalid`] for a definition that Iceberg cannot store.
-pub(super) async fn create(store: &Store, definition: &Definition, commit_id: &CommitId) -> Result<Outcome> {
+pub(super) async fn create(
+    store: &Store,
+    catalog: &Catalog,
+    definition: &Definition,
+    commit_id: &CommitId,
+) -> Result<Outcome> {
     let metadata = first_metadata(store, definition, commit_id)?;
-    let taken = store
-        .list(FOLDER)
-        .await?
-        .iter()
-        .any(|object| is_metadata(&object.path));
-    if taken || taken_elsewise(store, 1).await? {
+    if catalog.is_taken(store, None).await? {
         return Ok(Outcome::Lost);
     }
     let bytes = encode(&metadata, clock::now_ms())?;
-    let file = metadata_key(1);
-    match store.create(&file, bytes.clone().into()).await? {
-        Created::Exists => Ok(Outcome::Lost),
-        Created::Unknown(error) => Ok(Outcome::Unknown(error)),
-        Created::Yes => {
-            write_hint(store, 1).await;
-            let state = Arc::new(State::parse(store, &file, 1, &bytes.into())?);
-            Ok(Outcome::Committed(open(&state, &At::Latest)?))
-        }
-    }
-}
-
-/// Tells readers where to start. It is advice, so a failure is no failure of the commit.
-pub(super) async fn write_hint(store: &Store, number: u64) {
-    if let Err(error) = store.put(HINT, number.to_string().into_bytes().into()).await {
-        tracing::warn!(%error, number, "could not write the version hint; readers will find the version without it");
-    }
+    let uuid = metadata.uuid();
+    let ours = |state: &super::metadata::State| state.metadata.uuid() == uuid;
+    Ok(
+        match catalog.replace(store, None, bytes, commit_id, ours).await? {
+            Replaced::Yes(state) => Outcome::Committed(open(&Arc::new(*state), &At::Latest)?),
+            Replaced::No => Outcome::Lost,
+            Replaced::Unknown(error) => Outcome::Unknown(error),
+        },
+    )
 }
 
 /// The uuid of a table that this commit creates.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use super::catalog::Catalog;
 use super::files::CONCURRENT;
-use super::load::{FOLDER, HINT, is_metadata, newest};
+use super::load::{FOLDER, HINT, is_metadata};
 use super::manifests::{read_list_of, read_manifest};
 use super::metadata::State;
 use super::summary::{COMMIT_ID, OPERATION};
@@ -21,11 +22,12 @@ use crate::store::Store;
 /// When the table cannot be read.
 pub(super) async fn find(
     store: &Store,
+    catalog: &Catalog,
     commit_id: &CommitId,
     base: &Snapshot,
 ) -> Result<Option<Arc<Snapshot>>> {
     let base = View::of(base)?;
-    let state = Arc::new(newest(store).await?);
+    let state = Arc::new(catalog.newest(store).await?);
     let made = state.metadata.snapshots().find(|snapshot| {
         snapshot.summary().additional_properties.get(COMMIT_ID) == Some(&commit_id.0)
             && base.metadata().snapshot_by_id(snapshot.snapshot_id()).is_none()
@@ -40,8 +42,12 @@ pub(super) async fn find(
 ///
 /// # Errors
 /// When the table cannot be read.
-pub(super) async fn history(store: &Store, limit: Option<usize>) -> Result<Vec<CommitInfo>> {
-    let state = newest(store).await?;
+pub(super) async fn history(
+    store: &Store,
+    catalog: &Catalog,
+    limit: Option<usize>,
+) -> Result<Vec<CommitInfo>> {
+    let state = catalog.newest(store).await?;
     let limit = limit.unwrap_or(usize::MAX).min(state.metadata.snapshots().len());
     let mut commits = Vec::new();
     let mut at = state.metadata.current_snapshot();
@@ -72,8 +78,12 @@ pub(super) async fn history(store: &Store, limit: Option<usize>) -> Result<Vec<C
 ///
 /// # Errors
 /// [`Error::NotFound`] for an unknown version; when a manifest cannot be read.
-pub(super) async fn reachable(store: &Store, keep: Option<&[Version]>) -> Result<BTreeSet<String>> {
-    let state = newest(store).await?;
+pub(super) async fn reachable(
+    store: &Store,
+    catalog: &Catalog,
+    keep: Option<&[Version]>,
+) -> Result<BTreeSet<String>> {
+    let state = catalog.newest(store).await?;
     let snapshots: Vec<_> = match keep {
         None => state.metadata.snapshots().cloned().collect(),
         Some(versions) => versions
@@ -92,7 +102,10 @@ pub(super) async fn reachable(store: &Store, keep: Option<&[Version]>) -> Result
         .map(|object| object.path)
         .filter(|path| is_metadata(path))
         .collect();
-    keys.extend([HINT.to_owned(), state.file.clone()]);
+    keys.insert(state.file.clone());
+    if matches!(catalog, Catalog::Path) {
+        keys.insert(HINT.to_owned());
+    }
     let statistics = state.metadata.statistics_iter().map(|file| &file.statistics_path);
     let by_partition = state
         .metadata

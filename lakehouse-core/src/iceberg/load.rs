@@ -151,7 +151,7 @@ fn number_of_path(path: &str) -> Option<u64> {
     digits(number)
 }
 
-fn number_of_catalog(path: &str) -> Option<u64> {
+pub(super) fn number_of_catalog(path: &str) -> Option<u64> {
     let name = path.strip_prefix(FOLDER)?;
     let name = name
         .strip_suffix(".metadata.json")

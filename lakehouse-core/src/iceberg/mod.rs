@@ -6,12 +6,15 @@
 //! files    manifests -> data files, pruned                    manifests, convert       entries and files
 //! deletes  which masks concern a file                         masks     position_deletes, puffin: their bytes
 //! publish  one attempt                                        staged, rewrite, summary its parts
+//! catalog  who decides what is current
 //! evolve   columns added and widened
 //! changes  the difference of two versions                     history   looking back
 //! ```
 //!
-//! The catalog is the path itself: `metadata/vN.metadata.json` is created if absent.
+//! Which metadata file is current is decided by the path itself (`metadata/vN.metadata.json` is created if absent) or
+//! by a catalog that holds a pointer ([`catalog`]).
 
+pub mod catalog;
 mod changes;
 mod convert;
 mod create;
@@ -51,18 +54,31 @@ use crate::model::{
     At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, RowMask, Snapshot, Version,
 };
 use crate::store::Store;
+use catalog::{Catalog, Pointer};
 use view::View;
 
-/// An Iceberg table in the path catalog: `metadata/vN.metadata.json` is created if absent.
+/// An Iceberg table at one place.
 #[derive(Debug, Clone)]
 pub struct Iceberg {
     store: Store,
+    catalog: Catalog,
 }
 
 impl Iceberg {
-    /// The table at this store's root, whether it exists yet or not.
+    /// The table at this store's root, whether it exists yet or not; its versions are the metadata files there.
     pub fn new(store: Store) -> Self {
-        Self { store }
+        Self {
+            store,
+            catalog: Catalog::Path,
+        }
+    }
+
+    /// The same; which version is current is what a catalog says.
+    pub fn in_catalog(store: Store, pointer: Arc<dyn Pointer>) -> Self {
+        Self {
+            store,
+            catalog: Catalog::Pointer(pointer),
+        }
     }
 
     /// The store it lives in.
@@ -81,11 +97,11 @@ impl Format for Iceberg {
         definition: &'a Definition,
         commit_id: &'a CommitId,
     ) -> BoxFuture<'a, Result<Outcome>> {
-        Box::pin(async move { create::create(&self.store, definition, commit_id).await })
+        Box::pin(async move { create::create(&self.store, &self.catalog, definition, commit_id).await })
     }
 
     fn snapshot<'a>(&'a self, at: &'a At) -> BoxFuture<'a, Result<Arc<Snapshot>>> {
-        Box::pin(async move { view::open(&Arc::new(load::newest(&self.store).await?), at) })
+        Box::pin(async move { view::open(&Arc::new(self.catalog.newest(&self.store).await?), at) })
     }
 
     fn check_writable(&self, snapshot: &Snapshot) -> Result<()> {
@@ -122,7 +138,7 @@ impl Format for Iceberg {
     }
 
     fn publish<'a>(&'a self, base: &'a Arc<Snapshot>, change: &'a Change) -> BoxFuture<'a, Result<Outcome>> {
-        Box::pin(async move { publish::publish(&self.store, base, change).await })
+        Box::pin(async move { publish::publish(&self.store, &self.catalog, base, change).await })
     }
 
     fn find<'a>(
@@ -130,7 +146,7 @@ impl Format for Iceberg {
         commit_id: &'a CommitId,
         base: &'a Snapshot,
     ) -> BoxFuture<'a, Result<Option<Arc<Snapshot>>>> {
-        Box::pin(async move { history::find(&self.store, commit_id, base).await })
+        Box::pin(async move { history::find(&self.store, &self.catalog, commit_id, base).await })
     }
 
     fn find_token<'a>(
@@ -142,10 +158,10 @@ impl Format for Iceberg {
     }
 
     fn history<'a>(&'a self, limit: Option<usize>) -> BoxFuture<'a, Result<Vec<CommitInfo>>> {
-        Box::pin(async move { history::history(&self.store, limit).await })
+        Box::pin(async move { history::history(&self.store, &self.catalog, limit).await })
     }
 
     fn reachable<'a>(&'a self, keep: Option<&'a [Version]>) -> BoxFuture<'a, Result<BTreeSet<String>>> {
-        Box::pin(async move { history::reachable(&self.store, keep).await })
+        Box::pin(async move { history::reachable(&self.store, &self.catalog, keep).await })
     }
 }

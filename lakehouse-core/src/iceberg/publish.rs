@@ -13,11 +13,11 @@ use iceberg::spec::{
     ManifestListWriter, PartitionSpec, PrimitiveType, SchemaRef, Snapshot as IcebergSnapshot, Summary,
 };
 
+use super::catalog::{Catalog, Replaced};
 use super::convert::added_file;
-use super::create::write_hint;
 use super::evolve;
 use super::files::{CONCURRENT, split};
-use super::load::{FOLDER, metadata_key, taken_elsewise};
+use super::load::FOLDER;
 use super::manifests::{NewEntry, NewManifest, encode_manifest, read_list, read_list_of};
 use super::metadata::{State, encode};
 use super::rewrite::{Planned, first_row_id, fold, has_live, plan};
@@ -29,7 +29,7 @@ use super::view::{View, open, partition_types};
 use crate::error::{Error, Result};
 use crate::format::Outcome;
 use crate::model::{At, Change, Snapshot};
-use crate::store::{Created, Store, clock};
+use crate::store::{Store, clock};
 
 /// Entries per new manifest.
 const ENTRIES: usize = 10_000;
@@ -39,7 +39,12 @@ const ENTRIES: usize = 10_000;
 /// # Errors
 /// [`Error::Conflict`] when the base is not the newest version of its metadata, or a file that is to be
 /// removed is not part of it; [`Error::Unsupported`] when the table is read-only. Nothing is committed then.
-pub(super) async fn publish(store: &Store, base: &Arc<Snapshot>, change: &Change) -> Result<Outcome> {
+pub(super) async fn publish(
+    store: &Store,
+    catalog: &Catalog,
+    base: &Arc<Snapshot>,
+    change: &Change,
+) -> Result<Outcome> {
     let view = View::of(base)?;
     let metadata = view.metadata();
     view.state.check_writable()?;
@@ -50,9 +55,7 @@ pub(super) async fn publish(store: &Store, base: &Arc<Snapshot>, change: &Change
         );
         return Err(conflict(&view, detail));
     }
-    let number = view.state.number + 1;
-    let file = metadata_key(number);
-    if store.head(&file).await?.is_some() || taken_elsewise(store, number).await? {
+    if catalog.is_taken(store, Some(&view.state)).await? {
         return Ok(Outcome::Lost);
     }
     let schema = match &change.schema {
@@ -68,7 +71,7 @@ pub(super) async fn publish(store: &Store, base: &Arc<Snapshot>, change: &Change
         written: Vec::new(),
     };
     let prepared = attempt.prepare().await;
-    let written = attempt.written;
+    let (written, snapshot_id) = (attempt.written, attempt.snapshot_id);
     let (bytes, summary) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
@@ -76,18 +79,20 @@ pub(super) async fn publish(store: &Store, base: &Arc<Snapshot>, change: &Change
             return Err(error);
         }
     };
-    match store.create(&file, bytes.clone().into()).await {
-        Ok(Created::Yes) => {
-            write_hint(store, number).await;
-            tracing::debug!(number, ?summary, "committed");
-            let state = Arc::new(State::parse(store, &file, number, &bytes.into())?);
-            Ok(Outcome::Committed(open(&state, &At::Latest)?))
+    let ours = |state: &State| state.metadata.snapshot_by_id(snapshot_id).is_some();
+    let ended = catalog
+        .replace(store, Some(&view.state), bytes, &change.commit_id, ours)
+        .await;
+    match ended {
+        Ok(Replaced::Yes(state)) => {
+            tracing::debug!(state.number, ?summary, "committed");
+            Ok(Outcome::Committed(open(&Arc::new(*state), &At::Latest)?))
         }
-        Ok(Created::Exists) => {
+        Ok(Replaced::No) => {
             discard(store, &written).await;
             Ok(Outcome::Lost)
         }
-        Ok(Created::Unknown(error)) => Ok(Outcome::Unknown(error)),
+        Ok(Replaced::Unknown(error)) => Ok(Outcome::Unknown(error)),
         Err(error) => {
             discard(store, &written).await;
             Err(error)
