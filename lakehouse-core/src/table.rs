@@ -313,13 +313,32 @@ enum Found {
 }
 
 impl Found {
+    /// What tables leave under names that are known is looked up first; folders are listed only where that does not
+    /// settle it.
     async fn look(store: &Store) -> Result<Self> {
-        let metadata = store.list("metadata/").await?;
-        let iceberg = metadata.iter().any(|object| {
-            object.path.ends_with(".metadata.json") || object.path == "metadata/version-hint.text"
-        });
-        let log = store.list("_delta_log/").await?;
-        let delta = log.iter().any(|object| is_log_entry(&object.path));
+        let (hint, first, checkpoint) = futures::try_join!(
+            store.head("metadata/version-hint.text"),
+            store.head("_delta_log/00000000000000000000.json"),
+            store.head("_delta_log/_last_checkpoint"),
+        )?;
+        let iceberg = match hint {
+            Some(_) => true,
+            None => {
+                let listed = store.list("metadata/").await?;
+                let endings = [".metadata.json", ".metadata.json.gz"];
+                listed
+                    .iter()
+                    .any(|object| endings.iter().any(|ending| object.path.ends_with(ending)))
+            }
+        };
+        let delta = match first.or(checkpoint) {
+            Some(_) => true,
+            None if iceberg => false,
+            None => {
+                let listed = store.list("_delta_log/").await?;
+                listed.iter().any(|object| is_log_entry(&object.path))
+            }
+        };
         Ok(match (iceberg, delta) {
             (false, false) => Self::Nothing,
             (true, false) => Self::Iceberg,
