@@ -43,6 +43,9 @@ pub enum Fault {
     /// A write fails, and is carried out all the same after two more requests. Other requests fail as with
     /// [`Fault::FailBefore`].
     Late,
+    /// An upload in parts is given up by the store at this request: it can no longer be completed. Other requests
+    /// fail as with [`Fault::FailBefore`].
+    Torn,
     /// This request and the next three fail as with [`Fault::FailBefore`].
     Throttle,
     /// A read breaks off in the middle. Other requests fail as with [`Fault::FailBefore`].
@@ -71,6 +74,7 @@ impl fmt::Display for Fault {
             Self::FailBefore | Self::FalseExists | Self::Throttle | Self::StaleList => {
                 "injected: the request did not arrive"
             }
+            Self::Torn => "injected: there is no such upload",
             Self::Late => "injected: no reply in time",
             Self::CutShort => "injected: the reply broke off",
             Self::FailAfter => "injected: the reply was lost",
@@ -404,6 +408,7 @@ impl ObjectStore for FaultStore {
             inner: upload,
             faults: self.faults.clone(),
             path: location.to_string(),
+            torn: false,
         }))
     }
 
@@ -539,15 +544,27 @@ struct FaultUpload {
     inner: Box<dyn MultipartUpload>,
     faults: Faults,
     path: String,
+    /// The store has given it up.
+    torn: bool,
+}
+
+impl FaultUpload {
+    fn meet(&mut self, bytes: u64) -> Result<Met> {
+        let met = self.faults.meet(Kind::Put, &self.path, bytes);
+        self.torn |= met
+            .as_ref()
+            .is_err_and(|error| injected(error) == Some(Fault::Torn));
+        if self.torn {
+            return Err(injected_error(Fault::Torn));
+        }
+        met
+    }
 }
 
 #[async_trait]
 impl MultipartUpload for FaultUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        match self
-            .faults
-            .meet(Kind::Put, &self.path, data.content_length() as u64)
-        {
+        match self.meet(data.content_length() as u64) {
             Err(error) => async { Err(error) }.boxed(),
             Ok(Met::Late) => async { Err(injected_error(Fault::Late)) }.boxed(),
             Ok(met) => {
@@ -558,7 +575,7 @@ impl MultipartUpload for FaultUpload {
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        let met = not_late(self.faults.meet(Kind::Put, &self.path, 0))?;
+        let met = not_late(self.meet(0))?;
         reply(met, self.inner.complete().await)
     }
 

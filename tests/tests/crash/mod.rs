@@ -17,15 +17,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::cli::lab::lake;
+use crate::support::setting;
 
 type Rows = BTreeMap<i64, i64>;
-
-fn setting(name: &str, usual: u64) -> u64 {
-    let set = std::env::var(name).ok();
-    set.map_or(usual, |text| {
-        text.parse().unwrap_or_else(|_| panic!("{name} is a number"))
-    })
-}
 
 /// One command, and what the rows are after it.
 fn step(random: &mut StdRng, table: &str, rows: &Rows, next: &mut i64) -> (Vec<String>, Rows) {

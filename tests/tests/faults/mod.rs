@@ -1,26 +1,44 @@
-//! Every operation, both formats, with every single request failing in turn. Afterwards a fresh look at
-//! the table shows it as it was or as it should be (as it should be, if that was acknowledged), and
-//! running the operation again ends well.
+//! Every operation, both formats, with requests that fail: each in turn and in each way, two in one run, parts of
+//! uploads, a disk that refuses, a catalog that goes away. Afterwards a fresh look at the table shows it as it was or as
+//! it should be (as it should be, if that was acknowledged), and running the operation again ends well.
+//!
+//! By hand: `LAKEHOUSE_FAULTS=all` (every request on local disk too), `LAKEHOUSE_DOUBLE_FAULTS=20000`;
+//! `LAKEHOUSE_SEED` repeats a run.
+
+mod catalog;
+mod double;
+mod place;
+mod refusals;
+mod single;
+mod uploads;
 
 use std::sync::Arc;
 
 use arrow::array::{Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use lakehouse_core::model::{At, Definition, parse_partitioning};
-use lakehouse_core::store::Store;
-use lakehouse_core::store::sim::{Fault, Refusal, faulty};
+use lakehouse_core::store::sim::{Fault, Faults, faulty};
+use lakehouse_core::store::{Store, clock};
 use lakehouse_core::{Compact, Error, Merge, Options, Report, Result, Rows, SchemaMode, Table, TableFormat};
-use object_store::memory::InMemory;
 
-const FAULTS: [Fault; 8] = [
+use place::Place;
+
+const FAULTS: [Fault; 9] = [
     Fault::FailBefore,
     Fault::FailAfter,
     Fault::FalseExists,
     Fault::Late,
+    Fault::Torn,
     Fault::Throttle,
     Fault::CutShort,
     Fault::StaleList,
     Fault::Crash,
+];
+
+const FORMATS: [(TableFormat, Option<u8>); 3] = [
+    (TableFormat::Iceberg, Some(2)),
+    (TableFormat::Iceberg, Some(3)),
+    (TableFormat::Delta, None),
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -120,11 +138,13 @@ impl Verb {
     }
 }
 
-/// Some files in two partitions, one row deleted.
 async fn prepare(store: Store, format: TableFormat, version: Option<u8>) {
-    let table = Table::create_in(store, format, &definition(version))
-        .await
-        .unwrap();
+    let table = Table::create_in(store, format, &definition(version)).await;
+    fill(&table.unwrap()).await;
+}
+
+/// Some files in two partitions, one row deleted.
+async fn fill(table: &Table) {
     let options = Options::default();
     table.append(rows(0..4, "eu"), &options).await.unwrap();
     table.append(rows(4..8, "us"), &options).await.unwrap();
@@ -133,7 +153,10 @@ async fn prepare(store: Store, format: TableFormat, version: Option<u8>) {
 }
 
 async fn content(store: &Store) -> Vec<String> {
-    let table = Table::open_in(store.clone()).await.unwrap();
+    rows_of(&Table::open_in(store.clone()).await.unwrap()).await
+}
+
+async fn rows_of(table: &Table) -> Vec<String> {
     let provider = table.provider(&At::Latest).await.unwrap();
     let frame = lakehouse_core::scan::session(None).read_table(provider).unwrap();
     let batches = frame.collect().await.unwrap();
@@ -159,172 +182,105 @@ async fn keys(store: &Store) -> Vec<String> {
         .collect()
 }
 
-fn over(inner: &InMemory) -> Store {
-    Store::over(Arc::new(inner.fork()), "memory://faults".parse().unwrap())
+/// One operation on one table: what the table is before it, what it should be after it.
+struct Scene {
+    place: Place,
+    name: String,
+    verb: Verb,
+    options: Options,
+    before: Vec<String>,
+    after: Vec<String>,
+    keys_before: Vec<String>,
+    /// Requests of a run in which all goes well.
+    requests: u64,
 }
 
-async fn every_request_fails_in_turn(format: TableFormat, version: Option<u8>) {
-    let prepared = Arc::new(InMemory::new());
-    let root = "memory://faults".parse().unwrap();
-    prepare(Store::over(Arc::clone(&prepared) as _, root), format, version).await;
-    let before = content(&over(&prepared)).await;
-    let keys_before = keys(&over(&prepared)).await;
-    for verb in VERBS {
+impl Scene {
+    async fn new(place: &Place, format: (TableFormat, Option<u8>), verb: Verb) -> Self {
+        let store = place.fresh();
+        let (before, keys_before) = (content(&store).await, keys(&store).await);
         // "-1" would mean another version the second time: the token makes that a no-op as well.
         let options = Options {
             token: Some(format!("once-{verb:?}")),
             ..Options::default()
         };
-        let (store, faults) = faulty(&over(&prepared));
+        let (store, faults) = faulty(&store);
         let table = Table::open_in(store.clone()).await.unwrap();
         faults.reset();
         let report = verb.run(&table, &options).await.unwrap();
         assert!(report.committed, "{verb:?}: {report:?}");
         let requests = faults.requests();
-        let after = content(&store).await;
-        for fault in FAULTS {
-            // "The version before" is another one for whoever is not told of the newest.
-            if fault == Fault::StaleList && matches!(verb, Verb::Restore) {
-                continue;
+        Self {
+            name: format!("{} {:?} {verb:?} {place:?}", format.0, format.1),
+            place: place.clone(),
+            verb,
+            options,
+            before,
+            after: content(&store).await,
+            keys_before,
+            requests,
+        }
+    }
+
+    /// Runs the operation with the faults that `set` sets, looks, and runs it again in health. `clean` says that a
+    /// failure must leave no file behind.
+    async fn run(&self, case: &str, clean: bool, set: impl Fn(&Faults)) {
+        let healthy = self.place.fresh();
+        let (store, faults) = faulty(&healthy);
+        let table = Table::open_in(store).await.unwrap();
+        faults.reset();
+        set(&faults);
+        let case = format!("{}: {case}", self.name);
+        let result = self.verb.run(&table, &self.options).await;
+        let log = faults.log();
+        let found = content(&healthy).await;
+        match &result {
+            Ok(report) => {
+                assert!(report.committed, "{case}: {report:?}");
+                assert_eq!(found, self.after, "{case}: acknowledged, but not there");
             }
-            for at in 1..=requests {
-                let healthy = over(&prepared);
-                let (store, faults) = faulty(&healthy);
-                let table = Table::open_in(store).await.unwrap();
-                faults.reset();
-                faults.fail_at(at, fault);
-                let case = format!("{format} {version:?} {verb:?}: {fault:?} at request {at} of {requests}");
-                let result = verb.run(&table, &options).await;
-                let log = faults.log();
-                let found = content(&healthy).await;
-                match &result {
-                    Ok(report) => {
-                        assert!(report.committed, "{case}: {report:?}");
-                        assert_eq!(found, after, "{case}: acknowledged, but not there");
-                    }
-                    Err(Error::CommitUnknown { .. }) => {
-                        assert!(found == before || found == after, "{case}: torn: {found:?}");
-                    }
-                    Err(error) => {
-                        assert_eq!(found, before, "{case}: {error}, and yet it landed\n{log:?}");
-                        // What arrives late may arrive after the cleaning.
-                        if !matches!(fault, Fault::Crash | Fault::Late) {
-                            assert_eq!(
-                                keys(&healthy).await,
-                                keys_before,
-                                "{case}: {error}: files left behind"
-                            );
-                        }
-                    }
-                }
-                faults.reset();
-                let again = Table::open_in(healthy.clone()).await.unwrap();
-                let second = verb.run(&again, &options).await;
-                let second = second.unwrap_or_else(|error| panic!("{case}: running it again: {error}"));
-                assert_eq!(content(&healthy).await, after, "{case}: after running it again");
-                if result.is_ok() {
-                    assert!(
-                        second.already.is_some(),
-                        "{case}: the key was not recorded: {second:?}"
-                    );
+            Err(Error::CommitUnknown { .. }) => {
+                assert!(
+                    found == self.before || found == self.after,
+                    "{case}: torn: {found:?}"
+                );
+            }
+            Err(error) => {
+                assert_eq!(found, self.before, "{case}: {error}, and yet it landed\n{log:?}");
+                if clean {
+                    let keys = keys(&healthy).await;
+                    assert_eq!(keys, self.keys_before, "{case}: {error}: files left behind");
                 }
             }
+        }
+        faults.reset();
+        let again = Table::open_in(healthy.clone()).await.unwrap();
+        let second = self.verb.run(&again, &self.options).await;
+        let second = second.unwrap_or_else(|error| panic!("{case}: running it again: {error}"));
+        assert_eq!(
+            content(&healthy).await,
+            self.after,
+            "{case}: after running it again"
+        );
+        if result.is_ok() {
+            assert!(
+                second.already.is_some(),
+                "{case}: the key was not recorded: {second:?}"
+            );
         }
     }
 }
 
+/// "The version before" is another one for whoever is not told of the newest.
+fn means_nothing(fault: Fault, verb: Verb) -> bool {
+    fault == Fault::StaleList && matches!(verb, Verb::Restore)
+}
+
+/// On one thread, with pauses that take no time.
 fn block_on(future: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap()
-        .block_on(future);
-}
-
-#[test]
-fn iceberg_v2_survives_every_single_fault() {
-    block_on(every_request_fails_in_turn(TableFormat::Iceberg, Some(2)));
-}
-
-#[test]
-fn iceberg_v3_survives_every_single_fault() {
-    block_on(every_request_fails_in_turn(TableFormat::Iceberg, Some(3)));
-}
-
-#[test]
-fn delta_survives_every_single_fault() {
-    block_on(every_request_fails_in_turn(TableFormat::Delta, None));
-}
-
-/// Creating: afterwards there is no table, or the whole table, and creating again says which.
-#[test]
-fn creating_a_table_survives_every_single_fault() {
-    block_on(async {
-        for (format, version) in [
-            (TableFormat::Iceberg, Some(2)),
-            (TableFormat::Iceberg, Some(3)),
-            (TableFormat::Delta, None),
-        ] {
-            let (store, faults) = faulty(&over(&InMemory::new()));
-            Table::create_in(store, format, &definition(version))
-                .await
-                .unwrap();
-            for fault in FAULTS {
-                for at in 1..=faults.requests() {
-                    let healthy = over(&InMemory::new());
-                    let (store, faults) = faulty(&healthy);
-                    faults.fail_at(at, fault);
-                    let case = format!("{format} {version:?}: {fault:?} at request {at}");
-                    let made = Table::create_in(store, format, &definition(version)).await;
-                    faults.reset();
-                    let again = Table::create_in(healthy.clone(), format, &definition(version)).await;
-                    match (&made, &again) {
-                        (Ok(_), Err(Error::AlreadyExists { .. })) => {}
-                        (Err(Error::CommitUnknown { .. }), Ok(_) | Err(Error::AlreadyExists { .. })) => {}
-                        (Err(_), Ok(_)) => {}
-                        other => panic!("{case}: {other:?}"),
-                    }
-                    assert_eq!(content(&healthy).await, Vec::<String>::new(), "{case}");
-                }
-            }
-        }
-    });
-}
-
-/// A disk that is full or must not be written: an error that says so, the table as it was, and the same
-/// operation once the disk is well again.
-#[test]
-fn a_full_or_read_only_disk_leaves_the_table_as_it_was() {
-    block_on(async {
-        for (format, version) in [
-            (TableFormat::Iceberg, Some(2)),
-            (TableFormat::Iceberg, Some(3)),
-            (TableFormat::Delta, None),
-        ] {
-            let prepared = Arc::new(InMemory::new());
-            let root = "memory://faults".parse().unwrap();
-            prepare(Store::over(Arc::clone(&prepared) as _, root), format, version).await;
-            let before = content(&over(&prepared)).await;
-            let keys_before = keys(&over(&prepared)).await;
-            for verb in VERBS {
-                for refusal in [Refusal::DiskFull, Refusal::ReadOnly, Refusal::Permission] {
-                    let healthy = over(&prepared);
-                    let (store, faults) = faulty(&healthy);
-                    let table = Table::open_in(store).await.unwrap();
-                    faults.refuse(Some(refusal));
-                    let case = format!("{format} {version:?} {verb:?}: {refusal:?}");
-                    let error = verb.run(&table, &Options::default()).await.expect_err(&case);
-                    assert!(
-                        !matches!(error, Error::CommitUnknown { .. } | Error::Conflict { .. }),
-                        "{case}: {error}"
-                    );
-                    assert_eq!(content(&healthy).await, before, "{case}");
-                    assert_eq!(keys(&healthy).await, keys_before, "{case}: files left behind");
-                    faults.refuse(None);
-                    let report = verb.run(&table, &Options::default()).await.expect(&case);
-                    assert!(report.committed, "{case}");
-                }
-            }
-        }
-    });
+        .block_on(clock::simulated(Arc::new(clock::Source::new(1)), future));
 }

@@ -1,0 +1,64 @@
+//! Two faults in one run: also while the first one is being dealt with.
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::*;
+use crate::support::setting;
+
+async fn two_faults(format: (TableFormat, Option<u8>), runs: u64) {
+    let seed = setting("LAKEHOUSE_SEED", rand::random());
+    println!("{format:?}: LAKEHOUSE_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let place = Place::in_memory(format).await;
+    let mut scenes = Vec::new();
+    for verb in VERBS {
+        scenes.push(Scene::new(&place, format, verb).await);
+    }
+    for _ in 0..runs {
+        let scene = &scenes[random.random_range(0..scenes.len())];
+        let mut pick = || loop {
+            let fault = FAULTS[random.random_range(0..FAULTS.len())];
+            if !means_nothing(fault, scene.verb) {
+                return fault;
+            }
+        };
+        let faults = [pick(), pick()];
+        let first = random.random_range(1..=scene.requests);
+        // Often while the first fault is dealt with, else anywhere after it.
+        let second = match random.random_bool(0.5) {
+            true => first + random.random_range(1..=6),
+            false => first + random.random_range(1..=scene.requests),
+        };
+        let case = format!(
+            "seed {seed}: {:?} at request {first}, {:?} at {second}",
+            faults[0], faults[1]
+        );
+        let set = |armed: &Faults| {
+            armed.fail_at(first, faults[0]);
+            armed.fail_at(second, faults[1]);
+        };
+        // The second fault may hit the cleaning.
+        scene.run(&case, false, set).await;
+    }
+    println!("{format:?}: {runs} runs with two faults");
+}
+
+fn runs() -> u64 {
+    setting("LAKEHOUSE_DOUBLE_FAULTS", 900) / 3
+}
+
+#[test]
+fn iceberg_v2_survives_two_faults() {
+    block_on(two_faults(FORMATS[0], runs()));
+}
+
+#[test]
+fn iceberg_v3_survives_two_faults() {
+    block_on(two_faults(FORMATS[1], runs()));
+}
+
+#[test]
+fn delta_survives_two_faults() {
+    block_on(two_faults(FORMATS[2], runs()));
+}

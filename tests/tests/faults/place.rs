@@ -1,0 +1,82 @@
+//! Where a prepared table is, fresh for every run.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lakehouse_core::TableFormat;
+use lakehouse_core::store::Store;
+use object_store::memory::InMemory;
+use tempfile::TempDir;
+
+/// A prepared table in memory or on local disk.
+#[derive(Clone)]
+pub(super) enum Place {
+    Memory(Arc<InMemory>),
+    Local(Arc<TempDir>),
+}
+
+impl Place {
+    pub(super) async fn in_memory(format: (TableFormat, Option<u8>)) -> Self {
+        let memory = Arc::new(InMemory::new());
+        super::prepare(over(Arc::clone(&memory)), format.0, format.1).await;
+        Self::Memory(memory)
+    }
+
+    /// In memory that looks like a disk where there is such: syncing takes most of the time otherwise.
+    pub(super) async fn on_local_disk(format: (TableFormat, Option<u8>)) -> Self {
+        let shared = Path::new("/dev/shm");
+        let folder = match shared.is_dir() {
+            true => tempfile::tempdir_in(shared),
+            false => tempfile::tempdir(),
+        }
+        .unwrap();
+        let place = folder.path().join("table");
+        super::prepare(local(&place), format.0, format.1).await;
+        copy(&place, &folder.path().join("prepared"));
+        Self::Local(Arc::new(folder))
+    }
+
+    /// The table as it was prepared. On local disk it takes the place of the one of before: metadata names it.
+    pub(super) fn fresh(&self) -> Store {
+        match self {
+            Self::Memory(memory) => over(Arc::new(memory.fork())),
+            Self::Local(folder) => {
+                let place = folder.path().join("table");
+                std::fs::remove_dir_all(&place).unwrap();
+                copy(&folder.path().join("prepared"), &place);
+                local(&place)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory(_) => "in memory",
+            Self::Local(_) => "on local disk",
+        })
+    }
+}
+
+fn over(memory: Arc<InMemory>) -> Store {
+    Store::over(memory, "memory://faults".parse().unwrap())
+}
+
+fn local(place: &Path) -> Store {
+    Store::open(place.to_str().unwrap()).unwrap()
+}
+
+fn copy(from: &Path, to: &PathBuf) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Every request of every operation fails in turn, in every way.
+
+use std::sync::Arc;
+
+use lakehouse_core::store::Store;
+use object_store::memory::InMemory;
+
+use super::*;
+
+/// Every request (`every` = 1) or every so many, others for each fault and operation.
+async fn each_request_fails_in_turn(place: Place, format: (TableFormat, Option<u8>), every: u64) {
+    let mut runs = 0;
+    for (shift, verb) in VERBS.into_iter().enumerate() {
+        let scene = Scene::new(&place, format, verb).await;
+        for (way, fault) in FAULTS.into_iter().enumerate() {
+            if means_nothing(fault, verb) {
+                continue;
+            }
+            let first = 1 + (shift + way) as u64 % every;
+            for at in (first..=scene.requests).step_by(every as usize) {
+                let case = format!("{fault:?} at request {at} of {}", scene.requests);
+                // What arrives late may arrive after the cleaning.
+                let clean = !matches!(fault, Fault::Crash | Fault::Late);
+                scene.run(&case, clean, |faults| faults.fail_at(at, fault)).await;
+                runs += 1;
+            }
+        }
+    }
+    println!("{format:?} {place:?}: {runs} runs with one fault");
+}
+
+fn in_memory(format: (TableFormat, Option<u8>)) {
+    block_on(async { each_request_fails_in_turn(Place::in_memory(format).await, format, 1).await });
+}
+
+fn on_local_disk(format: (TableFormat, Option<u8>)) {
+    let every = match std::env::var("LAKEHOUSE_FAULTS").as_deref() {
+        Ok("all") => 1,
+        _ => 4,
+    };
+    block_on(async { each_request_fails_in_turn(Place::on_local_disk(format).await, format, every).await });
+}
+
+#[test]
+fn iceberg_v2_survives_every_single_fault() {
+    in_memory(FORMATS[0]);
+}
+
+#[test]
+fn iceberg_v3_survives_every_single_fault() {
+    in_memory(FORMATS[1]);
+}
+
+#[test]
+fn delta_survives_every_single_fault() {
+    in_memory(FORMATS[2]);
+}
+
+#[test]
+fn iceberg_v2_survives_faults_on_local_disk() {
+    on_local_disk(FORMATS[0]);
+}
+
+#[test]
+fn iceberg_v3_survives_faults_on_local_disk() {
+    on_local_disk(FORMATS[1]);
+}
+
+#[test]
+fn delta_survives_faults_on_local_disk() {
+    on_local_disk(FORMATS[2]);
+}
+
+fn empty() -> Store {
+    Store::over(Arc::new(InMemory::new()), "memory://faults".parse().unwrap())
+}
+
+/// Creating: afterwards there is no table, or the whole table, and creating again says which.
+#[test]
+fn creating_a_table_survives_every_single_fault() {
+    block_on(async {
+        for (format, version) in FORMATS {
+            let (store, faults) = faulty(&empty());
+            Table::create_in(store, format, &definition(version))
+                .await
+                .unwrap();
+            for fault in FAULTS {
+                for at in 1..=faults.requests() {
+                    let healthy = empty();
+                    let (store, faults) = faulty(&healthy);
+                    faults.fail_at(at, fault);
+                    let case = format!("{format} {version:?}: {fault:?} at request {at}");
+                    let made = Table::create_in(store, format, &definition(version)).await;
+                    faults.reset();
+                    let again = Table::create_in(healthy.clone(), format, &definition(version)).await;
+                    match (&made, &again) {
+                        (Ok(_), Err(Error::AlreadyExists { .. })) => {}
+                        (Err(Error::CommitUnknown { .. }), Ok(_) | Err(Error::AlreadyExists { .. })) => {}
+                        (Err(_), Ok(_)) => {}
+                        other => panic!("{case}: {other:?}"),
+                    }
+                    assert_eq!(content(&healthy).await, Vec::<String>::new(), "{case}");
+                }
+            }
+        }
+    });
+}
