@@ -305,6 +305,14 @@ fn plain_http(endpoint: &str, allowed: bool, option: &str) -> Result<bool> {
         Error::invalid(format!("the endpoint is not a URL: {error}"), "storage options")
             .with_hint("write https://HOST or http://HOST:PORT")
     })?;
+    // Clients log whom they connect to.
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Error::invalid(
+            "the endpoint has a user or a password in it, which no cloud understands",
+            "storage options",
+        )
+        .with_hint("keys are options of their own, such as aws_access_key_id and aws_secret_access_key"));
+    }
     if url.scheme() != "http" {
         return Ok(false);
     }
@@ -432,7 +440,8 @@ mod tests {
     #[test]
     fn an_endpoint_that_cannot_be_is_not_repeated() {
         for (endpoint, allowed) in [
-            ("http://user:hush@minio.example", false),
+            ("http://user:hush@minio.example", true),
+            ("https://hush@minio.example", true),
             ("minio/?sig=hush", true),
         ] {
             let error = plain_http(endpoint, allowed, "x").unwrap_err();

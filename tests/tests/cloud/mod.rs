@@ -1,6 +1,7 @@
 //! Tables on S3 over HTTP: every verb, faults on the wire, servers that must not be trusted, and many processes at
 //! once.
 
+mod canary;
 mod processes;
 
 use std::time::{Duration, Instant};
