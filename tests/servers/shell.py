@@ -17,8 +17,8 @@ class Shell:
     server: Server
     by_environment: bool = False
 
-    def run(self, *args: str | Path, more: dict[str, str] | None = None) -> subprocess.CompletedProcess:
-        """What the command ended with; `more` are settings that come before the server's."""
+    def start(self, *args: str | Path, more: dict[str, str] | None = None) -> subprocess.Popen:
+        """The command as it runs; `more` are settings that come before the server's."""
         settings = self.server.options | (more or {})
         command = [str(self.binary), *map(str, args), "--json"]
         environment = dict(os.environ)
@@ -26,7 +26,17 @@ class Shell:
             environment |= {name.upper(): value for name, value in settings.items()}
         else:
             command += [word for name, value in settings.items() for word in ("--storage-option", f"{name}={value}")]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+    def run(self, *args: str | Path, more: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+        """What the command ended with."""
+        with self.start(*args, more=more) as process:
+            try:
+                said = process.communicate(timeout=120)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(process.args, process.returncode, *said)
 
     def __call__(self, *args: str | Path) -> dict:
         """The report of a command that must succeed."""

@@ -1,13 +1,17 @@
 """Processes of `lake` that merge into the same rows over servers that others wrote: each acknowledged merge is there
-once, and the rows are those of running the merges in the order of the history."""
+once, and the rows are those of running the merges in the order of the history. And processes that are killed."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from shell import Shell
 
 PROCESSES, MERGES, KEYS = 8, 2, 12
+# Kills are spread over the time that an append takes.
+KILLS = 8
 
 
 @dataclass(frozen=True)
@@ -51,3 +55,27 @@ def test_eight_processes_lose_and_double_nothing(shell: Shell, format):
         for key in merge.keys:
             expected[key] += merge.mark
     assert dict(shell.rows(f"SELECT id, log FROM '{table}'")) == expected
+
+
+@pytest.mark.parametrize("format", ["iceberg", "delta"])
+def test_what_was_killed_and_is_run_again_with_its_key_lands_once(shell: Shell, format, tmp_path):
+    table = shell.server.url(f"killed/{format}")
+    shell("create", table, "--schema", "id bigint not null", "--format", format)
+
+    def command(n: int) -> list[str | Path]:
+        rows = tmp_path / f"{n}.csv"
+        rows.write_text(f"id\n{n}\n")
+        return ["append", table, rows, "--idempotency-key", f"rows {n}"]
+
+    started = time.monotonic()
+    shell(*command(0))
+    whole = time.monotonic() - started
+    for n in range(1, KILLS + 1):
+        process = shell.start(*command(n))
+        time.sleep(whole * n / KILLS)
+        process.kill()
+        process.communicate()
+        # It lands once, whether the first run had committed or not.
+        shell(*command(n))
+        assert shell.rows(f"SELECT id FROM '{table}'") == [(i,) for i in range(n + 1)]
+    assert len([c for c in shell("history", table)["commits"] if c["operation"] in ("append", "WRITE")]) == KILLS + 1
