@@ -104,5 +104,5 @@ def test_no_probe_is_left_after_commits(start, lake):
     table = run.server.url("probed/t")
     run("create", table, "--schema", COLUMNS)
     run("query", f"INSERT INTO '{table}' VALUES (1, 'a')")
-    left = [name for name in run.server.client().names() if "probe-" in name]
+    left = [name for name in run.server.client().names() if name.startswith("probed/t/.")]
     assert left == []
