@@ -193,6 +193,11 @@ impl Server {
         std::mem::take(&mut self.state().log)
     }
 
+    /// Uploads in parts that were begun and neither completed nor given up: their parts are paid for.
+    pub fn uploads(&self) -> usize {
+        self.state().uploads.len()
+    }
+
     /// Keys of all objects.
     pub fn keys(&self) -> Vec<String> {
         self.state().objects.keys().map(|(_, key)| key.clone()).collect()

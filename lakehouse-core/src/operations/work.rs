@@ -286,8 +286,8 @@ impl Work {
     /// Deletes everything staged. Nothing was published, so nothing can need it.
     async fn discard(&mut self) {
         let mut staged = std::mem::take(&mut self.change.staged);
-        if let Some(writer) = self.writer.take() {
-            staged.extend(writer.staged());
+        if let Some(mut writer) = self.writer.take() {
+            staged.extend(writer.abandon().await);
         }
         if !staged.is_empty() {
             // What cannot be deleted now is unreferenced, and the next clean-up finds it.

@@ -432,17 +432,23 @@ impl TableWriter {
         Ok(())
     }
 
-    /// After an error: waits until nothing is written any more, so that what was staged can be deleted.
+    /// Gives up: waits until nothing is written any more, and returns what must be deleted.
+    pub async fn abandon(&mut self) -> Vec<String> {
+        while self.jobs.join_next().await.is_some() {}
+        while self.uploads.join_next().await.is_some() {}
+        for lane in &mut self.lanes {
+            if let Some(upload) = lane.upload.take() {
+                // The store forgets the parts, or an older part of it does later: nothing has the name.
+                let _ = upload.into_inner().abort().await;
+            }
+        }
+        self.staged()
+    }
+
+    /// After an error: nothing is written any more, so that what was staged can be deleted.
     pub(super) async fn quiet_after<T>(&mut self, result: Result<T>) -> Result<T> {
         if result.is_err() {
-            while self.jobs.join_next().await.is_some() {}
-            while self.uploads.join_next().await.is_some() {}
-            for lane in &mut self.lanes {
-                if let Some(upload) = lane.upload.take() {
-                    // The store forgets the parts, or an older part of it does later: nothing has the name.
-                    let _ = upload.into_inner().abort().await;
-                }
-            }
+            self.abandon().await;
         }
         result
     }

@@ -3,6 +3,7 @@
 
 mod canary;
 mod processes;
+mod uploads;
 
 use std::time::{Duration, Instant};
 
