@@ -15,6 +15,7 @@ pub mod format;
 pub mod iceberg;
 pub mod model;
 pub mod operations;
+pub mod planted;
 pub mod scan;
 pub mod sql;
 pub mod store;

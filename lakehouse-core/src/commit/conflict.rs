@@ -26,6 +26,7 @@ use super::identity;
 use crate::error::Result;
 use crate::model::schema::FIELD_ID;
 use crate::model::{Change, DataFile, MetadataChange, OperationKind, Snapshot};
+use crate::planted::{self, Bug};
 
 /// How strictly reads are protected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,12 +54,15 @@ pub enum Verdict {
 /// # Errors
 /// When the winner's files cannot be compared with what was read.
 pub fn check(base: &Snapshot, mine: &Change, winner: &Change, isolation: Isolation) -> Result<Verdict> {
-    if mine.restore.is_some() {
+    if mine.restore.is_some() && !planted::is(Bug::RestoreUnchecked) {
         let what = format!(
             "restore: {} was committed meanwhile and would be undone",
             winner.operation.name()
         );
         return Ok(Verdict::Conflict(what));
+    }
+    if planted::is(Bug::DeletesUnchecked) && mine.operation == OperationKind::Delete {
+        return Ok(Verdict::Compatible);
     }
     let rules: [&dyn Fn() -> Result<Option<Verdict>>; 6] = [
         &|| Ok(removed(mine, winner).map(Verdict::Replan)),
@@ -112,6 +116,7 @@ fn lost_what_was_read(
         return Ok(None);
     }
     let masked = winner.masked.iter().map(|(before, _)| before);
+    let masked = masked.filter(|_| !planted::is(Bug::MaskChangeUnseen));
     let lost: Vec<DataFile> = winner.removed.iter().chain(masked).cloned().collect();
     let hit = first_match(base, mine, &lost)?;
     Ok(hit.map(|file| fired("R1", "removed rows of", file, winner)))
@@ -119,6 +124,10 @@ fn lost_what_was_read(
 
 /// R2: the mask of a file that I mask or remove changed.
 fn mask_changed(mine: &Change, winner: &Change) -> Option<String> {
+    let compacts = mine.operation == OperationKind::Compact;
+    if planted::is(Bug::MaskChangeUnseen) || (compacts && planted::is(Bug::CompactionBringsBack)) {
+        return None;
+    }
     let touched = touched(mine);
     let hit = winner
         .masked
@@ -135,6 +144,9 @@ fn added_what_was_read(
     isolation: Isolation,
 ) -> Result<Option<String>> {
     if !winner.data_change || (isolation == Isolation::Snapshot && !inserts_by_key(mine)) {
+        return Ok(None);
+    }
+    if planted::is(Bug::MergesReadNothing) && mine.operation == OperationKind::Merge {
         return Ok(None);
     }
     let mut appeared = winner.added.clone();
@@ -186,7 +198,7 @@ fn first_match<'a>(base: &Snapshot, mine: &Change, files: &'a [DataFile]) -> Res
 fn metadata_changed(base: &Snapshot, mine: &Change, winner: &Change) -> Option<Verdict> {
     let theirs = winner.metadata;
     let shape = theirs.schema || theirs.partitioning;
-    if !shape && !theirs.properties {
+    if (!shape && !theirs.properties) || planted::is(Bug::ColumnsUnchecked) {
         return None;
     }
     if mine.schema.is_some() && shape {
@@ -230,7 +242,7 @@ pub(super) fn base_gone(mine: &Change, detail: &str) -> Verdict {
 /// no-op; here it is the last guard.
 fn same_token(mine: &Change, winner: &Change) -> Option<String> {
     let token = mine.token.as_deref()?;
-    (winner.token.as_deref() == Some(token))
+    (winner.token.as_deref() == Some(token) && !planted::is(Bug::KeyNotLookedForAgain))
         .then(|| format!("R6: another commit carries the idempotency key \"{token}\""))
 }
 

@@ -11,6 +11,7 @@ use super::{Isolation, check};
 use crate::error::{Error, Result};
 use crate::format::{Handle, Outcome};
 use crate::model::{At, Change, CommitId, MetadataChange, Snapshot};
+use crate::planted::{self, Bug};
 use crate::store::clock;
 
 /// How old staged files, and the version they were planned on, may become before they are published. Clean-up
@@ -236,12 +237,18 @@ impl Run<'_> {
         let format = &self.handle.format;
         let outcome = match format.publish(base, change).await {
             Ok(Outcome::Committed(snapshot)) => return Ok(Attempt::Landed(snapshot)),
+            Ok(Outcome::Lost) if planted::is(Bug::LostReplyIsALoss) => return Ok(Attempt::Lost),
             other => other,
         };
         // A lost reply can make our own commit look like somebody else's: look for it first.
         match (outcome, format.find(&change.commit_id, base).await) {
             (_, Ok(Some(snapshot))) => Ok(Attempt::Landed(snapshot)),
-            (Ok(Outcome::Unknown(source)), _) => Err(self.unknown(change, source)),
+            (Ok(Outcome::Unknown(source)), _) => {
+                if planted::is(Bug::CleanedAfterUnknown) {
+                    self.clean_up(change).await;
+                }
+                Err(self.unknown(change, source))
+            }
             (Ok(_), Ok(None)) => Ok(Attempt::Lost),
             (Err(error), Ok(None)) => {
                 self.clean_up(change).await;
@@ -266,7 +273,9 @@ impl Run<'_> {
         }
         let loaded = Base::newest(self.handle).await?;
         let newest = Arc::clone(&loaded.snapshot);
-        if let Some(done) = self.recorded(&newest, attempts).await? {
+        if !planted::is(Bug::KeyNotLookedForAgain)
+            && let Some(done) = self.recorded(&newest, attempts).await?
+        {
             return Ok(Next::End(End::Done(done)));
         }
         let winners = match self.handle.format.changes(base, &newest).await {

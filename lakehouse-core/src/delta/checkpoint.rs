@@ -24,6 +24,7 @@ use super::state::State;
 use super::{actions, log, protocol};
 use crate::error::{Error, Result};
 use crate::model::Snapshot;
+use crate::planted::{self, Bug};
 use crate::store::{Created, Store, clock};
 
 /// Commits between two checkpoints where the table does not say (`delta.checkpointInterval`).
@@ -76,6 +77,9 @@ pub(super) async fn write(store: &Store, snapshot: &Snapshot) -> Result<()> {
             .collect();
         expected.count(&rows);
         writer.write(&encode(&rows)?)?;
+        if planted::is(Bug::CheckpointOfAPart) {
+            break;
+        }
     }
     let bytes = Bytes::from(writer.into_inner()?);
     let mut found = Contents::default();
@@ -90,6 +94,9 @@ pub(super) async fn write(store: &Store, snapshot: &Snapshot) -> Result<()> {
         ));
     }
     let key = log::checkpoint_key(snapshot.state);
+    if planted::is(Bug::PointerBeforeCheckpoint) {
+        point_to(store, snapshot.state, &expected, bytes.len()).await?;
+    }
     match store.create(&key, bytes.clone()).await? {
         Created::Yes => point_to(store, snapshot.state, &expected, bytes.len()).await,
         // Somebody was faster, and points to theirs.
@@ -130,6 +137,7 @@ impl Reconciled {
         let mut small = Self::default();
         let start = match state.replay.checkpoint() {
             None => 0,
+            Some((version, _)) if planted::is(Bug::CheckpointWithoutTheLast) => version + 1,
             Some((version, parts)) => {
                 for part in parts {
                     let wanted = Some(["remove", "txn", "domainMetadata"].as_slice());

@@ -9,6 +9,7 @@ use super::state::State;
 use super::{Delta, log};
 use crate::error::{Error, Result};
 use crate::model::{At, Snapshot};
+use crate::planted::{self, Bug};
 
 impl Delta {
     /// Loads what `at` names.
@@ -42,7 +43,11 @@ impl Delta {
     pub(super) async fn load(&self, version: Option<u64>) -> Result<Arc<Snapshot>> {
         let known = self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let known = known.filter(|known| version.is_none_or(|version| version >= known.state));
-        if let Some(known) = known.as_ref().filter(|known| version == Some(known.state)) {
+        let settled = version.is_none() && planted::is(Bug::CacheTrusted);
+        if let Some(known) = known
+            .as_ref()
+            .filter(|known| settled || version == Some(known.state))
+        {
             return Ok(Arc::clone(known));
         }
         // The kernel looks for a version from its number backwards, however far that is.

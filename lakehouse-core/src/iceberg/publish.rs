@@ -29,6 +29,7 @@ use super::view::{View, open, partition_types};
 use crate::error::{Error, Result};
 use crate::format::Outcome;
 use crate::model::{At, Change, Snapshot};
+use crate::planted::{self, Bug};
 use crate::store::{Store, clock};
 
 /// Entries per new manifest.
@@ -92,7 +93,12 @@ pub(super) async fn publish(
             discard(store, &written).await;
             Ok(Outcome::Lost)
         }
-        Ok(Replaced::Unknown(error)) => Ok(Outcome::Unknown(error)),
+        Ok(Replaced::Unknown(error)) => {
+            if planted::is(Bug::DiscardedAfterUnknown) {
+                discard(store, &written).await;
+            }
+            Ok(Outcome::Unknown(error))
+        }
         Err(error) => {
             discard(store, &written).await;
             Err(error)
@@ -384,15 +390,18 @@ impl Attempt<'_> {
         let parent = metadata.current_snapshot_id();
         let target = output.writer().await.map_err(failed)?;
         let first = metadata.next_row_id();
+        let parents = self.view.snapshot.as_ref().and_then(|parent| parent.row_range());
+        let reused = parents.filter(|_| planted::is(Bug::RowIdsReused));
+        let given = reused.map_or(first, |(first, _)| first);
         let mut writer = match metadata.format_version() {
             FormatVersion::V1 => ManifestListWriter::v1(target, self.snapshot_id, parent),
             FormatVersion::V2 => ManifestListWriter::v2(target, self.snapshot_id, parent, sequence),
             FormatVersion::V3 => {
-                ManifestListWriter::v3(target, self.snapshot_id, parent, sequence, Some(first))
+                ManifestListWriter::v3(target, self.snapshot_id, parent, sequence, Some(given))
             }
         };
         writer.add_manifests(manifests.into_iter()).map_err(failed)?;
-        let rows = writer.next_row_id().map(|next| (first, next - first));
+        let rows = writer.next_row_id().map(|next| (first, next - given));
         writer.close().await.map_err(failed)?;
         let bytes = output.to_input_file().read().await.map_err(failed)?;
         self.written.push(key.clone());

@@ -9,6 +9,7 @@ use iceberg::spec::TableMetadata;
 use super::metadata::TOKEN_PROPERTY;
 use crate::error::{Error, Result};
 use crate::model::Version;
+use crate::planted::{self, Bug};
 
 /// Keys are kept this long ..
 const KEPT_MS: i64 = 30 * 24 * 3_600_000;
@@ -79,6 +80,9 @@ fn time_of(metadata: &TableMetadata, value: &str) -> i64 {
 fn expired(mut known: Vec<(&str, i64)>, now_ms: i64) -> Vec<&str> {
     // The new key is one of those that are kept.
     let always = AT_LEAST - 1;
+    if planted::is(Bug::KeysForgotten) {
+        return known.into_iter().map(|(name, _)| name).collect();
+    }
     if known.len() <= always {
         return Vec::new();
     }

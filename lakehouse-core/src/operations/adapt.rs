@@ -22,6 +22,7 @@ use super::work::{Verb, Work};
 use crate::commit::may_unmask;
 use crate::error::{Error, Result};
 use crate::model::{Change, DataFile, OperationKind, RowMask, Snapshot};
+use crate::planted::{self, Bug};
 
 /// The change that `mine` becomes on `newest`, the snapshot of `work`; `None` if it has to be planned again.
 /// `found` are the rows that it depends on, and is brought up to date.
@@ -56,7 +57,7 @@ pub(super) async fn adapt(
     let Some(appeared) = find(work, verb, mine, outcome.appeared).await? else {
         return Ok(None);
     };
-    if !appeared.matched.is_empty() {
+    if !appeared.matched.is_empty() && !planted::is(Bug::NewRowsUnseen) {
         return Ok(None);
     }
     let mut united: Vec<(DataFile, RowMask)> = Vec::new();
@@ -80,7 +81,7 @@ pub(super) async fn adapt(
         let new = mask(work, &work.snapshot, after).await?;
         let theirs: RoaringTreemap = new.bitmap() - old.bitmap();
         if !old.bitmap().is_subset(new.bitmap())
-            || !theirs.is_disjoint(matched.bitmap())
+            || !(theirs.is_disjoint(matched.bitmap()) || planted::is(Bug::MasksUnitedUnseen))
             || mine.removed.iter().any(|file| file.path == *path)
         {
             return Ok(None);
@@ -226,7 +227,7 @@ async fn found_again(
     moved: &HashSet<String>,
     fresh: Vec<DataFile>,
 ) -> Result<Option<Vec<(DataFile, RowMask)>>> {
-    if moved.is_empty() {
+    if moved.is_empty() || planted::is(Bug::MovedRowsUnseen) {
         return Ok(Some(Vec::new()));
     }
     let Some(again) = find(work, verb, mine, fresh.clone()).await? else {
@@ -279,7 +280,10 @@ async fn mask(work: &Work, snapshot: &Snapshot, file: &DataFile) -> Result<RowMa
 async fn stage(work: &mut Work, concerned: Vec<(DataFile, RowMask)>) -> Result<()> {
     let mut masks = Vec::with_capacity(concerned.len());
     for (file, touched) in concerned {
-        let mut complete = mask(work, &work.snapshot, &file).await?;
+        let mut complete = match planted::is(Bug::WinnersMaskForgotten) {
+            true => RowMask::new(),
+            false => mask(work, &work.snapshot, &file).await?,
+        };
         complete.union(&touched);
         if complete.len() >= file.rows {
             work.change.removed.push(file);

@@ -15,6 +15,7 @@ use super::{Fate, Options, Report, Rows};
 use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::{OperationKind, Prune};
+use crate::planted::{self, Bug};
 use crate::scan::{columns_of, session};
 use crate::write::conform_at;
 
@@ -57,7 +58,8 @@ impl Verb for Overwrite<'_> {
                 }
                 None => {
                     let everything = Arc::new(Prune::everything());
-                    work.change.read = Some(Arc::clone(&everything));
+                    let read = !planted::is(Bug::OverwriteReadsNothing);
+                    work.change.read = read.then(|| Arc::clone(&everything) as _);
                     let files = work.list(&everything).await?;
                     // Nothing is read of files that simply go.
                     for file in &files {

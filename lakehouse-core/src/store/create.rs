@@ -11,6 +11,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload}
 
 use super::failure::{Retry, explain, is_certain, scrubbed};
 use crate::error::{Error, Result};
+use crate::planted::{self, Bug};
 
 /// Puts of one name at most; the pauses between them double.
 const ATTEMPTS: u32 = 8;
@@ -45,14 +46,21 @@ pub(super) async fn until_certain(
         let Err(error) = store.put_opts(key, payload, options).await else {
             return Ok(Created::Yes);
         };
-        if is_certain(&error) && !in_flight {
+        if is_certain(&error) && (!in_flight || planted::is(Bug::LateWriteForgotten)) {
             return Err(explain("create", place(), error));
         }
         let exists = matches!(
             error,
             object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }
         );
+        if exists && (planted::is(Bug::ExistsUnread) || (in_flight && planted::is(Bug::LostReplyIsALoss))) {
+            return Ok(Created::Exists);
+        }
         in_flight |= !exists;
+        if in_flight && attempt < ATTEMPTS && planted::is(Bug::LostReplyIsALoss) {
+            attempt += 1;
+            continue;
+        }
         let read = || async { store.get(key).await?.bytes().await };
         let last = match retry.run(read).await {
             Ok(there) if there == bytes => return Ok(Created::Yes),

@@ -7,6 +7,7 @@ use url::Url;
 
 use super::cloud::Cloud;
 use crate::error::{Error, Result};
+use crate::planted::{self, Bug};
 
 /// Where a table is: parsed from a path or URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,9 @@ impl Location {
         // abfss://container@account..: what looks like a user is none.
         let container = matches!(scheme.as_str(), "abfs" | "abfss");
         if (!url.username().is_empty() && !container) || url.password().is_some() {
+            if planted::is(Bug::PasswordRepeated) {
+                return Err(invalid("a location cannot carry a user name or password".into()));
+            }
             // Not `invalid`: it would print the password.
             return Err(
                 Error::invalid("a location cannot carry a user name or password", "location")
@@ -183,7 +187,9 @@ impl Spelled {
             return None;
         }
         let folder = self.path.trim_end_matches('/');
-        other.path.strip_prefix(folder)?.strip_prefix('/')
+        let rest = other.path.strip_prefix(folder)?;
+        let inside = rest.strip_prefix('/');
+        inside.or_else(|| planted::is(Bug::PrefixWithoutSlash).then_some(rest))
     }
 }
 
@@ -247,6 +253,9 @@ impl Root {
             .decode_utf8()
             .map_err(|_| bad(recorded, "it is not UTF-8 once decoded"))?
             .into_owned();
+        if planted::is(Bug::DecodedTwice) {
+            spelled.path = percent_decode_str(&spelled.path).decode_utf8_lossy().into_owned();
+        }
         self.key_of(&spelled, recorded)
     }
 
@@ -273,6 +282,7 @@ impl Root {
         let rest = self.spellings.iter().find_map(|root| root.rest_of(spelled));
         match rest {
             Some(rest) => key(rest, recorded),
+            None if planted::is(Bug::OutsideAccepted) => key(spelled.path.trim_start_matches('/'), recorded),
             None => Err(Error::Denied {
                 what: format!(
                     "the metadata names \"{recorded}\", which is outside of the table at {}",

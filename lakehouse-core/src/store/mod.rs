@@ -37,6 +37,7 @@ pub use location::Location;
 pub use options::StorageOptions;
 
 use crate::error::{Error, Result};
+use crate::planted::{self, Bug};
 use cloud::{Cloud, Opened};
 use failure::{Retry, explain};
 use location::Root;
@@ -312,6 +313,9 @@ impl Store {
     pub async fn create(&self, path: &str, bytes: Bytes) -> Result<Created> {
         let key = self.key(path)?;
         let (store, retry, mode) = match &self.creates {
+            Creates::Inner if planted::is(Bug::CreateOverwrites) => {
+                (&self.inner, self.retry, PutMode::Overwrite)
+            }
             Creates::Inner => (&self.inner, self.retry, PutMode::Create),
             Creates::Once { store, probed } => {
                 let store = store.get()?;

@@ -11,6 +11,7 @@ use parquet::file::statistics::Statistics;
 
 use super::layout::Leaf;
 use crate::model::{ColumnStats, next_bytes, next_string};
+use crate::planted::{self, Bug};
 
 /// Characters (or bytes, of binary) that bounds in the metadata keep.
 const MAX_BOUND: usize = 32;
@@ -157,8 +158,8 @@ fn cut_down(value: ScalarValue) -> (Option<ScalarValue>, bool) {
 fn cut_up(value: ScalarValue) -> (Option<ScalarValue>, bool) {
     use ScalarValue as S;
     let (cut, shorter) = cut_down(value);
-    if !shorter {
-        return (cut, false);
+    if !shorter || planted::is(Bug::UpperBoundCut) {
+        return (cut, shorter);
     }
     let next = match cut {
         Some(S::Utf8(Some(v))) => next_string(&v).map(|v| S::Utf8(Some(v))),
