@@ -7,7 +7,6 @@ use lakehouse_core::format::Handle;
 use lakehouse_core::iceberg::Iceberg;
 use lakehouse_core::iceberg::catalog::{MemoryCatalog, SwapFault};
 use lakehouse_core::model::CommitId;
-use object_store::memory::InMemory;
 
 use super::*;
 
@@ -59,7 +58,7 @@ impl InCatalog {
 
 async fn swaps_fail(version: Option<u8>) {
     let prepared = InCatalog::prepared(version).await;
-    let before = rows_of(&prepared.table()).await;
+    let before = rows_of(&prepared.table()).await.unwrap();
     let (mut runs, mut unknown) = (0, 0);
     for verb in VERBS {
         let options = Options {
@@ -68,7 +67,7 @@ async fn swaps_fail(version: Option<u8>) {
         };
         let well = prepared.fork();
         verb.run(&well.table(), &options).await.unwrap();
-        let (after, requests) = (rows_of(&well.table()).await, well.catalog.met().0);
+        let (after, requests) = (rows_of(&well.table()).await.unwrap(), well.catalog.met().0);
         let swaps = [
             None,
             Some(SwapFault::Lost),
@@ -86,7 +85,7 @@ async fn swaps_fail(version: Option<u8>) {
                 }
                 let result = verb.run(&made.table(), &options).await;
                 made.catalog.heal();
-                let found = rows_of(&made.table()).await;
+                let found = rows_of(&made.table()).await.unwrap();
                 runs += 1;
                 match &result {
                     Ok(report) => {
@@ -109,7 +108,7 @@ async fn swaps_fail(version: Option<u8>) {
                 let second = verb.run(&made.table(), &options).await;
                 second.unwrap_or_else(|error| panic!("{case}: running it again: {error}"));
                 assert_eq!(
-                    rows_of(&made.table()).await,
+                    rows_of(&made.table()).await.unwrap(),
                     after,
                     "{case}: after running it again"
                 );

@@ -30,16 +30,7 @@ async fn two_faults(format: (TableFormat, Option<u8>), runs: u64) {
             true => first + random.random_range(1..=6),
             false => first + random.random_range(1..=scene.requests),
         };
-        let case = format!(
-            "seed {seed}: {:?} at request {first}, {:?} at {second}",
-            faults[0], faults[1]
-        );
-        let set = |armed: &Faults| {
-            armed.fail_at(first, faults[0]);
-            armed.fail_at(second, faults[1]);
-        };
-        // The second fault may hit the cleaning.
-        scene.run(&case, false, set).await;
+        scene.run(&[(first, faults[0]), (second, faults[1])]).await;
     }
     println!("{format:?}: {runs} runs with two faults");
 }

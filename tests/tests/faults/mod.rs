@@ -2,11 +2,14 @@
 //! uploads, a disk that refuses, a catalog that goes away. Afterwards a fresh look at the table shows it as it was or as
 //! it should be (as it should be, if that was acknowledged), and running the operation again ends well.
 //!
-//! By hand: `LAKEHOUSE_FAULTS=all` (every request on local disk too), `LAKEHOUSE_DOUBLE_FAULTS=20000`;
+//! `LAKEHOUSE_FAULTS_VERB=Merge` sweeps one operation only. By hand: `LAKEHOUSE_FAULTS=all` (every request on local disk too), `LAKEHOUSE_DOUBLE_FAULTS=20000`;
 //! `LAKEHOUSE_SEED` repeats a run.
 
+mod activation;
 mod catalog;
+mod checkpoint;
 mod double;
+mod outage;
 mod place;
 mod refusals;
 mod single;
@@ -17,10 +20,12 @@ use std::sync::Arc;
 use arrow::array::{Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use lakehouse_core::model::{At, Definition, parse_partitioning};
-use lakehouse_core::store::sim::{Fault, Faults, faulty};
+use lakehouse_core::operations::Strategy;
+use lakehouse_core::store::sim::{Fault, Kind, faulty};
 use lakehouse_core::store::{Store, clock};
 use lakehouse_core::{Compact, Error, Merge, Options, Report, Result, Rows, SchemaMode, Table, TableFormat};
 
+use object_store::memory::InMemory;
 use place::Place;
 
 const FAULTS: [Fault; 9] = [
@@ -50,11 +55,13 @@ enum Verb {
     Update,
     Merge,
     MergeColumns,
+    /// Rows are masked, however many there are.
+    MergeMasks,
     Compact,
     Restore,
 }
 
-const VERBS: [Verb; 9] = [
+const VERBS: [Verb; 10] = [
     Verb::Append,
     Verb::OverwriteAll,
     Verb::OverwriteWhere,
@@ -62,9 +69,19 @@ const VERBS: [Verb; 9] = [
     Verb::Update,
     Verb::Merge,
     Verb::MergeColumns,
+    Verb::MergeMasks,
     Verb::Compact,
     Verb::Restore,
 ];
+
+/// All, or the one that was asked for.
+fn verbs() -> Vec<Verb> {
+    let only = std::env::var("LAKEHOUSE_FAULTS_VERB").ok();
+    let mut verbs = VERBS.to_vec();
+    verbs.retain(|verb| only.as_ref().is_none_or(|only| format!("{verb:?}") == *only));
+    assert!(!verbs.is_empty(), "{only:?} is none of {VERBS:?}");
+    verbs
+}
 
 fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
@@ -132,6 +149,13 @@ impl Verb {
                 let options = options.clone().schema_mode(SchemaMode::Merge);
                 table.merge(rows_with_tip(2..12), &merge, &options).await
             }
+            Self::MergeMasks => {
+                let masking = Options {
+                    strategy: Strategy::MergeOnRead,
+                    ..options.clone()
+                };
+                Box::pin(Self::Merge.run(table, &masking)).await
+            }
             Self::Compact => table.compact(&Compact::default(), options).await,
             Self::Restore => table.restore(&At::Version(-1), options).await,
         }
@@ -153,13 +177,19 @@ async fn fill(table: &Table) {
 }
 
 async fn content(store: &Store) -> Vec<String> {
-    rows_of(&Table::open_in(store.clone()).await.unwrap()).await
+    let read = readable(store).await;
+    read.unwrap_or_else(|error| panic!("the table cannot be read any more: {error:?}"))
 }
 
-async fn rows_of(table: &Table) -> Vec<String> {
-    let provider = table.provider(&At::Latest).await.unwrap();
-    let frame = lakehouse_core::scan::session(None).read_table(provider).unwrap();
-    let batches = frame.collect().await.unwrap();
+/// The rows, or why they cannot be read.
+async fn readable(store: &Store) -> Result<Vec<String>> {
+    rows_of(&Table::open_in(store.clone()).await?).await
+}
+
+async fn rows_of(table: &Table) -> Result<Vec<String>> {
+    let provider = table.provider(&At::Latest).await?;
+    let frame = lakehouse_core::scan::session(None).read_table(provider)?;
+    let batches = frame.collect().await?;
     let text = arrow::util::pretty::pretty_format_batches(&batches)
         .unwrap()
         .to_string();
@@ -169,7 +199,7 @@ async fn rows_of(table: &Table) -> Vec<String> {
         .map(str::to_owned)
         .collect();
     lines.sort();
-    lines
+    Ok(lines)
 }
 
 async fn keys(store: &Store) -> Vec<String> {
@@ -182,6 +212,11 @@ async fn keys(store: &Store) -> Vec<String> {
         .collect()
 }
 
+/// The same objects, on their own from here on.
+fn over(memory: &InMemory) -> Store {
+    Store::over(Arc::new(memory.fork()), "memory://faults".parse().unwrap())
+}
+
 /// One operation on one table: what the table is before it, what it should be after it.
 struct Scene {
     place: Place,
@@ -191,8 +226,9 @@ struct Scene {
     before: Vec<String>,
     after: Vec<String>,
     keys_before: Vec<String>,
-    /// Requests of a run in which all goes well.
+    /// Requests of a run in which all goes well: how many, and which.
     requests: u64,
+    log: Vec<(Kind, String)>,
 }
 
 impl Scene {
@@ -209,7 +245,7 @@ impl Scene {
         faults.reset();
         let report = verb.run(&table, &options).await.unwrap();
         assert!(report.committed, "{verb:?}: {report:?}");
-        let requests = faults.requests();
+        let (requests, log) = (faults.requests(), faults.log());
         Self {
             name: format!("{} {:?} {verb:?} {place:?}", format.0, format.1),
             place: place.clone(),
@@ -219,25 +255,33 @@ impl Scene {
             after: content(&store).await,
             keys_before,
             requests,
+            log,
         }
     }
 
-    /// Runs the operation with the faults that `set` sets, looks, and runs it again in health. `clean` says that a
-    /// failure must leave no file behind.
-    async fn run(&self, case: &str, clean: bool, set: impl Fn(&Faults)) {
+    /// Runs the operation with these requests failing, looks, and runs it again in health. Returns how many of the
+    /// faults were met, and the requests of the first run.
+    async fn run(&self, armed: &[(u64, Fault)]) -> (u64, Vec<(Kind, String)>) {
         let healthy = self.place.fresh();
         let (store, faults) = faulty(&healthy);
         let table = Table::open_in(store).await.unwrap();
         faults.reset();
-        set(&faults);
-        let case = format!("{}: {case}", self.name);
+        for (at, fault) in armed {
+            faults.fail_at(*at, *fault);
+        }
+        let (name, requests) = (&self.name, self.requests);
+        let case = format!("{name}: {armed:?} of {requests} requests");
         let result = self.verb.run(&table, &self.options).await;
-        let log = faults.log();
+        let (fired, log) = (faults.fired(), faults.log());
         let found = content(&healthy).await;
         match &result {
             Ok(report) => {
                 assert!(report.committed, "{case}: {report:?}");
                 assert_eq!(found, self.after, "{case}: acknowledged, but not there");
+                assert!(
+                    report.attempts == 1 || armed.iter().any(|(_, fault)| *fault == Fault::StaleList),
+                    "{case}: lost a race, and nobody else was there: {report:?}"
+                );
             }
             Err(Error::CommitUnknown { .. }) => {
                 assert!(
@@ -247,7 +291,10 @@ impl Scene {
             }
             Err(error) => {
                 assert_eq!(found, self.before, "{case}: {error}, and yet it landed\n{log:?}");
-                if clean {
+                // A second fault may hit the cleaning, and what arrives late may arrive after it.
+                if let [(_, fault)] = armed
+                    && !matches!(fault, Fault::Crash | Fault::Late)
+                {
                     let keys = keys(&healthy).await;
                     assert_eq!(keys, self.keys_before, "{case}: {error}: files left behind");
                 }
@@ -268,6 +315,7 @@ impl Scene {
                 "{case}: the key was not recorded: {second:?}"
             );
         }
+        (fired, log)
     }
 }
 

@@ -19,7 +19,8 @@ pub(super) enum Place {
 impl Place {
     pub(super) async fn in_memory(format: (TableFormat, Option<u8>)) -> Self {
         let memory = Arc::new(InMemory::new());
-        super::prepare(over(Arc::clone(&memory)), format.0, format.1).await;
+        let root = "memory://faults".parse().unwrap();
+        super::prepare(Store::over(Arc::clone(&memory) as _, root), format.0, format.1).await;
         Self::Memory(memory)
     }
 
@@ -40,7 +41,7 @@ impl Place {
     /// The table as it was prepared. On local disk it takes the place of the one of before: metadata names it.
     pub(super) fn fresh(&self) -> Store {
         match self {
-            Self::Memory(memory) => over(Arc::new(memory.fork())),
+            Self::Memory(memory) => super::over(memory),
             Self::Local(folder) => {
                 let place = folder.path().join("table");
                 std::fs::remove_dir_all(&place).unwrap();
@@ -58,10 +59,6 @@ impl fmt::Debug for Place {
             Self::Local(_) => "on local disk",
         })
     }
-}
-
-fn over(memory: Arc<InMemory>) -> Store {
-    Store::over(memory, "memory://faults".parse().unwrap())
 }
 
 fn local(place: &Path) -> Store {

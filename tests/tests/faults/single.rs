@@ -1,30 +1,31 @@
 //! Every request of every operation fails in turn, in every way.
 
-use std::sync::Arc;
-
-use lakehouse_core::store::Store;
-use object_store::memory::InMemory;
-
+use super::activation::Activation;
 use super::*;
 
 /// Every request (`every` = 1) or every so many, others for each fault and operation.
 async fn each_request_fails_in_turn(place: Place, format: (TableFormat, Option<u8>), every: u64) {
     let mut runs = 0;
-    for (shift, verb) in VERBS.into_iter().enumerate() {
+    let mut activation = Activation::default();
+    for (shift, verb) in verbs().into_iter().enumerate() {
         let scene = Scene::new(&place, format, verb).await;
+        let name = format!("{verb:?}");
+        activation.sends(&name, &scene.log);
         for (way, fault) in FAULTS.into_iter().enumerate() {
             if means_nothing(fault, verb) {
+                activation.leaves_out(&name, fault);
                 continue;
             }
             let first = 1 + (shift + way) as u64 % every;
             for at in (first..=scene.requests).step_by(every as usize) {
-                let case = format!("{fault:?} at request {at} of {}", scene.requests);
-                // What arrives late may arrive after the cleaning.
-                let clean = !matches!(fault, Fault::Crash | Fault::Late);
-                scene.run(&case, clean, |faults| faults.fail_at(at, fault)).await;
+                let (fired, log) = scene.run(&[(at, fault)]).await;
+                activation.met(&name, fault, at, fired, &log);
                 runs += 1;
             }
         }
+    }
+    if every == 1 {
+        activation.check(&format!("{format:?} {place:?}"));
     }
     println!("{format:?} {place:?}: {runs} runs with one fault");
 }
@@ -72,7 +73,7 @@ fn delta_survives_faults_on_local_disk() {
 }
 
 fn empty() -> Store {
-    Store::over(Arc::new(InMemory::new()), "memory://faults".parse().unwrap())
+    over(&InMemory::new())
 }
 
 /// Creating: afterwards there is no table, or the whole table, and creating again says which.
@@ -84,6 +85,8 @@ fn creating_a_table_survives_every_single_fault() {
             Table::create_in(store, format, &definition(version))
                 .await
                 .unwrap();
+            let mut activation = Activation::default();
+            activation.sends("Create", &faults.log());
             for fault in FAULTS {
                 for at in 1..=faults.requests() {
                     let healthy = empty();
@@ -91,17 +94,22 @@ fn creating_a_table_survives_every_single_fault() {
                     faults.fail_at(at, fault);
                     let case = format!("{format} {version:?}: {fault:?} at request {at}");
                     let made = Table::create_in(store, format, &definition(version)).await;
+                    activation.met("Create", fault, at, faults.fired(), &faults.log());
                     faults.reset();
                     let again = Table::create_in(healthy.clone(), format, &definition(version)).await;
                     match (&made, &again) {
                         (Ok(_), Err(Error::AlreadyExists { .. })) => {}
                         (Err(Error::CommitUnknown { .. }), Ok(_) | Err(Error::AlreadyExists { .. })) => {}
+                        (Err(Error::AlreadyExists { .. }), Ok(_)) => {
+                            panic!("{case}: \"exists\" was said of a table that does not: {made:?}")
+                        }
                         (Err(_), Ok(_)) => {}
                         other => panic!("{case}: {other:?}"),
                     }
                     assert_eq!(content(&healthy).await, Vec::<String>::new(), "{case}");
                 }
             }
+            activation.check(&format!("{format} {version:?}"));
         }
     });
 }

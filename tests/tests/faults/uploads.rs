@@ -45,7 +45,7 @@ fn an_upload_in_parts_that_breaks_leaves_nothing_and_can_be_run_again() {
                 format_version: version,
             };
             let root = "memory://uploads".parse().unwrap();
-            let memory = Arc::new(object_store::memory::InMemory::new());
+            let memory = Arc::new(InMemory::new());
             let store = Store::over(Arc::clone(&memory) as _, root);
             Table::create_in(store.clone(), format, &definition)
                 .await

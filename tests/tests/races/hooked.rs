@@ -1,6 +1,8 @@
 //! A store that lets something happen right before a commit's own request.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::io::{Error as IoError, ErrorKind};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
@@ -12,14 +14,25 @@ use lakehouse_core::store::Store;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+
+/// What a request that makes a version is answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Answer {
+    /// Nothing in time; it is carried out with [`Hooked::deliver`].
+    Late,
+    /// There is no room.
+    Full,
+}
 
 /// What shall happen before the next commit.
 #[derive(Clone, Default)]
 pub(super) struct Hooked {
     next: Arc<Mutex<Option<BoxFuture<'static, ()>>>>,
+    answers: Arc<Mutex<VecDeque<Answer>>>,
+    late: Arc<Mutex<Option<(Path, PutPayload, PutOptions)>>>,
     inner: Arc<InMemory>,
 }
 
@@ -27,6 +40,18 @@ impl Hooked {
     /// Once, right before the next request that makes a version.
     pub(super) fn before_commit(&self, what: impl Future<Output = ()> + Send + 'static) {
         *self.next.lock().unwrap() = Some(Box::pin(what));
+    }
+
+    /// How the next requests that make a version fail.
+    pub(super) fn answer(&self, answers: &[Answer]) {
+        self.answers.lock().unwrap().extend(answers);
+    }
+
+    /// Carries out the late request.
+    pub(super) async fn deliver(&self) {
+        let late = self.late.lock().unwrap().take();
+        let (path, payload, options) = late.expect("a request that is late");
+        self.inner.put_opts(&path, payload, options).await.unwrap();
     }
 
     /// The same objects without the hook.
@@ -63,10 +88,24 @@ fn makes_a_version(path: &str) -> bool {
 #[async_trait]
 impl ObjectStore for Hooked {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        if options.mode == PutMode::Create && makes_a_version(path.as_ref()) {
+        if makes_a_version(path.as_ref()) {
             let next = self.next.lock().unwrap().take();
             if let Some(next) = next {
                 next.await;
+            }
+            let answer = self.answers.lock().unwrap().pop_front();
+            if let Some(answer) = answer {
+                let kind = match answer {
+                    Answer::Late => ErrorKind::TimedOut,
+                    Answer::Full => ErrorKind::StorageFull,
+                };
+                if matches!(answer, Answer::Late) {
+                    *self.late.lock().unwrap() = Some((path.clone(), payload, options));
+                }
+                return Err(Error::Generic {
+                    store: "hooked",
+                    source: IoError::from(kind).into(),
+                });
             }
         }
         self.inner.put_opts(path, payload, options).await

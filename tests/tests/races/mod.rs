@@ -4,6 +4,7 @@
 mod columns;
 mod differential;
 mod hooked;
+mod isolation;
 
 use lakehouse_core::model::At;
 use lakehouse_core::operations::Strategy;

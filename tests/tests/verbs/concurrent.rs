@@ -1,6 +1,7 @@
 //! Several writers at once: nothing acknowledged is lost, nothing is done twice.
 
 use lakehouse_core::model::At;
+use lakehouse_core::store::{Created, Store};
 use lakehouse_core::{Compact, Merge, Options};
 
 use super::{FORMATS, append, content, rows, table};
@@ -83,4 +84,23 @@ async fn merges_that_race_to_insert_one_key_insert_it_once() {
         let files = table.files(&At::Latest).await.unwrap();
         assert!(files.len() as i64 <= 1 + WRITERS);
     }
+}
+
+#[tokio::test]
+async fn a_name_on_local_disk_is_taken_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("t");
+    let [first, second] = [(); 2].map(|()| Store::open(place.to_str().unwrap()).unwrap());
+    let taken = first.create("log/1", "first".into()).await.unwrap();
+    assert!(matches!(taken, Created::Yes), "{taken:?}");
+    let again = second.create("log/1", "second".into()).await.unwrap();
+    assert!(
+        matches!(again, Created::Exists),
+        "a taken name was given away: {again:?}"
+    );
+    assert_eq!(
+        first.get("log/1").await.unwrap(),
+        "first",
+        "what was acknowledged is gone"
+    );
 }

@@ -11,7 +11,7 @@ use lakehouse_core::{Compact, Merge, Options, Table, TableFormat};
 use super::{append, lines, rows, table};
 
 /// `_row_id` and `_last_updated_sequence_number` by id.
-async fn lineage(table: &Table) -> BTreeMap<String, (i64, i64)> {
+pub(crate) async fn lineage(table: &Table) -> BTreeMap<String, (i64, i64)> {
     let snapshot = table.snapshot(&At::Latest).await.unwrap();
     let columns = MetadataColumns {
         lineage: true,

@@ -3,11 +3,13 @@
 mod bad_input;
 mod compact;
 mod concurrent;
+mod confined;
 mod copied;
 mod evolve;
 mod feed;
 mod files;
-mod lineage;
+pub(crate) mod lineage;
+mod long;
 mod merge;
 mod overwrite;
 mod scans;

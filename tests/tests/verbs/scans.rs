@@ -2,10 +2,10 @@
 
 use lakehouse_core::model::{At, Definition};
 use lakehouse_core::scan::{parse_columns, session};
-use lakehouse_core::{Options, Rows, Table};
+use lakehouse_core::{Merge, Options, Rows, Table};
 
 use super::feed::filled;
-use super::{FORMATS, content, lines};
+use super::{FORMATS, append, content, lines, rows, table};
 use crate::support::memory;
 
 /// Bounds in Parquet leave NaN out, and the engine counts it as larger than every number.
@@ -82,5 +82,43 @@ async fn long_numbers_change_nothing_but_what_they_are_compared_with() {
             content(&table).await,
             ["2|0.30000000000000004|12345678901234567.88"]
         );
+    }
+}
+
+/// Bounds of texts are cut: what lies behind the cut is found all the same.
+#[tokio::test]
+async fn texts_longer_than_their_bounds_are_found_merged_and_deleted() {
+    let long = |end: &str| format!("{}{end}", "long ".repeat(8));
+    for format in FORMATS {
+        let table = table(format, "").await;
+        append(
+            &table,
+            &format!("(1, '{}', 1), (2, '{}', 2)", long("a"), long("z")),
+        )
+        .await;
+        append(&table, "(3, 'short', 3)").await;
+        let ctx = session(None);
+        ctx.register_table("t", table.provider(&At::Latest).await.unwrap())
+            .unwrap();
+        for filter in [
+            format!("region = '{}'", long("z")),
+            format!("region > '{}'", long("b")),
+            format!("region IN ('{}', 'x')", long("z")),
+        ] {
+            let sql = format!("SELECT id FROM t WHERE {filter} AND id < 3");
+            let found = lines(&ctx.sql(&sql).await.unwrap().collect().await.unwrap());
+            assert_eq!(
+                found,
+                ["2"],
+                "{format:?}: rows behind a bound are not found: {filter}"
+            );
+        }
+        let merge = Merge::on("region").when_matched_update("n = 20");
+        let source = rows("region", &format!("('{}')", long("z"))).await;
+        let report = table.merge(source, &merge, &Options::default()).await.unwrap();
+        assert_eq!(report.metric("num_target_rows_updated"), 1, "{format:?}");
+        let condition = format!("region = '{}'", long("a"));
+        let report = table.delete(&condition, &Options::default()).await.unwrap();
+        assert_eq!(report.metric("num_target_rows_deleted"), 1, "{format:?}");
     }
 }
