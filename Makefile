@@ -13,7 +13,7 @@ RUNS ?= 5
 PAIRS ?= 11
 BENCH := .venv-bench
 
-.PHONY: demo test test-rust test-python module interop lint fmt build bench clean
+.PHONY: demo test test-rust test-planted test-python module interop lint fmt build bench clean
 
 build:
 	$(CARGO) build --workspace --lib --bins
@@ -23,10 +23,14 @@ demo:
 	$(CARGO) build --package lakehouse-cli
 	$(LAKE) demo
 
-test: test-rust test-python
+test: test-rust test-planted test-python
 
 test-rust: build
 	$(CARGO) test --workspace
+
+## The test of the tests: bugs that are switched on one at a time must be caught (tests/tests/planted).
+test-planted:
+	$(CARGO) test --package lakehouse-tests --features planted --test all planted::
 
 $(VENV)/.ready: tests/requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

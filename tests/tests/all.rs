@@ -7,6 +7,8 @@ mod costs;
 mod crash;
 mod faults;
 mod model;
+#[cfg(feature = "planted")]
+mod planted;
 mod races;
 mod readme;
 mod support;
