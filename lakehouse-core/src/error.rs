@@ -260,6 +260,18 @@ impl Error {
         Self::Engine(Box::new(error))
     }
 
+    /// An error of ours that another one was made of.
+    pub(crate) fn within(error: &(dyn StdError + 'static)) -> Option<Self> {
+        let mut next = Some(error);
+        while let Some(inner) = next {
+            if let Some(ours) = inner.downcast_ref::<Self>().and_then(Self::duplicate) {
+                return Some(ours);
+            }
+            next = inner.source();
+        }
+        None
+    }
+
     /// The same error again, where it consists of text only.
     fn duplicate(&self) -> Option<Self> {
         Some(match self {

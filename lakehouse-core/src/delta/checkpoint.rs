@@ -23,7 +23,8 @@ use super::actions::{Action, DomainMetadata, FileKey, RemoveFile, Txn};
 use super::state::State;
 use super::{actions, log, protocol};
 use crate::error::{Error, Result};
-use crate::model::Snapshot;
+use crate::model::limits::HINT_BYTES;
+use crate::model::{Snapshot, check_whole_parquet_footer};
 use crate::planted::{self, Bug};
 use crate::store::{Created, Store, clock};
 
@@ -107,7 +108,11 @@ pub(super) async fn write(store: &Store, snapshot: &Snapshot) -> Result<()> {
 
 /// Sets `_last_checkpoint`, unless it names a later one.
 async fn point_to(store: &Store, version: u64, contents: &Contents, bytes: usize) -> Result<()> {
-    if let Some(there) = store.get_opt(log::LAST_CHECKPOINT).await? {
+    let there = match store.get_within(log::LAST_CHECKPOINT, HINT_BYTES).await {
+        Err(Error::Limit { .. }) => None,
+        there => there?,
+    };
+    if let Some(there) = there {
         let there: serde_json::Value = serde_json::from_slice(&there).unwrap_or_default();
         if there["version"].as_u64().is_some_and(|there| there >= version) {
             return Ok(());
@@ -141,7 +146,9 @@ impl Reconciled {
             Some((version, parts)) => {
                 for part in parts {
                     let wanted = Some(["remove", "txn", "domainMetadata"].as_slice());
-                    read(&store.get(&part).await?, wanted, &part, |rows| {
+                    let bytes = store.get(&part).await?;
+                    check_whole_parquet_footer(&bytes, &part)?;
+                    read(&bytes, wanted, &part, |rows| {
                         rows.into_iter().for_each(|row| small.apply(row));
                         Ok(())
                     })?;

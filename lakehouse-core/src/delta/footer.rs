@@ -4,10 +4,9 @@
 //! schema. The schema is skipped without building anything, so that a hostile footer costs no memory.
 
 use crate::error::{Error, Result};
+use crate::model::limits::{self, PARQUET_FOOTER_BYTES};
 use crate::store::Store;
 
-/// Footers larger than this are refused.
-const LARGEST: u64 = 256 << 20;
 /// Structures nested deeper than this are no Parquet footer.
 const DEEPEST: u32 = 16;
 
@@ -25,9 +24,10 @@ pub(super) async fn rows(store: &Store, key: &str, bytes: u64) -> Result<u64> {
     let (length, magic) = tail.split_first_chunk::<4>().ok_or_else(broken)?;
     let length = u64::from(u32::from_le_bytes(*length));
     let start = tail_start.checked_sub(length).ok_or_else(broken)?;
-    if magic != b"PAR1" || length > LARGEST {
+    if magic != b"PAR1" {
         return Err(broken());
     }
+    limits::at_most(length, PARQUET_FOOTER_BYTES, "bytes of a Parquet footer", key)?;
     let footer = store.get_range(key, start..tail_start).await?;
     Compact(&footer).rows().ok_or_else(broken)
 }

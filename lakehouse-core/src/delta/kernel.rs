@@ -7,8 +7,10 @@
 //! Of its `internal-api` we use the table configuration (protocol and metadata as recorded) and the
 //! log segment (which checkpoint a version was loaded from).
 
+use std::fmt;
 use std::future::Future;
 use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, StructArray};
@@ -25,6 +27,7 @@ use tokio::runtime::{EnterGuard, Handle};
 use tokio::sync::mpsc;
 
 use super::actions::{AddFile, Metadata, Protocol, Texts, Vector, from_value};
+use super::log;
 use crate::error::{Error, Result};
 use crate::store::Store;
 
@@ -74,7 +77,7 @@ impl TaskExecutor for Caller {
 }
 
 fn engine(store: &Store, handle: Handle) -> DefaultEngine<Caller> {
-    DefaultEngineBuilder::new(Arc::clone(store.object_store()))
+    DefaultEngineBuilder::new(store.guarded(log::bound))
         .with_task_executor(Arc::new(Caller(handle)))
         .with_buffer_size(READ_AHEAD)
         .build()
@@ -89,12 +92,7 @@ async fn run<T: Send + 'static>(
     let handle = Handle::current();
     tokio::task::spawn_blocking(move || task(&engine(&store, handle)))
         .await
-        .unwrap_or_else(|e| {
-            Err(Error::invalid(
-                format!("reading the log failed: {e}"),
-                "_delta_log",
-            ))
-        })
+        .unwrap_or_else(|e| Err(gave_up(&e)))
 }
 
 impl Replay {
@@ -155,7 +153,10 @@ impl Replay {
         let (sender, receiver) = mpsc::channel(2);
         let (snapshot, store, handle) = (Arc::clone(&self.0), store.clone(), Handle::current());
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = send_files(snapshot, &engine(&store, handle), &sender) {
+            // Without a word at the end, files that are missing after a panic would be missing in silence.
+            let send = || send_files(snapshot, &engine(&store, handle), &sender);
+            let sent = catch_unwind(AssertUnwindSafe(send)).unwrap_or_else(|_| Err(gave_up(&"a panic")));
+            if let Err(error) = sent {
                 // The receiver may be gone: then nobody asks any more.
                 let _ = sender.blocking_send(Err(error));
             }
@@ -285,8 +286,16 @@ fn texts(of: &StructArray, name: &str, row: usize) -> Result<Option<Texts>> {
     ))
 }
 
+fn gave_up(why: &dyn fmt::Display) -> Error {
+    Error::invalid(format!("the log cannot be read: {why}"), "_delta_log")
+        .with_hint("a file of the log is damaged: restore it from a backup")
+}
+
 /// The kernel's error as one of ours.
 fn translate(error: KernelError) -> Error {
+    if let Some(ours) = Error::within(&error) {
+        return ours;
+    }
     match error {
         KernelError::Backtraced { source, .. } => translate(*source),
         KernelError::ObjectStore(source) => Error::Store {

@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 use super::actions::{self, Action};
 use crate::error::{Error, Result};
-use crate::store::{Listed, Store};
+use crate::model::limits::{COMMIT_BYTES, HINT_BYTES, VERSION};
+use crate::store::{Bound, Listed, Store};
 
 /// The folder of the log.
 pub(super) const FOLDER: &str = "_delta_log/";
@@ -39,7 +40,25 @@ pub(super) fn file_version(key: &str) -> Option<u64> {
 
 fn number(digits: &str) -> Option<u64> {
     let sound = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
-    sound.then(|| digits.parse().ok()).flatten()
+    // A number from which one cannot count on is none.
+    sound
+        .then(|| digits.parse().ok())
+        .flatten()
+        .filter(|number| *number < VERSION)
+}
+
+/// What the kernel may read of the log.
+pub(super) fn bound(key: &str) -> Bound {
+    let name = key.strip_prefix(FOLDER).unwrap_or_default();
+    let digits = name.bytes().take_while(u8::is_ascii_digit).count();
+    if digits >= 16 && file_version(key).is_none() && digits == name.find('.').unwrap_or(0) {
+        return Bound::Never("the name of a file of the log has a number that no version can have");
+    }
+    match key {
+        LAST_CHECKPOINT => Bound::Hint(HINT_BYTES),
+        key if key.ends_with(".parquet") => Bound::Parquet,
+        _ => Bound::Bytes(COMMIT_BYTES),
+    }
 }
 
 /// Whether a key is (part of) a checkpoint.
@@ -50,7 +69,7 @@ pub(super) fn is_checkpoint(key: &str) -> bool {
 /// Reads a log entry; `None` if it is not there.
 pub(super) async fn read(store: &Store, version: u64) -> Result<Option<Vec<Action>>> {
     let key = commit_key(version);
-    match store.get_opt(&key).await? {
+    match store.get_within(&key, COMMIT_BYTES).await? {
         Some(bytes) => actions::parse(&bytes, &key).map(Some),
         None => Ok(None),
     }
@@ -90,7 +109,9 @@ pub(super) async fn entry(store: &Store, version: u64) -> Result<Option<Entry>> 
         info = actions::parse_commit_info(&bytes, false, &key)?;
     }
     if info.is_none() {
-        info = actions::parse_commit_info(&store.get(&key).await?, true, &key)?;
+        let whole = store.get_within(&key, COMMIT_BYTES).await?;
+        let whole = whole.ok_or_else(|| Error::not_found(&key, store.location()))?;
+        info = actions::parse_commit_info(&whole, true, &key)?;
     }
     let info = info.flatten().unwrap_or_default();
     let time = |key: &str| info.get(key).and_then(Value::as_i64);
@@ -212,8 +233,10 @@ async fn broken_checkpoint(store: &Store, files: &[Listed], start: Option<u64>) 
         if !parquet || file_version(&file.path) != start {
             continue;
         }
-        let bytes = store.get(&file.path).await?;
-        if !bytes.ends_with(b"PAR1") {
+        let tail = store
+            .get_range(&file.path, file.bytes.saturating_sub(4)..file.bytes)
+            .await?;
+        if tail != b"PAR1"[..] {
             return Ok(Some(
                 Error::invalid("the checkpoint is not a Parquet file", &file.path).with_hint(
                     "delete it: the log entries before it are read instead, if they are still there",

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::actions::Vector;
 use super::z85;
 use crate::error::{Error, Result};
+use crate::model::limits::{self, MASK_BYTES};
 use crate::model::{CommitId, DataFile, MaskRef, RowMask, deletion_vector};
 use crate::store::{Created, Store, clock};
 
@@ -119,6 +120,12 @@ async fn read_one(store: &Store, file: &DataFile) -> Result<RowMask> {
     let decoded = if let Some(bytes) = &mask.inline {
         deletion_vector::decode(bytes, &file.path)?
     } else {
+        limits::at_most(
+            mask.bytes.unwrap_or(0),
+            MASK_BYTES,
+            "bytes of a deletion vector",
+            &mask.path,
+        )?;
         let start = mask.offset.unwrap_or(0);
         let end = mask
             .bytes

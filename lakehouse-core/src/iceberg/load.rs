@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::metadata::State;
 use crate::error::{Error, Result};
+use crate::model::limits::{HINT_BYTES, METADATA_BYTES, VERSION};
 use crate::planted::{self, Bug};
 use crate::store::{Listed, Store};
 
@@ -47,9 +48,14 @@ pub(super) async fn taken_elsewise(store: &Store, number: u64) -> Result<bool> {
 /// # Errors
 /// [`Error::NotFound`] when there is no table, [`Error::Invalid`] when its metadata is broken.
 pub(super) async fn newest(store: &Store) -> Result<State> {
-    if let Some(hint) = store.get_opt(HINT).await? {
+    // One that is too large is no hint: what it says is found out by listing.
+    let hint = match store.get_within(HINT, HINT_BYTES).await {
+        Err(Error::Limit { .. }) => None,
+        hint => hint?,
+    };
+    if let Some(hint) = hint {
         let hint = String::from_utf8_lossy(&hint).trim().to_owned();
-        if let Ok(number) = hint.parse::<u64>() {
+        if let Some(number) = digits(&hint) {
             if let Some(found) = read(store, number).await? {
                 if planted::is(Bug::HintTrusted) {
                     return State::parse(store, &found.0, number, &found.1);
@@ -70,7 +76,7 @@ async fn hinted_by_name(store: &Store, hint: &str) -> Result<Option<State>> {
         return Ok(None);
     }
     let file = format!("{FOLDER}{name}.metadata.json");
-    let Some(bytes) = store.get_opt(&file).await? else {
+    let Some(bytes) = store.get_within(&file, METADATA_BYTES).await? else {
         return Ok(None);
     };
     owned_by_catalog(store, &file, number_of_catalog(&file).unwrap_or(0), &bytes).map(Some)
@@ -78,7 +84,7 @@ async fn hinted_by_name(store: &Store, hint: &str) -> Result<Option<State>> {
 
 async fn read(store: &Store, number: u64) -> Result<Option<(String, Bytes)>> {
     for key in spellings(number) {
-        if let Some(bytes) = store.get_opt(&key).await? {
+        if let Some(bytes) = store.get_within(&key, METADATA_BYTES).await? {
             return Ok(Some((key, bytes)));
         }
     }
@@ -123,7 +129,8 @@ async fn from_listing(store: &Store) -> Result<State> {
         return Err(Error::not_found("an Iceberg table", store.location())
             .with_hint("check the path, or create the table first"));
     };
-    let bytes = store.get(&file.path).await?;
+    let bytes = store.get_within(&file.path, METADATA_BYTES).await?;
+    let bytes = bytes.ok_or_else(|| Error::not_found(&file.path, store.location()))?;
     owned_by_catalog(
         store,
         &file.path,
@@ -167,7 +174,10 @@ pub(super) fn number_of_catalog(path: &str) -> Option<u64> {
 
 fn digits(text: &str) -> Option<u64> {
     let all = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    all.then(|| text.parse().ok()).flatten()
+    // A number from which one cannot count on is none.
+    all.then(|| text.parse().ok())
+        .flatten()
+        .filter(|number| *number < VERSION)
 }
 
 #[cfg(test)]

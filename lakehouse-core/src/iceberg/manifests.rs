@@ -4,9 +4,11 @@
 
 use std::sync::Arc;
 
+use super::avro;
 use super::metadata::{State, broken, broken_by};
 use super::view::View;
 use crate::error::{Error, Result};
+use crate::model::limits::AVRO_BYTES;
 use crate::store::Store;
 use bytes::Bytes;
 use iceberg::io::FileIO;
@@ -74,6 +76,7 @@ pub(super) async fn read_list_of(
     let version = state.metadata.format_version();
     let place = key.clone();
     let list = decode(&key, move || {
+        let bytes = avro::checked(&bytes, &place)?;
         // A list that an older format version wrote stays as it is when the table is upgraded.
         ManifestList::parse_with_version(&bytes, version)
             .or_else(|error| ManifestList::parse_with_version(&bytes, FormatVersion::V1).map_err(|_| error))
@@ -107,7 +110,11 @@ pub(super) async fn with_manifest<T: Send + 'static>(
     let key = state.paths.relative(&list.manifest_path)?;
     let bytes = fetch(store, &key).await?;
     let place = key.clone();
-    decode(&key, move || work(parsed(&place, list, &bytes)?)).await
+    decode(&key, move || {
+        let bytes = avro::checked(&bytes, &place)?;
+        work(parsed(&place, list, &bytes)?)
+    })
+    .await
 }
 
 /// A manifest from its bytes; `key` is for messages.
@@ -246,7 +253,7 @@ pub(super) async fn encode_manifest(
 
 async fn fetch(store: &Store, key: &str) -> Result<Bytes> {
     store
-        .get_opt(key)
+        .get_within(key, AVRO_BYTES)
         .await?
         .ok_or_else(|| broken(key, "the file is missing".into()))
 }

@@ -1,6 +1,6 @@
 //! Row masks: read from deletion vectors and position-delete files, staged as what the table's version has.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use iceberg::spec::FormatVersion;
@@ -10,11 +10,9 @@ use super::files::CONCURRENT;
 use super::view::View;
 use super::{position_deletes, puffin};
 use crate::error::{Error, Result};
+use crate::model::limits::{self, MASK_BYTES};
 use crate::model::{CommitId, DataFile, MaskRef, RowMask, deletion_vector};
 use crate::store::{Store, clock};
-
-/// Largest deletion vector or position-delete file that is read.
-const LIMIT: u64 = 2 << 30;
 
 /// The complete mask of each file.
 ///
@@ -51,7 +49,7 @@ pub(super) async fn read(store: &Store, files: &[DataFile]) -> Result<Vec<RowMas
 async fn read_vector(store: &Store, file: &DataFile, mask: &MaskRef, offset: u64) -> Result<RowMask> {
     let end = mask.bytes.and_then(|bytes| offset.checked_add(bytes));
     let end = end.ok_or_else(|| Error::invalid("a deletion vector has no length", mask.path.clone()))?;
-    limit(end - offset, &mask.path)?;
+    limits::at_most(end - offset, MASK_BYTES, "bytes of a row mask", &mask.path)?;
     let bytes = store.get_range(&mask.path, offset..end).await?;
     let decoded = deletion_vector::decode_framed(&bytes, &mask.path)?;
     deletion_vector::check(&decoded, file.rows, mask.rows, &mask.path)?;
@@ -63,35 +61,25 @@ async fn read_position_deletes(
     store: &Store,
     files: &[DataFile],
 ) -> Result<HashMap<String, HashMap<String, RoaringTreemap>>> {
-    let mut wanted: HashMap<String, (u64, BTreeSet<String>)> = HashMap::new();
+    let mut wanted: HashMap<String, HashMap<String, u64>> = HashMap::new();
     for file in files {
         for mask in file.masks.iter().filter(|mask| mask.offset.is_none()) {
-            let entry = wanted.entry(mask.path.clone()).or_default();
-            entry.0 = mask.bytes.unwrap_or(0);
-            entry.1.insert(file.recorded.clone());
+            let targets = wanted.entry(mask.path.clone()).or_default();
+            targets.insert(file.recorded.clone(), file.rows);
         }
     }
     stream::iter(wanted)
-        .map(|(path, (bytes, targets))| async move {
-            limit(bytes, &path)?;
-            let content = store.get(&path).await?;
+        .map(|(path, targets)| async move {
+            let content = store.get_within(&path, MASK_BYTES).await?;
+            let content = content.ok_or_else(|| Error::not_found(&path, store.location()))?;
             let place = path.clone();
-            let work = move || position_deletes::decode(content, |target| targets.contains(target), &place);
+            let work =
+                move || position_deletes::decode(content, |target| targets.get(target).copied(), &place);
             Ok((path, tokio::task::spawn_blocking(work).await.map_err(joined)??))
         })
         .buffer_unordered(CONCURRENT)
         .try_collect()
         .await
-}
-
-fn limit(bytes: u64, place: &str) -> Result<()> {
-    if bytes > LIMIT {
-        return Err(Error::Limit {
-            what: format!("a row mask of {bytes} bytes; at most {LIMIT} are read"),
-            place: place.to_owned(),
-        });
-    }
-    Ok(())
 }
 
 /// Writes complete masks: one Puffin file with a deletion vector per data file (v3), or one

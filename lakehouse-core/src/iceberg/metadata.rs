@@ -11,11 +11,10 @@ use serde_json::Value;
 
 use super::paths::Paths;
 use crate::error::{Error, Result};
-use crate::model::Version;
+use crate::model::limits::METADATA_BYTES;
+use crate::model::{Version, json};
 use crate::store::Store;
 
-/// Largest metadata file that is read, after decompression.
-const LIMIT: u64 = 64 << 20;
 /// Property that records that an idempotency key was used: `tokens.rs` has the value.
 pub(super) const TOKEN_PROPERTY: &str = "lakehouse.idempotency.";
 
@@ -41,6 +40,7 @@ impl State {
     /// [`Error::Invalid`] naming the file when it cannot be understood; [`Error::Limit`] when it is too large.
     pub(super) fn parse(store: &Store, file: &str, number: u64, bytes: &Bytes) -> Result<Self> {
         let json = plain(bytes, file)?;
+        json::check(&json, file)?;
         let value: Value =
             serde_json::from_slice(&json).map_err(|e| broken(file, format!("it is not JSON: {e}")))?;
         check_version(&value, file)?;
@@ -112,11 +112,11 @@ pub(super) fn encode(metadata: &TableMetadata, updated_ms: i64) -> Result<Vec<u8
 
 fn plain(bytes: &Bytes, file: &str) -> Result<Bytes> {
     let too_large = || Error::Limit {
-        what: format!("table metadata of more than {} MB", LIMIT >> 20),
+        what: format!("table metadata of more than {} MB", METADATA_BYTES >> 20),
         place: file.to_owned(),
     };
     if !bytes.starts_with(&[0x1F, 0x8B]) {
-        return if bytes.len() as u64 > LIMIT {
+        return if bytes.len() as u64 > METADATA_BYTES {
             Err(too_large())
         } else {
             Ok(bytes.clone())
@@ -124,10 +124,10 @@ fn plain(bytes: &Bytes, file: &str) -> Result<Bytes> {
     }
     let mut out = Vec::new();
     MultiGzDecoder::new(bytes.as_ref())
-        .take(LIMIT + 1)
+        .take(METADATA_BYTES + 1)
         .read_to_end(&mut out)
         .map_err(|e| broken(file, format!("it cannot be decompressed: {e}")))?;
-    if out.len() as u64 > LIMIT {
+    if out.len() as u64 > METADATA_BYTES {
         return Err(too_large());
     }
     Ok(out.into())

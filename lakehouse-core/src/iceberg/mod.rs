@@ -3,7 +3,7 @@
 //! ```text
 //! load     vN.metadata.json, found through the hint           metadata  its bytes       view  one version of it
 //! create   version 1                                          types, values, paths     the vocabulary
-//! files    manifests -> data files, pruned                    manifests, convert       entries and files
+//! files    manifests -> data files, pruned                    manifests, avro, convert entries and files
 //! deletes  which masks concern a file                         masks     position_deletes, puffin: their bytes
 //! publish  one attempt                                        staged, rewrite, summary its parts
 //! catalog  who decides what is current
@@ -14,6 +14,7 @@
 //! Which metadata file is current is decided by the path itself (`metadata/vN.metadata.json` is created if absent) or
 //! by a catalog that holds a pointer ([`catalog`]).
 
+mod avro;
 pub mod catalog;
 mod changes;
 mod convert;

@@ -17,26 +17,30 @@ use roaring::RoaringTreemap;
 
 use super::deletes::{DELETE_PATH_ID, DELETE_POS_ID};
 use crate::error::{Error, Result};
-use crate::model::RowMask;
+use crate::model::limits::{self, MASK_ROWS};
 use crate::model::schema::FIELD_ID;
+use crate::model::{RowMask, check_whole_parquet_footer};
 
 /// Rows written at a time.
 const BATCH: usize = 64 * 1024;
 
-/// Positions by data file, for the data files in `wanted` only (paths as recorded).
+/// Positions by data file, for the data files in `wanted` only: paths as recorded, with their number of rows.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming the file when it is not a position-delete file.
 pub(super) fn decode(
     bytes: Bytes,
-    wanted: impl Fn(&str) -> bool,
+    wanted: impl Fn(&str) -> Option<u64>,
     place: &str,
 ) -> Result<HashMap<String, RoaringTreemap>> {
+    check_whole_parquet_footer(&bytes, place)?;
     let broken = |what: String| {
         Error::invalid(format!("broken position-delete file: {what}"), place)
             .with_hint("the file is damaged: restore it from a backup, or read an older version of the table")
     };
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| broken(e.to_string()))?;
+    let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(u64::MAX);
+    limits::at_most(rows, MASK_ROWS, "rows of a position-delete file", place)?;
     let schema = builder.schema();
     let column = |id: i32, name: &str| {
         let by_id = schema
@@ -79,11 +83,17 @@ pub(super) fn decode(
             let run = (start + 1..batch.num_rows())
                 .find(|row| paths.value(*row) != path)
                 .unwrap_or(batch.num_rows());
-            if wanted(path) {
+            if let Some(rows) = wanted(path) {
                 let mask = found.entry(path.to_owned()).or_default();
                 for position in &positions[start..run] {
                     let position =
                         u64::try_from(*position).map_err(|_| broken("it has a negative position".into()))?;
+                    // Here, not at the end: far positions take memory each.
+                    if position >= rows {
+                        return Err(broken(format!(
+                            "it hides row {position} of a file with {rows} rows"
+                        )));
+                    }
                     mask.insert(position);
                 }
             }
@@ -135,14 +145,14 @@ mod tests {
     fn positions_come_back_for_the_data_files_asked_for() {
         let mask: RowMask = (0..200_000).filter(|row| row % 3 == 1).collect();
         let bytes = Bytes::from(encode("s3://b/t/data/a.parquet", &mask).unwrap());
-        let mut found = decode(bytes.clone(), |_| true, "d").unwrap();
+        let mut found = decode(bytes.clone(), |_| Some(200_000), "d").unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(
             RowMask::from(found.remove("s3://b/t/data/a.parquet").unwrap()),
             mask
         );
         assert!(
-            decode(bytes, |path| path.ends_with("b.parquet"), "d")
+            decode(bytes, |path| path.ends_with("b.parquet").then_some(1), "d")
                 .unwrap()
                 .is_empty()
         );
@@ -152,7 +162,7 @@ mod tests {
     fn a_file_of_another_kind_is_refused_by_name() {
         let error = decode(
             Bytes::from_static(b"not parquet at all"),
-            |_| true,
+            |_| Some(1),
             "data/d.parquet",
         )
         .unwrap_err();

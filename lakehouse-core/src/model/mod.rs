@@ -8,6 +8,8 @@ mod definition;
 pub mod deletion_vector;
 mod evolve;
 mod file;
+pub mod json;
+pub mod limits;
 mod mask;
 mod parquet_footer;
 mod partition;
@@ -20,7 +22,10 @@ pub use definition::Definition;
 pub use evolve::{Evolved, evolve};
 pub use file::{ColumnStats, DataFile, EqualityDelete, MaskRef};
 pub use mask::RowMask;
-pub use parquet_footer::{PARQUET_TAIL, check_parquet_footer, is_sane_parquet_index, parquet_footer_length};
+pub use parquet_footer::{
+    PARQUET_TAIL, check_parquet_footer, check_whole_parquet_footer, is_sane_parquet_index,
+    parquet_footer_length,
+};
 pub use partition::{BucketHash, PartitionField, Transform, parse_partitioning, partition_folder};
 pub(crate) use partition::{next_bytes, next_string};
 pub use prune::{Prune, PruneCounts};

@@ -4,6 +4,7 @@
 //! nesting by recursion. Both claims are checked here against the footer's own bytes (Thrift compact
 //! protocol; `FileMetaData` of the Parquet format).
 
+use super::limits::{self, PARQUET_FOOTER_BYTES};
 use crate::error::{Error, Result};
 
 /// Bytes at the end of a Parquet file that say how long the footer is.
@@ -35,7 +36,21 @@ pub fn parquet_footer_length(tail: [u8; PARQUET_TAIL], file_bytes: u64, place: &
             place,
         ));
     }
+    limits::at_most(length, PARQUET_FOOTER_BYTES, "bytes of a Parquet footer", place)?;
     Ok(length)
+}
+
+/// The same for a file that is in memory.
+///
+/// # Errors
+/// As [`parquet_footer_length`] and [`check_parquet_footer`].
+pub fn check_whole_parquet_footer(file: &[u8], place: &str) -> Result<()> {
+    let Some((rest, tail)) = file.split_last_chunk::<PARQUET_TAIL>() else {
+        return Err(not_parquet(&format!("it has {} bytes", file.len()), place));
+    };
+    let length = parquet_footer_length(*tail, file.len() as u64, place)?;
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    check_parquet_footer(&rest[rest.len().saturating_sub(length)..], place)
 }
 
 /// Walks through a footer without keeping anything: every list must fit into the bytes that follow, and

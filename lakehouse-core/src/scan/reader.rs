@@ -22,7 +22,8 @@ use parquet::file::metadata::{
 use tokio::sync::OnceCell;
 
 use crate::error::{Error, Result};
-use crate::model::{PARQUET_TAIL, check_parquet_footer, parquet_footer_length};
+use crate::model::limits::ROW_GROUP_ROWS;
+use crate::model::{PARQUET_TAIL, check_parquet_footer, is_sane_parquet_index, parquet_footer_length};
 use crate::store::Store;
 
 /// Key in the metadata of a file's schema: which file it is, for messages.
@@ -64,6 +65,7 @@ impl Readers {
             path: path.to_owned(),
             bytes,
             metrics: None,
+            indexes: Vec::new(),
         }
     }
 
@@ -120,6 +122,8 @@ pub(super) struct Reader {
     path: String,
     bytes: u64,
     metrics: Option<ParquetFileMetrics>,
+    /// Where the page indexes lie, in order, once the footer is read.
+    indexes: Vec<Range<u64>>,
 }
 
 impl Reader {
@@ -133,6 +137,25 @@ impl Reader {
             range.start, range.end, self.bytes
         );
         Err(Error::invalid(what, &self.path))
+    }
+
+    /// Page indexes among the bytes read: the engine's parser trusts the counts in them.
+    fn check_indexes(&self, range: &Range<u64>, bytes: &[u8]) -> Result<()> {
+        let first = self.indexes.partition_point(|index| index.start < range.start);
+        let inside = self.indexes[first..]
+            .iter()
+            .take_while(|index| index.start < range.end);
+        for index in inside.filter(|index| index.end <= range.end) {
+            let at = |offset: u64| usize::try_from(offset - range.start).unwrap_or(usize::MAX);
+            if !bytes
+                .get(at(index.start)..at(index.end))
+                .is_some_and(is_sane_parquet_index)
+            {
+                let what = "the Parquet file is damaged: a page index cannot be read";
+                return Err(Error::invalid(what, &self.path));
+            }
+        }
+        Ok(())
     }
 
     fn count(&self, bytes: u64) {
@@ -149,11 +172,10 @@ impl AsyncFileReader for Reader {
         self.count(range.end.saturating_sub(range.start));
         async move {
             self.inside(&range).map_err(external)?;
-            self.readers
-                .store
-                .get_range(&self.path, range)
-                .await
-                .map_err(external)
+            let read = self.readers.store.get_range(&self.path, range.clone()).await;
+            let bytes = read.map_err(external)?;
+            self.check_indexes(&range, &bytes).map_err(external)?;
+            Ok(bytes)
         }
         .boxed()
     }
@@ -180,13 +202,34 @@ impl AsyncFileReader for Reader {
         _options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
         async move {
-            self.readers
+            let footer = self
+                .readers
                 .footer(&self.path, self.bytes)
                 .await
-                .map_err(external)
+                .map_err(external)?;
+            self.indexes = indexes(&footer);
+            Ok(footer)
         }
         .boxed()
     }
+}
+
+/// Where the page indexes of a file lie, in order.
+fn indexes(footer: &ParquetMetaData) -> Vec<Range<u64>> {
+    let columns = footer.row_groups().iter().flat_map(|group| group.columns());
+    let places = columns.flat_map(|column| {
+        [
+            (column.column_index_offset(), column.column_index_length()),
+            (column.offset_index_offset(), column.offset_index_length()),
+        ]
+    });
+    let range = |(offset, length): (Option<i64>, Option<i32>)| {
+        let (start, length) = (u64::try_from(offset?).ok()?, u64::try_from(length?).ok()?);
+        Some(start..start.checked_add(length)?)
+    };
+    let mut found: Vec<_> = places.filter_map(range).collect();
+    found.sort_unstable_by_key(|place| place.start);
+    found
 }
 
 fn external(error: Error) -> ParquetError {
@@ -251,7 +294,7 @@ fn check_places(metadata: &ParquetMetaData, bytes: u64) -> Result<(), String> {
     };
     let mut rows: i64 = 0;
     for (number, group) in metadata.row_groups().iter().enumerate() {
-        if group.num_rows() < 0 {
+        if !(0..=ROW_GROUP_ROWS).contains(&group.num_rows()) {
             return Err(format!("row group {number} has {} rows", group.num_rows()));
         }
         rows = rows.saturating_add(group.num_rows());

@@ -147,6 +147,9 @@ pub(super) fn is_certain(error: &StoreError) -> bool {
 
 /// The error that a user sees: what was being done, where, and why it failed.
 pub(super) fn explain(action: &'static str, place: String, error: StoreError) -> Error {
+    if let Some(ours) = Error::within(&error) {
+        return ours;
+    }
     match &error {
         StoreError::NotFound { .. } => Error::not_found(place, ""),
         StoreError::AlreadyExists { .. } => Error::AlreadyExists { what: place },

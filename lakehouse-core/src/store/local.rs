@@ -24,6 +24,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
+use super::links;
 use crate::planted::{self, Bug};
 
 /// Folders with new names in them that are not synced yet, and how many names they got: of the whole
@@ -55,6 +56,26 @@ impl Local {
 
     fn file(&self, location: &Path) -> Result<PathBuf> {
         self.files.path_to_filesystem(&self.full(location))
+    }
+
+    async fn check_file(&self, location: &Path) -> Result<()> {
+        let (file, root) = (self.file(location)?, self.folder.clone());
+        blocking(move || links::check_file(&root, &file)).await
+    }
+
+    /// A listing of a folder, after a look at the links in it.
+    fn once_checked<T: Send + 'static>(
+        &self,
+        folder: &Path,
+        listing: BoxStream<'static, Result<T>>,
+    ) -> BoxStream<'static, Result<T>> {
+        let (folder, root) = (self.files.path_to_filesystem(folder), self.folder.clone());
+        let checked = async move {
+            let folder = folder?;
+            blocking(move || links::check_folder(&root, &folder)).await?;
+            Ok::<_, Error>(listing)
+        };
+        futures::stream::once(checked).try_flatten().boxed()
     }
 }
 
@@ -91,6 +112,7 @@ impl ObjectStore for Local {
         let target = self.file(location)?;
         let folder = self.folder.clone();
         blocking(move || {
+            links::check_parent(&folder, &target)?;
             let mut temporary = Temporary::new(&target)?;
             for part in payload {
                 temporary.write(&part)?;
@@ -111,7 +133,12 @@ impl ObjectStore for Local {
         _opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
         let target = self.file(location)?;
-        let temporary = blocking(move || Temporary::new(&target)).await?;
+        let folder = self.folder.clone();
+        let temporary = blocking(move || {
+            links::check_parent(&folder, &target)?;
+            Temporary::new(&target)
+        });
+        let temporary = temporary.await?;
         Ok(Box::new(Upload {
             temporary: Arc::new(Mutex::new(Some(temporary))),
             length: 0,
@@ -119,18 +146,30 @@ impl ObjectStore for Local {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.check_file(location).await?;
         let mut result = self.files.get_opts(&self.full(location), options).await?;
         result.meta = strip(&self.prefix, result.meta);
         Ok(result)
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.check_file(location).await?;
         self.files.get_ranges(&self.full(location), ranges).await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         let prefix = self.prefix.clone();
         let full = locations.map_ok(move |location| prefix.parts().chain(location.parts()).collect::<Path>());
+        let (root, files) = (self.folder.clone(), LocalFileSystem::new());
+        let full = full.and_then(move |location| {
+            let target = files.path_to_filesystem(&location);
+            let root = root.clone();
+            async move {
+                let target = target?;
+                blocking(move || links::check_parent(&root, &target)).await?;
+                Ok(location)
+            }
+        });
         let prefix = self.prefix.clone();
         self.files
             .delete_stream(full.boxed())
@@ -142,7 +181,8 @@ impl ObjectStore for Local {
         let full = prefix.map_or_else(|| self.prefix.clone(), |prefix| self.full(prefix));
         let root = self.prefix.clone();
         let objects = self.files.list(Some(&full));
-        objects.map_ok(move |meta| strip(&root, meta)).boxed()
+        let objects = objects.map_ok(move |meta| strip(&root, meta));
+        self.once_checked(&full, objects.boxed())
     }
 
     fn list_with_offset(
@@ -153,7 +193,8 @@ impl ObjectStore for Local {
         let full = prefix.map_or_else(|| self.prefix.clone(), |prefix| self.full(prefix));
         let root = self.prefix.clone();
         let objects = self.files.list_with_offset(Some(&full), &self.full(offset));
-        objects.map_ok(move |meta| strip(&root, meta)).boxed()
+        let objects = objects.map_ok(move |meta| strip(&root, meta));
+        self.once_checked(&full, objects.boxed())
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

@@ -5,6 +5,8 @@ pub mod clock;
 mod cloud;
 mod create;
 mod failure;
+mod guard;
+mod links;
 mod local;
 mod location;
 mod memory;
@@ -32,11 +34,13 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 pub use create::Created;
+pub(crate) use guard::Bound;
 pub use local::is_left_over;
 pub use location::Location;
 pub use options::StorageOptions;
 
 use crate::error::{Error, Result};
+use crate::model::limits;
 use crate::planted::{self, Bug};
 use cloud::{Cloud, Opened};
 use failure::{Retry, explain};
@@ -253,6 +257,26 @@ impl Store {
         let key = self.key(path)?;
         let read = || async { self.inner.get(&key).await?.bytes().await };
         self.absent_is_none("read", path, self.retry.run(read).await)
+    }
+
+    /// The same, of an object that is not to be larger than `most` bytes: those that are larger are not read.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when it is larger.
+    pub async fn get_within(&self, path: &str, most: u64) -> Result<Option<Bytes>> {
+        let key = self.key(path)?;
+        let read = || async {
+            let found = self.inner.get(&key).await?;
+            if found.meta.size > most {
+                return Ok(Err(found.meta.size));
+            }
+            found.bytes().await.map(Ok)
+        };
+        match self.absent_is_none("read", path, self.retry.run(read).await)? {
+            Some(Ok(bytes)) => Ok(Some(bytes)),
+            Some(Err(size)) => Err(limits::over(&format!("a file of {size} bytes"), most, path)),
+            None => Ok(None),
+        }
     }
 
     /// Reads a range of bytes.

@@ -19,6 +19,7 @@ use super::load::{self, FOLDER, metadata_key, number_of_catalog, taken_elsewise}
 use super::metadata::State;
 use crate::error::{Error, Result};
 use crate::model::CommitId;
+use crate::model::limits::METADATA_BYTES;
 use crate::store::{Created, Store, clock};
 
 pub use memory::{MemoryCatalog, SwapFault};
@@ -166,7 +167,8 @@ async fn current(pointer: &dyn Pointer, store: &Store) -> Result<Option<State>> 
         return Ok(None);
     };
     let file = store.relative(&recorded)?;
-    let bytes = store.get(&file).await?;
+    let within = store.get_within(&file, METADATA_BYTES).await?;
+    let bytes = within.ok_or_else(|| Error::not_found(&file, store.location()))?;
     State::parse(store, &file, number_of_catalog(&file).unwrap_or(0), &bytes).map(Some)
 }
 
