@@ -6,6 +6,7 @@ mod cloud;
 mod costs;
 mod crash;
 mod faults;
+mod hostile;
 mod model;
 #[cfg(feature = "planted")]
 mod planted;

@@ -298,11 +298,11 @@ fn translate(error: KernelError) -> Error {
     }
     match error {
         KernelError::Backtraced { source, .. } => translate(*source),
-        KernelError::ObjectStore(source) => Error::Store {
+        KernelError::ObjectStore(source) => Error::within(&source).unwrap_or(Error::Store {
             action: "read",
             path: "_delta_log".into(),
             source,
-        },
+        }),
         KernelError::Unsupported(what) => Error::unsupported(
             format!("the Delta table cannot be read: {what}"),
             "read it with a tool that has this feature",

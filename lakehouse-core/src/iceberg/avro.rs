@@ -6,7 +6,6 @@
 //! compression (Avro specification, "Object Container Files", "Binary encoding").
 
 use std::collections::HashMap;
-use std::io::Read;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -124,15 +123,6 @@ impl Codec {
             let what = "a block of the Avro file has more bytes after decompression";
             limits::over(what, AVRO_BLOCK_BYTES, place)
         };
-        let read = |reader: &mut dyn Read| -> Result<Vec<u8>> {
-            let mut out = Vec::new();
-            let mut bounded = reader.take(AVRO_BLOCK_BYTES + 1);
-            bounded.read_to_end(&mut out).map_err(|e| failed(&e))?;
-            if out.len() as u64 > AVRO_BLOCK_BYTES {
-                return Err(too_large());
-            }
-            Ok(out)
-        };
         let block = match self {
             Self::Null => {
                 if stored.len() as u64 > AVRO_BLOCK_BYTES {
@@ -140,10 +130,15 @@ impl Codec {
                 }
                 return Ok(stored.into());
             }
-            Self::Deflate => read(&mut flate2::bufread::DeflateDecoder::new(stored))?,
+            Self::Deflate => {
+                let open = || Ok(flate2::bufread::DeflateDecoder::new(stored));
+                let read = limits::read_within(open, AVRO_BLOCK_BYTES);
+                read.map_err(|e| failed(&e))?.ok_or_else(too_large)?
+            }
             Self::Zstandard => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(stored).map_err(|e| failed(&e))?;
-                read(&mut decoder)?
+                let open = || zstd::stream::read::Decoder::with_buffer(stored);
+                let read = limits::read_within(open, AVRO_BLOCK_BYTES);
+                read.map_err(|e| failed(&e))?.ok_or_else(too_large)?
             }
             Self::Snappy => {
                 let (data, sum) = stored.split_last_chunk::<4>().ok_or_else(|| failed(&CUT_SHORT))?;

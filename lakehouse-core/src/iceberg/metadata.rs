@@ -1,7 +1,6 @@
 //! `metadata.json`: bytes to table metadata and back.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use serde_json::Value;
 
 use super::paths::Paths;
 use crate::error::{Error, Result};
-use crate::model::limits::METADATA_BYTES;
+use crate::model::limits::{self, METADATA_BYTES};
 use crate::model::{Version, json};
 use crate::store::Store;
 
@@ -122,15 +121,9 @@ fn plain(bytes: &Bytes, file: &str) -> Result<Bytes> {
             Ok(bytes.clone())
         };
     }
-    let mut out = Vec::new();
-    MultiGzDecoder::new(bytes.as_ref())
-        .take(METADATA_BYTES + 1)
-        .read_to_end(&mut out)
-        .map_err(|e| broken(file, format!("it cannot be decompressed: {e}")))?;
-    if out.len() as u64 > METADATA_BYTES {
-        return Err(too_large());
-    }
-    Ok(out.into())
+    let read = limits::read_within(|| Ok(MultiGzDecoder::new(bytes.as_ref())), METADATA_BYTES);
+    let out = read.map_err(|e| broken(file, format!("it cannot be decompressed: {e}")))?;
+    Ok(out.ok_or_else(too_large)?.into())
 }
 
 fn check_version(value: &Value, file: &str) -> Result<()> {

@@ -4,6 +4,8 @@
 //! Nesting is bounded where it is met: JSON by serde_json (128), Avro, Parquet schemas and Thrift by the walks over
 //! their bytes (64), expressions by the parser (100).
 
+use std::io::{self, Read};
+
 use crate::error::{Error, Result};
 
 /// Table metadata, after decompression.
@@ -47,5 +49,55 @@ pub fn over(what: &str, most: u64, place: &str) -> Error {
     Error::Limit {
         what: format!("{what}; at most {most} are read"),
         place: place.to_owned(),
+    }
+}
+
+/// Of what is decompressed, so much is kept at once. What is larger is counted first: a buffer that grows as it is
+/// filled takes three times what it holds.
+const KEPT_BYTES: u64 = 4 << 20;
+
+/// All that a reader gives, `None` if that is more than `most` bytes. `open` starts it from the beginning.
+pub(crate) fn read_within<R: Read>(
+    open: impl Fn() -> io::Result<R>,
+    most: u64,
+) -> io::Result<Option<Vec<u8>>> {
+    let mut out = Vec::new();
+    let mut reader = open()?;
+    let kept = reader.by_ref().take(KEPT_BYTES).read_to_end(&mut out)? as u64;
+    let more = match kept {
+        KEPT_BYTES => io::copy(&mut reader.by_ref().take(most + 1), &mut io::sink())?,
+        _ => 0,
+    };
+    drop(reader);
+    let size = kept + more;
+    if size > most {
+        return Ok(None);
+    }
+    if more > 0 {
+        out = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+        open()?.take(size).read_to_end(&mut out)?;
+    }
+    Ok(Some(out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_is_whole_up_to_the_limit_and_nothing_above_it() {
+        for size in [0, 10, KEPT_BYTES - 1, KEPT_BYTES, KEPT_BYTES + 1] {
+            let given: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+            for limit in [size, size + 1, size * 2] {
+                let found = read_within(|| Ok(given.as_slice()), limit).unwrap();
+                assert!(found.as_ref() == Some(&given), "{size} of {limit}");
+            }
+            if size > 0 {
+                assert!(
+                    read_within(|| Ok(given.as_slice()), size - 1).unwrap().is_none(),
+                    "{size}"
+                );
+            }
+        }
     }
 }
