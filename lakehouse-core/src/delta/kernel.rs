@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 use super::actions::{AddFile, Metadata, Protocol, Texts, Vector, from_value};
 use super::log;
 use crate::error::{Error, Result};
-use crate::store::Store;
+use crate::store::{Bound, Store};
 
 /// Keys of a [`Store`] are relative to the table root, so the kernel's table lies at the root. The
 /// scheme makes its engine sort listings, which local stores do not.
@@ -76,8 +76,8 @@ impl TaskExecutor for Caller {
     }
 }
 
-fn engine(store: &Store, handle: Handle) -> DefaultEngine<Caller> {
-    DefaultEngineBuilder::new(store.guarded(log::bound))
+fn engine(store: &Store, bound: fn(&str) -> Bound, handle: Handle) -> DefaultEngine<Caller> {
+    DefaultEngineBuilder::new(store.guarded(bound))
         .with_task_executor(Arc::new(Caller(handle)))
         .with_buffer_size(READ_AHEAD)
         .build()
@@ -88,9 +88,18 @@ async fn run<T: Send + 'static>(
     store: &Store,
     task: impl FnOnce(&DefaultEngine<Caller>) -> Result<T> + Send + 'static,
 ) -> Result<T> {
+    run_within(store, log::bound, task).await
+}
+
+/// The same; the engine sees of the log what `bound` allows.
+async fn run_within<T: Send + 'static>(
+    store: &Store,
+    bound: fn(&str) -> Bound,
+    task: impl FnOnce(&DefaultEngine<Caller>) -> Result<T> + Send + 'static,
+) -> Result<T> {
     let store = store.clone();
     let handle = Handle::current();
-    tokio::task::spawn_blocking(move || task(&engine(&store, handle)))
+    tokio::task::spawn_blocking(move || task(&engine(&store, bound, handle)))
         .await
         .unwrap_or_else(|e| Err(gave_up(&e)))
 }
@@ -98,7 +107,26 @@ async fn run<T: Send + 'static>(
 impl Replay {
     /// Loads a version (`None`: the newest), reading only what came after `base` where one is given.
     pub(super) async fn load(store: &Store, base: Option<Self>, version: Option<u64>) -> Result<Self> {
-        run(store, move |engine| {
+        let loaded = Self::load_within(store, log::bound, base.clone(), version).await;
+        let Err(Error::Invalid { .. } | Error::NotFound { .. }) = &loaded else {
+            return loaded;
+        };
+        // `_last_checkpoint` may name a checkpoint that is not there, or no longer. It is advice: the log is whole
+        // without it, where its entries or another checkpoint are.
+        if store.head(log::LAST_CHECKPOINT).await?.is_none() {
+            return loaded;
+        }
+        let again = Self::load_within(store, log::bound_without_pointer, base, version).await;
+        again.or(loaded)
+    }
+
+    async fn load_within(
+        store: &Store,
+        bound: fn(&str) -> Bound,
+        base: Option<Self>,
+        version: Option<u64>,
+    ) -> Result<Self> {
+        run_within(store, bound, move |engine| {
             let built = match (base, version) {
                 (Some(base), None) => Snapshot::builder_from(base.0).build(engine),
                 (Some(base), Some(v)) => Snapshot::builder_from(base.0).at_version(v).build(engine),
@@ -154,7 +182,7 @@ impl Replay {
         let (snapshot, store, handle) = (Arc::clone(&self.0), store.clone(), Handle::current());
         tokio::task::spawn_blocking(move || {
             // Without a word at the end, files that are missing after a panic would be missing in silence.
-            let send = || send_files(snapshot, &engine(&store, handle), &sender);
+            let send = || send_files(snapshot, &engine(&store, log::bound, handle), &sender);
             let sent = catch_unwind(AssertUnwindSafe(send)).unwrap_or_else(|_| Err(gave_up(&"a panic")));
             if let Err(error) = sent {
                 // The receiver may be gone: then nobody asks any more.

@@ -61,6 +61,14 @@ pub(super) fn bound(key: &str) -> Bound {
     }
 }
 
+/// The same, where [`LAST_CHECKPOINT`] is not to be believed.
+pub(super) fn bound_without_pointer(key: &str) -> Bound {
+    match key {
+        LAST_CHECKPOINT => Bound::Hint(0),
+        key => bound(key),
+    }
+}
+
 /// Whether a key is (part of) a checkpoint.
 pub(super) fn is_checkpoint(key: &str) -> bool {
     file_version(key).is_some() && key.contains(".checkpoint.")

@@ -568,6 +568,26 @@ async fn a_checkpoint_carries_everything_once_the_entries_before_it_are_gone() {
     assert_eq!((&pointer["version"], &pointer["size"]), (&json!(20), &json!(24)));
 }
 
+/// `_last_checkpoint` is advice: what it names may have been cleaned up, or never been written.
+#[tokio::test]
+async fn a_pointer_to_a_checkpoint_that_is_not_there_is_passed_over() {
+    let table = Delta::new(memory());
+    let newest = long_table(&table).await;
+    let expected = list(&table, &newest).await.unwrap();
+    let store = table.store();
+    store.delete(&[log::checkpoint_key(10)]).await.unwrap();
+    for version in [10, 7, 4_711] {
+        let pointer = format!("{{\"version\": {version}, \"size\": 14}}");
+        store.put(log::LAST_CHECKPOINT, pointer.into()).await.unwrap();
+        let reader = Delta::new(store.clone());
+        let opened = reader.snapshot(&At::Latest).await.unwrap();
+        assert_eq!(opened.version, newest.version, "{version}");
+        assert_eq!(list(&reader, &opened).await.unwrap(), expected, "{version}");
+        let earlier = reader.snapshot(&At::Version(-2)).await.unwrap();
+        assert_eq!(earlier.version, newest.version - 2, "{version}");
+    }
+}
+
 #[tokio::test]
 async fn expired_tombstones_are_left_out_of_checkpoints() {
     let table = Delta::new(memory());
