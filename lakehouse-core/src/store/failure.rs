@@ -150,6 +150,11 @@ pub(super) fn explain(action: &'static str, place: String, error: StoreError) ->
     if let Some(ours) = Error::within(&error) {
         return ours;
     }
+    if let Some(missing) = missing_bucket(&error) {
+        return Error::not_found(missing, place).with_hint(format!(
+            "the server says that the {missing} does not exist: make it first, or check the name"
+        ));
+    }
     match &error {
         StoreError::NotFound { .. } => Error::not_found(place, ""),
         StoreError::AlreadyExists { .. } => Error::AlreadyExists { what: place },
@@ -165,7 +170,7 @@ pub(super) fn explain(action: &'static str, place: String, error: StoreError) ->
             path: place,
             source: StoreError::Generic {
                 store,
-                source: scrubbed(&chain(source.as_ref())).into(),
+                source: verdict(&scrubbed(&chain(source.as_ref()))).into(),
             },
         },
         _ => Error::Store {
@@ -176,10 +181,21 @@ pub(super) fn explain(action: &'static str, place: String, error: StoreError) ->
     }
 }
 
+/// What is missing when not even the place for objects is there.
+fn missing_bucket(error: &StoreError) -> Option<&'static str> {
+    let (StoreError::Generic { source, .. } | StoreError::NotFound { source, .. }) = error else {
+        return None;
+    };
+    let text = chain(source.as_ref());
+    [("NoSuchBucket", "bucket"), ("ContainerNotFound", "container")]
+        .into_iter()
+        .find_map(|(code, what)| text.contains(code).then_some(what))
+}
+
 /// Of a refusal, what the server calls it: the rest of its answer may repeat the signed request.
 fn verdict(text: &str) -> String {
-    let Some((before, body)) = text.split_once('<') else {
-        return text.to_owned();
+    let Some((before, body)) = text.split_once("<?xml").or_else(|| text.split_once("<Error>")) else {
+        return text.trim_end().to_owned();
     };
     let tag = |name: &str| {
         let inside = body.split_once(&format!("<{name}>"))?.1;
@@ -260,7 +276,21 @@ mod tests {
         let text = "403 Forbidden: <?xml?><Error><Code>SignatureDoesNotMatch</Code><Message>no</Message>\
                     <CanonicalRequest>x-amz-security-token:hush</CanonicalRequest></Error>";
         assert_eq!(verdict(text), "403 Forbidden: SignatureDoesNotMatch: no");
-        assert_eq!(verdict("plain"), "plain");
+        assert_eq!(verdict("plain <as> it is\n"), "plain <as> it is");
+    }
+
+    #[test]
+    fn a_bucket_that_is_not_there_is_called_so() {
+        for (code, what) in [("NoSuchBucket", "bucket"), ("ContainerNotFound", "container")] {
+            let source = format!("status code: 404: <?xml?><Error><Code>{code}</Code></Error>\n");
+            let error = StoreError::Generic {
+                store: "S3",
+                source: source.into(),
+            };
+            let error = explain("list", "s3://nowhere/t".to_owned(), error);
+            assert!(matches!(error, Error::NotFound { .. }), "{error:?}");
+            assert!(error.to_string().starts_with(what), "{error}");
+        }
     }
 
     #[test]
