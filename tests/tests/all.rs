@@ -7,6 +7,7 @@ mod costs;
 mod crash;
 mod faults;
 mod hostile;
+mod interleave;
 mod model;
 #[cfg(feature = "planted")]
 mod planted;

@@ -1,6 +1,7 @@
 //! What several families of tests need.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use lakehouse_core::store::Store;
 use object_store::memory::InMemory;
@@ -13,8 +14,16 @@ pub(crate) fn memory(name: &str) -> Store {
 
 /// A number that the environment may set, for longer runs by hand.
 pub(crate) fn setting(name: &str, usual: u64) -> u64 {
-    let set = std::env::var(name).ok();
-    set.map_or(usual, |text| {
-        text.parse().unwrap_or_else(|_| panic!("{name} is a number"))
-    })
+    number(name).unwrap_or(usual)
+}
+
+/// A setting that is a number.
+pub(crate) fn number(variable: &str) -> Option<u64> {
+    let set = std::env::var(variable).ok()?;
+    Some(set.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
+}
+
+/// When families that go on for as long as they are told shall stop: `LAKEHOUSE_SOAK_SECONDS`, from now on.
+pub(crate) fn soak_until() -> Option<Instant> {
+    number("LAKEHOUSE_SOAK_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds))
 }
