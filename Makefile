@@ -12,8 +12,10 @@ SF ?= 1
 RUNS ?= 5
 PAIRS ?= 11
 BENCH := .venv-bench
+# How long `make soak` runs, in seconds.
+SECONDS ?= 600
 
-.PHONY: demo test test-rust test-planted test-python module interop lint fmt build bench clean
+.PHONY: demo test test-rust test-planted test-python soak module interop lint fmt build bench clean
 
 build:
 	$(CARGO) build --workspace --lib --bins
@@ -31,6 +33,14 @@ test-rust: build
 ## The test of the tests: bugs that are switched on one at a time must be caught (tests/tests/planted).
 test-planted:
 	$(CARGO) test --package lakehouse-tests --features planted --test all planted::
+
+## Long runs of what `make test` does a little of, a quarter of the time for each: many actors by seed, random orders of
+## requests, kill -9, programs against the model. A failure prints its seed. make soak SECONDS=600
+soak: build
+	for family in soak:: interleave:: crash:: model::every_format; do \
+		LAKEHOUSE_SOAK_SECONDS=$$(($(SECONDS) / 4)) $(CARGO) test --package lakehouse-tests --test all -- \
+			--nocapture --test-threads=6 --skip same_seed --skip explorer --skip history $$family || exit 1; \
+	done
 
 $(VENV)/.ready: tests/requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

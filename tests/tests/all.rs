@@ -13,5 +13,6 @@ mod model;
 mod planted;
 mod races;
 mod readme;
+mod soak;
 mod support;
 mod verbs;

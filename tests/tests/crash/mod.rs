@@ -1,7 +1,8 @@
 //! `kill -9` at random moments: whatever `lake` was doing on local disk is there wholly or not at all, what it
 //! acknowledged stays, and running the same command again brings the table to where it should be, once.
 //!
-//! By hand, for longer: `LAKEHOUSE_KILLS=2000 cargo test -p lakehouse-tests crash`; `LAKEHOUSE_SEED` repeats a run.
+//! By hand, for longer: `LAKEHOUSE_KILLS=2000 cargo test -p lakehouse-tests crash`, or for so many
+//! `LAKEHOUSE_SOAK_SECONDS`; `LAKEHOUSE_SEED` repeats a run.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +18,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::cli::lab::lake;
-use crate::support::setting;
+use crate::support::{number, soak_until};
 
 type Rows = BTreeMap<i64, i64>;
 
@@ -118,8 +119,9 @@ fn finish(child: Child, what: &str) {
 }
 
 fn kills(format: &str, version: &[&str]) {
-    let count = setting("LAKEHOUSE_KILLS", 50) / 3;
-    let seed = setting("LAKEHOUSE_SEED", rand::random());
+    let until = soak_until();
+    let count = number("LAKEHOUSE_KILLS").unwrap_or(if until.is_some() { u64::MAX } else { 50 }) / 3;
+    let seed = number("LAKEHOUSE_SEED").unwrap_or_else(rand::random);
     println!("{format} {version:?}: LAKEHOUSE_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let folder = tempfile::tempdir().unwrap();
@@ -141,7 +143,7 @@ fn kills(format: &str, version: &[&str]) {
     let mut usual = Duration::from_millis(300);
     let (mut dead, mut landed, mut done) = (0, 0, 0);
     for round in 0.. {
-        if dead >= count {
+        if dead >= count || until.is_some_and(|until| Instant::now() >= until) {
             break;
         }
         let (words, after) = step(&mut random, table, &rows, &mut next);

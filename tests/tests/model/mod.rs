@@ -1,7 +1,8 @@
 //! Differential test: random tables, random programs, a naive model in memory. Every version that a
 //! program makes is read back by time travel and compared with the model, in every format.
 //!
-//! `LAKEHOUSE_PROGRAMS=5000` runs more programs, `LAKEHOUSE_SEED=17` runs one again and prints it.
+//! `LAKEHOUSE_PROGRAMS=5000` runs more programs, `LAKEHOUSE_SOAK_SECONDS=600` others for so long,
+//! `LAKEHOUSE_SEED=17` runs one again and prints it.
 
 mod program;
 mod reference;
@@ -9,17 +10,15 @@ mod run;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use lakehouse_core::store::Store;
+use rand::Rng;
 use run::{Kind, run_program};
 
-use crate::support::memory;
+use crate::support::{memory, number, soak_until};
 
 const PROGRAMS: u64 = 500;
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok()?.parse().ok()
-}
 
 #[test]
 fn every_format_agrees_with_the_model_at_every_version() {
@@ -33,8 +32,12 @@ fn every_format_agrees_with_the_model_at_every_version() {
         }
         return;
     }
-    let programs = number("LAKEHOUSE_PROGRAMS").unwrap_or(PROGRAMS);
-    let next = Arc::new(AtomicU64::new(0));
+    let until = soak_until();
+    let usual = if until.is_some() { u64::MAX } else { PROGRAMS };
+    let programs = number("LAKEHOUSE_PROGRAMS").unwrap_or(usual);
+    // Those that every run does are known to be well.
+    let first = until.map_or(0, |_| rand::rng().random_range(PROGRAMS..1 << 48));
+    let next = Arc::new(AtomicU64::new(first));
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let workers: Vec<_> = (0..threads)
         .map(|_| {
@@ -47,7 +50,8 @@ fn every_format_agrees_with_the_model_at_every_version() {
                 let mut failures = Vec::new();
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= programs || failures.len() >= 5 {
+                    let late = until.is_some_and(|until| Instant::now() >= until);
+                    if seed >= programs || late || failures.len() >= 5 {
                         return failures;
                     }
                     for kind in Kind::ALL {
@@ -66,6 +70,7 @@ fn every_format_agrees_with_the_model_at_every_version() {
         .flat_map(|worker| worker.join().unwrap())
         .collect();
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    println!("{} programs from {first}", next.load(Ordering::Relaxed) - first);
 }
 
 /// The same on local disk, where files are synced and linked: fewer programs, since it takes longer.
