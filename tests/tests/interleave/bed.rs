@@ -24,6 +24,8 @@ use super::{staged, whole};
 pub(crate) enum Level {
     /// Load, check, publish, resolve: data files are made up.
     Staged,
+    /// The same by writers that do not say what they read: a fault that has to be found.
+    Careless,
     /// All of it, over Parquet files. Rows that go are masked, or their files rewritten.
     Whole { mask: bool },
 }
@@ -59,7 +61,8 @@ pub(crate) fn over(inner: &Arc<InMemory>) -> Store {
 /// Runs an operation. `old` is the version that a restore goes back to.
 pub(crate) async fn perform(level: Level, handle: &Handle, op: &Op, old: Version) -> Result<(Version, bool)> {
     match level {
-        Level::Staged => staged::run(handle, op, old).await,
+        Level::Staged => staged::run(handle, op, old, false).await,
+        Level::Careless => staged::run(handle, op, old, true).await,
         Level::Whole { mask } => whole::run(handle, op, old, mask).await,
     }
 }

@@ -96,17 +96,21 @@ impl Tally {
     }
 }
 
-/// Every schedule of one case.
-async fn explore(bed: &Bed, case: &Case, search: Search, tally: &mut Tally) {
+/// Every schedule of one case, until one goes wrong.
+async fn try_explore(bed: &Bed, case: &Case, search: Search) -> Result<Explorer, String> {
     let mut explorer = Explorer::new(search);
     loop {
         let complete = run(bed, case, 1, &mut explorer).await;
-        let complete = complete.unwrap_or_else(|why| panic!("schedule {}: {why}", explorer.runs));
+        let complete = complete.map_err(|why| format!("schedule {}: {why}", explorer.runs))?;
         if !explorer.advance(complete) {
-            break;
+            return Ok(explorer);
         }
     }
-    tally.add(&explorer);
+}
+
+async fn explore(bed: &Bed, case: &Case, search: Search, tally: &mut Tally) {
+    let explored = try_explore(bed, case, search).await;
+    tally.add(&explored.unwrap_or_else(|why| panic!("{why}")));
 }
 
 /// How long random orders are run.
@@ -312,4 +316,24 @@ fn operations_of_two_writers_end_as_if_in_turn_on_iceberg_v3() {
 #[test]
 fn operations_of_two_writers_end_as_if_in_turn_on_delta() {
     whole(FORMATS[2]);
+}
+
+#[test]
+fn a_merge_that_does_not_say_what_it_read_is_found_out() {
+    block_on(async {
+        for kind in FORMATS {
+            let bed = Bed::small(kind, Level::Careless).await;
+            let case = Case {
+                verbs: vec![Verb::Append, Verb::Merge],
+                overlap: Overlap::SameRow,
+                points: Points::Versions,
+                loses_reply: None,
+            };
+            // The key that the other writer appended is inserted once more.
+            let Err(why) = try_explore(&bed, &case, Search::Exhaustive).await else {
+                panic!("{kind:?}: two rows with one key, and nobody saw it");
+            };
+            assert!(why.contains("is wrong: missing"), "{why}");
+        }
+    });
 }

@@ -20,9 +20,14 @@ use lakehouse_core::model::{
 use super::bed::{files, rows_of};
 use super::history::{Op, Rows};
 
-/// Commits an operation.
-pub(crate) async fn run(handle: &Handle, op: &Op, old: Version) -> Result<(Version, bool)> {
-    let mut plan = Staged { handle, op, old };
+/// Commits an operation; a careless one does not say what it read.
+pub(crate) async fn run(handle: &Handle, op: &Op, old: Version, careless: bool) -> Result<(Version, bool)> {
+    let mut plan = Staged {
+        handle,
+        op,
+        old,
+        careless,
+    };
     let committed = commit(handle, &CommitOptions::default(), &mut plan).await?;
     Ok((committed.snapshot.version, committed.change.is_some()))
 }
@@ -51,6 +56,7 @@ struct Staged<'a> {
     handle: &'a Handle,
     op: &'a Op,
     old: Version,
+    careless: bool,
 }
 
 impl Plan for Staged<'_> {
@@ -125,6 +131,9 @@ impl Staged<'_> {
                 Prune::matching(col("id").in_list(list, false), Arc::clone(&base.schema))?
             }
         }));
+        if self.careless {
+            change.read = None;
+        }
         if matches!(self.op, Op::MergeColumn(_)) {
             self.evolve(base, change)?;
         }

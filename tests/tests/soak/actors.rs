@@ -104,7 +104,7 @@ pub(super) fn lost_events(before: &Rows, after: &Rows) -> Vec<Row> {
 /// The rows of a version as an engine reads them; of made-up files, as they are. `None` if the store failed for longer
 /// than a reader is willing to wait.
 pub(super) async fn scan(level: Level, handle: &Handle, snapshot: &Arc<Snapshot>) -> Option<Rows> {
-    if level == Level::Staged {
+    if !matches!(level, Level::Whole { .. }) {
         return read_rows(handle, snapshot).await.ok();
     }
     let table = Arc::new(SnapshotTable::new(handle.clone(), Arc::clone(snapshot)));
