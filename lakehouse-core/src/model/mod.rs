@@ -3,6 +3,7 @@
 //! Plain data: no I/O, no async, nothing of the formats. Schemas and values are Arrow's, predicates
 //! are DataFusion's `Expr`.
 
+mod chains;
 mod change;
 mod definition;
 pub mod deletion_vector;
@@ -17,6 +18,7 @@ pub mod prune;
 pub mod schema;
 mod snapshot;
 
+pub use chains::check_chains;
 pub use change::{Change, CommitId, CommitInfo, MetadataChange, OperationKind};
 pub use definition::Definition;
 pub use evolve::{Evolved, evolve};

@@ -16,10 +16,11 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::Token;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::{dialect, session};
 use crate::error::{Error, Result};
+use crate::model::check_chains;
 
 /// Nesting depth at which an expression is refused.
 const MAX_DEPTH: usize = 100;
@@ -137,10 +138,13 @@ pub fn parse_names(text: &str) -> Option<Vec<String>> {
 }
 
 pub(super) fn parser(text: &str) -> Result<Parser<'_>> {
-    Parser::new(&GenericDialect)
+    let tokens = Tokenizer::new(&GenericDialect, text)
+        .tokenize_with_location()
+        .map_err(|e| syntax(&e.into(), text))?;
+    check_chains(tokens.iter().map(|token| &token.token))?;
+    Ok(Parser::new(&GenericDialect)
         .with_recursion_limit(MAX_DEPTH)
-        .try_with_sql(text)
-        .map_err(|e| syntax(&e, text))
+        .with_tokens_with_locations(tokens))
 }
 
 pub(super) fn syntax(error: &ParserError, text: &str) -> Error {

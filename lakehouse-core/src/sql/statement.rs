@@ -11,6 +11,7 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use crate::error::{Error, Result};
+use crate::model::check_chains;
 use crate::scan::settle;
 
 /// Nesting at which a query is refused.
@@ -18,9 +19,11 @@ const MAX_DEPTH: usize = 100;
 
 /// A query as tokens.
 pub(super) fn tokens(sql: &str) -> Result<Vec<Token>> {
-    Tokenizer::new(&GenericDialect, sql)
+    let tokens = Tokenizer::new(&GenericDialect, sql)
         .tokenize()
-        .map_err(|e| broken(&e.to_string()))
+        .map_err(|e| broken(&e.to_string()))?;
+    check_chains(&tokens)?;
+    Ok(tokens)
 }
 
 /// A parser for a part of a statement.

@@ -5,10 +5,11 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
-use datafusion::sql::sqlparser::tokenizer::Token;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::{BucketHash, PartitionField, Transform};
 use crate::error::{Error, Result};
+use crate::model::check_chains;
 
 const KNOWN: &str =
     "write column names, year(c), month(c), day(c), hour(c), bucket(N, c), truncate(W, c), joined by commas";
@@ -26,9 +27,11 @@ pub fn parse_partitioning(text: &str) -> Result<Vec<PartitionField>> {
     let broken = |why: String| {
         Error::invalid(format!("partitioning '{text}' cannot be read: {why}"), "").with_hint(KNOWN)
     };
-    let mut parser = Parser::new(&dialect)
-        .try_with_sql(text)
+    let tokens = Tokenizer::new(&dialect, text)
+        .tokenize()
         .map_err(|e| broken(e.to_string()))?;
+    check_chains(&tokens)?;
+    let mut parser = Parser::new(&dialect).with_tokens(tokens);
     let terms = parser
         .parse_comma_separated(Parser::parse_expr)
         .map_err(|e| broken(e.to_string()))?;
