@@ -319,15 +319,23 @@ fn primitive(name: &str, space: &str) -> Option<Shape> {
         "float" => Shape::Fixed(4),
         "double" => Shape::Fixed(8),
         "bytes" | "string" => Shape::Text,
-        "" => return None,
+        name if !is_name(name) => return None,
         name if name.contains('.') || space.is_empty() => Shape::Named(name.to_owned()),
         name => Shape::Named(format!("{space}.{name}")),
     })
 }
 
+/// Whether the decoder takes this for a name; at any other it panics.
+fn is_name(name: &str) -> bool {
+    let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+    let sound =
+        |part: &str| part.starts_with(letter) && part.chars().all(|c| letter(c) || c.is_ascii_digit());
+    name.split('.').all(sound)
+}
+
 /// The full name of a type that is defined here, and the namespace inside of it.
 fn full_name(fields: &serde_json::Map<String, Value>, space: &str) -> Option<(String, String)> {
-    let name = fields.get("name")?.as_str()?;
+    let name = fields.get("name")?.as_str().filter(|name| is_name(name))?;
     if let Some((space, _)) = name.rsplit_once('.') {
         return Some((name.to_owned(), space.to_owned()));
     }

@@ -146,6 +146,7 @@ fn counts_and_lengths_beyond_the_bytes_present_are_refused() {
             "does not define",
         ),
         ("{", 1, vec![0], "schema"),
+        ("\"a\\u0000b\"", 1, vec![0], "none of Avro"),
     ] {
         let error = refused(&file(schema, "null", &[(count, block)]));
         assert!(error.contains(expected), "{schema}: {error}");
