@@ -6,6 +6,7 @@ mod cloud;
 mod costs;
 mod crash;
 mod faults;
+mod fuzz;
 mod hostile;
 mod interleave;
 mod model;
@@ -16,3 +17,6 @@ mod readme;
 mod soak;
 mod support;
 mod verbs;
+
+#[global_allocator]
+static ALLOCATOR: fuzz::alloc::Counting = fuzz::alloc::Counting;

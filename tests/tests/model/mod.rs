@@ -14,11 +14,19 @@ use std::time::Instant;
 
 use lakehouse_core::store::Store;
 use rand::Rng;
-use run::{Kind, run_program};
+use run::{Kind, run_program, run_program_with_crash};
 
 use crate::support::{memory, number, soak_until};
 
 const PROGRAMS: u64 = 500;
+
+/// A program of this seed in a store that is gone in the middle of it, in every format.
+pub(crate) async fn crash(seed: u64) -> Result<(), String> {
+    for kind in Kind::ALL {
+        run_program_with_crash(seed, kind, memory(&format!("crash-{seed}"))).await?;
+    }
+    Ok(())
+}
 
 #[test]
 fn every_format_agrees_with_the_model_at_every_version() {

@@ -9,7 +9,10 @@ use datafusion::scalar::ScalarValue;
 use lakehouse_core::model::{At, Definition, Version, parse_partitioning};
 use lakehouse_core::operations::{Action, When};
 use lakehouse_core::store::Store;
+use lakehouse_core::store::sim::{Fault, Faults, faulty};
 use lakehouse_core::{Compact, Error, Merge, Options, Report, Result, Rows, Table, TableFormat};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use super::program::{Program, Step};
 use super::reference::{self, Column, Condition, Effect, Row, Scope, assign, spell, widen};
@@ -116,24 +119,7 @@ struct Run {
 pub(super) async fn run_program(seed: u64, kind: Kind, store: Store) -> Result<(), String> {
     let program = Program::random(seed);
     let failed = |what: String| format!("LAKEHOUSE_SEED={seed} {kind:?}: {what}");
-    let table = Table::create_in(store, kind.format(), &kind.definition(&program))
-        .await
-        .map_err(|e| failed(format!("create: {e}")))?;
-    let version = table
-        .snapshot(&At::Latest)
-        .await
-        .map_err(|e| failed(e.to_string()))?
-        .version;
-    let mut run = Run {
-        table,
-        options: Options {
-            target_file_bytes: program.target_file_bytes,
-            ..Options::default()
-        },
-        columns: program.columns,
-        rows: Vec::new(),
-        versions: vec![(version, Vec::new())],
-    };
+    let mut run = Run::new(&program, kind, store).await.map_err(failed)?;
     for (number, (step, strategy)) in program.steps.iter().zip(&program.strategies).enumerate() {
         run.options.strategy = *strategy;
         run.step(step)
@@ -143,11 +129,114 @@ pub(super) async fn run_program(seed: u64, kind: Kind, store: Store) -> Result<(
     run.compare().await.map_err(failed)
 }
 
+/// The same, but the store is gone from some request of some step on. Whoever opens the table then finds the rows
+/// before that step or those after it, and the program goes on from there.
+pub(super) async fn run_program_with_crash(seed: u64, kind: Kind, store: Store) -> Result<(), String> {
+    let program = Program::random(seed);
+    let failed = |what: String| format!("seed {seed} {kind:?}: {what}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let crashing = rng.random_range(0..program.steps.len());
+    let request = rng.random_range(1..30);
+    let (frail, faults) = faulty(&store);
+    let mut run = Run::new(&program, kind, store.clone()).await.map_err(failed)?;
+    for (number, (step, strategy)) in program.steps.iter().zip(&program.strategies).enumerate() {
+        run.options.strategy = *strategy;
+        let done = if number == crashing {
+            run.table = Table::open_in(frail.clone())
+                .await
+                .map_err(|e| failed(e.to_string()))?;
+            faults.reset();
+            faults.fail_at(request, Fault::Crash);
+            run.crash(step, &store, &faults).await
+        } else {
+            run.step(step).await
+        };
+        done.map_err(|why| {
+            failed(format!(
+                "step {number} of request {request} {strategy:?} {step:?}\n{why}"
+            ))
+        })?;
+    }
+    run.compare().await.map_err(failed)
+}
+
 impl Run {
+    async fn new(program: &Program, kind: Kind, store: Store) -> Result<Self, String> {
+        let table = Table::create_in(store, kind.format(), &kind.definition(program))
+            .await
+            .map_err(|e| format!("create: {e}"))?;
+        let version = table
+            .snapshot(&At::Latest)
+            .await
+            .map_err(|e| e.to_string())?
+            .version;
+        Ok(Self {
+            table,
+            options: Options {
+                target_file_bytes: program.target_file_bytes,
+                ..Options::default()
+            },
+            columns: program.columns.clone(),
+            rows: Vec::new(),
+            versions: vec![(version, Vec::new())],
+        })
+    }
+
+    /// A step in the middle of which the store may be gone; `store` is the same one, back again.
+    async fn crash(&mut self, step: &Step, store: &Store, faults: &Faults) -> Result<(), String> {
+        let before = self.rows.clone();
+        let expected = self.on_model(step);
+        let done = self.on_table(step).await;
+        let crashed = faults.fired() > 0;
+        faults.reset();
+        self.table = Table::open_in(store.clone()).await.map_err(|e| e.to_string())?;
+        if !crashed {
+            return self.judge(step, done, expected, before).await;
+        }
+        let found = read(&self.table, &At::Latest, &self.columns)
+            .await
+            .map_err(|e| e.to_string())?;
+        let newest = self
+            .table
+            .snapshot(&At::Latest)
+            .await
+            .map_err(|e| e.to_string())?
+            .version;
+        let after = expected.unwrap_or_else(|| before.clone());
+        if self.versions.last().map(|(version, _)| *version) == Some(newest) {
+            if done.is_ok_and(|report| report.committed) {
+                return Err("a commit was acknowledged and is not there".into());
+            }
+            if found != text(before) {
+                return Err("rows changed without a commit".into());
+            }
+            return self.step(step).await;
+        }
+        if found != text(after.clone()) {
+            return Err(format!(
+                "half a step was committed:\n{}",
+                differences(&found, &text(after))
+            ));
+        }
+        self.rows.clone_from(&after);
+        self.versions.push((newest, after));
+        Ok(())
+    }
+
     async fn step(&mut self, step: &Step) -> Result<(), String> {
         let before = self.rows.clone();
         let expected = self.on_model(step);
         let done = self.on_table(step).await;
+        self.judge(step, done, expected, before).await
+    }
+
+    async fn judge(
+        &mut self,
+        step: &Step,
+        done: Result<Report>,
+        expected: Option<Vec<Row>>,
+        before: Vec<Row>,
+    ) -> Result<(), String> {
         match (done, expected) {
             (Ok(report), Some(rows)) => {
                 self.rows = rows;
