@@ -4,6 +4,10 @@
 //! A process of its own, and a small one: Linux counts the memory of whoever started a process into that one's peak.
 
 #[cfg(unix)]
+#[expect(
+    clippy::zombie_processes,
+    reason = "it is waited for by wait4, which tells more"
+)]
 fn main() {
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Command, ExitStatus};

@@ -39,9 +39,10 @@ fn text<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
 }
 
 type Header<'a> = Vec<(&'a [u8], Vec<u8>)>;
+type Blocks = Vec<(usize, Vec<u8>)>;
 
 /// The header without its codec, and the blocks as count and plain bytes.
-fn unpack(file: &[u8]) -> Option<(Header<'_>, Vec<(usize, Vec<u8>)>)> {
+fn unpack(file: &[u8]) -> Option<(Header<'_>, Blocks)> {
     let mut input = file.strip_prefix(b"Obj\x01")?;
     let (mut header, mut deflated) = (Vec::new(), false);
     loop {

@@ -16,10 +16,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, LazyLock, Mutex, Once, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use lakehouse_core::store::clock;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -188,8 +189,7 @@ impl Fuzz {
 fn fuzz(target: &'static str, make: impl Fn(&mut StdRng) -> Input, run: Try) {
     let fuzz = Fuzz::new(target, run);
     let stored = fuzz.stored();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let first = number("LAKEHOUSE_SEED").unwrap_or(now.as_micros() as u64);
+    let first = number("LAKEHOUSE_SEED").unwrap_or_else(|| clock::now_ms().cast_unsigned());
     let seconds = Duration::from_secs(number("LAKEHOUSE_FUZZ_SECONDS").unwrap_or(SECONDS));
     let (start, mut seed, mut wrong) = (Instant::now(), first, Vec::new());
     while start.elapsed() < seconds && wrong.len() < 5 {

@@ -273,10 +273,9 @@ pub(super) fn resolve(text: &str) -> Result<(), String> {
         "s3://old/place",
         &text.replacen("s3://b/t/", "s3://old/place/", 1),
     );
-    if let Ok(found) = &moved {
-        if found.is_empty() || found.split('/').any(|part| matches!(part, "" | "." | "..")) {
-            return Err(format!("relative_to of {text:?}: {found:?}"));
-        }
+    let leads_out = |found: &String| found.split('/').any(|part| matches!(part, "" | "." | ".."));
+    match moved {
+        Ok(found) if leads_out(&found) => Err(format!("relative_to of {text:?}: {found:?}")),
+        _ => Ok(()),
     }
-    Ok(())
 }
