@@ -153,8 +153,8 @@ mod tests {
         let (one, other) = run().await;
         assert_eq!((one.clone(), other.clone()), run().await);
         assert!(one.0 - START_MS < 10 && other.0 - START_MS > 600_000);
-        // Both pauses are over for both.
-        assert!(one.1 - one.0 >= 1000 && other.1 - other.0 >= 1000);
+        // Pauses take no less than half of their longest; the first to look back has seen the other's too.
+        assert!(one.1 - one.0 >= 1000 && other.1 - other.0 >= 500);
         assert!(one.2 != other.2 && one.3 != other.3 && one.3 > 0);
         assert!(now_ms() > START_MS && current().is_none());
     }
