@@ -1,6 +1,7 @@
 //! `metadata.json`: bytes to table metadata and back.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -27,6 +28,8 @@ pub(super) struct State {
     pub(super) number: u64,
     /// Key of the metadata file.
     pub(super) file: String,
+    /// How a catalog spells its location.
+    pub(super) named: Option<String>,
     pub(super) paths: Paths,
     /// Why the table can only be read, and what to do about it.
     pub(super) read_only: Option<(String, String)>,
@@ -44,8 +47,11 @@ impl State {
             serde_json::from_slice(&json).map_err(|e| broken(file, format!("it is not JSON: {e}")))?;
         check_version(&value, file)?;
         let refs = refs(&value);
-        let metadata: TableMetadata =
-            serde_json::from_value(value).map_err(|e| broken(file, e.to_string()))?;
+        // The crate's checks overflow at times and numbers that make no sense.
+        let read = || serde_json::from_value::<TableMetadata>(value);
+        let metadata = catch_unwind(AssertUnwindSafe(read))
+            .map_err(|_| broken(file, "its numbers make no sense".into()))?
+            .map_err(|e| broken(file, e.to_string()))?;
         let paths = Paths::new(store, metadata.location());
         let read_only = paths.moved().then(|| {
             (
@@ -62,9 +68,17 @@ impl State {
             refs,
             number,
             file: file.to_owned(),
+            named: None,
             paths,
             read_only,
         })
+    }
+
+    /// The location of the metadata file: as the catalog spells it, else as the metadata spells paths.
+    pub(super) fn recorded(&self) -> String {
+        self.named
+            .clone()
+            .unwrap_or_else(|| self.paths.absolute(&self.file))
     }
 
     /// Refuses to write where that would break the table.

@@ -1,8 +1,9 @@
-//! The Parquet scan with a word on what was pruned, shown by EXPLAIN.
+//! The Parquet scan with a word on what was pruned, shown by EXPLAIN, and with an error where it panics.
 
 use std::any::Any;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use datafusion::common::Statistics;
@@ -17,9 +18,12 @@ use datafusion::physical_expr_common::sort_expr::PhysicalSortExpr;
 use datafusion::physical_plan::execution_plan::SchedulingType;
 use datafusion::physical_plan::filter_pushdown::FilterPushdownPropagation;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
+use futures::StreamExt;
 
 use super::nan;
+use crate::error::Error;
 
 /// What was planned, for people.
 #[derive(Debug, Default)]
@@ -47,6 +51,19 @@ impl fmt::Display for Planned {
     }
 }
 
+/// The same rows. The decoder panics at some damaged pages: that is an error of the file, not the end of the process.
+fn contained(rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
+    let schema = rows.schema();
+    let rows = AssertUnwindSafe(rows).catch_unwind().map(|row| {
+        row.unwrap_or_else(|_| {
+            let error = Error::invalid("a data file is damaged: its pages cannot be decoded", "")
+                .with_hint("restore the file from a backup, or read a version of the table without it");
+            Err(error.into())
+        })
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, rows))
+}
+
 /// Delegates everything to the Parquet scan inside.
 #[derive(Debug)]
 pub(super) struct Explained {
@@ -66,11 +83,11 @@ impl Explained {
 
 impl DataSource for Explained {
     fn open(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        self.scan.open(partition, context)
+        self.scan.open(partition, context).map(contained)
     }
 
     fn open_with_args(&self, args: OpenArgs) -> Result<SendableRecordBatchStream> {
-        self.scan.open_with_args(args)
+        self.scan.open_with_args(args).map(contained)
     }
 
     fn fmt_as(&self, t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
