@@ -373,7 +373,9 @@ impl<'a> Walk<'a> {
         if depth > MAX_DEPTH {
             return Err("it is nested too deeply");
         }
-        *self.values += 1;
+        // What only says which value follows is none.
+        let stands_for_one = matches!(shape, Shape::Union(_) | Shape::Named(_));
+        *self.values += u64::from(!stands_for_one);
         if *self.values > AVRO_VALUES {
             return Err("it has too many values");
         }

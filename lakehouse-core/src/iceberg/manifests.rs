@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::avro;
 use super::metadata::{State, broken, broken_by};
+use super::types::leaves;
 use super::view::View;
 use crate::error::{Error, Result};
-use crate::model::limits::AVRO_BYTES;
+use crate::model::limits::{AVRO_BYTES, AVRO_VALUES};
 use crate::store::Store;
 use bytes::Bytes;
 use iceberg::io::FileIO;
@@ -185,6 +186,15 @@ pub(super) enum NewEntry {
     Existing(Entry),
     /// A file that this commit removes.
     Deleted(Entry),
+}
+
+/// Entries that one new manifest has at most: few enough that the limits of readers, ours among them, are far away
+/// however many columns have statistics (six maps, three values each).
+pub(super) fn most_entries(schema: &iceberg::spec::Schema) -> usize {
+    const MOST: u64 = 10_000;
+    let columns = leaves(schema).map_or(1, |leaves| leaves.len() as u64);
+    let fit = AVRO_VALUES / 4 / (18 * columns + 40);
+    fit.clamp(1, MOST) as usize
 }
 
 /// How and where a manifest is written.

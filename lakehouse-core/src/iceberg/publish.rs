@@ -18,7 +18,7 @@ use super::convert::added_file;
 use super::evolve;
 use super::files::{CONCURRENT, split};
 use super::load::FOLDER;
-use super::manifests::{NewEntry, NewManifest, encode_manifest, read_list, read_list_of};
+use super::manifests::{NewEntry, NewManifest, encode_manifest, most_entries, read_list, read_list_of};
 use super::metadata::{State, encode};
 use super::rewrite::{Planned, first_row_id, fold, has_live, plan};
 use super::staged::{Staged, staged};
@@ -31,9 +31,6 @@ use crate::format::Outcome;
 use crate::model::{At, Change, Snapshot};
 use crate::planted::{self, Bug};
 use crate::store::{Store, clock};
-
-/// Entries per new manifest.
-const ENTRIES: usize = 10_000;
 
 /// One attempt to make `change` the successor of `base`.
 ///
@@ -172,7 +169,7 @@ impl Attempt<'_> {
         if self.change.schema.is_some() {
             recorded.extend(evolve::name_mapping(metadata, &self.schema));
         }
-        let previous = self.view.state.paths.absolute(&self.view.state.file);
+        let previous = self.view.state.recorded();
         let builder = metadata.clone().into_builder(Some(previous));
         let builder = match &self.change.schema {
             Some(_) => builder.add_current_schema(self.schema.as_ref().clone()),
@@ -298,10 +295,11 @@ impl Attempt<'_> {
         files: BTreeMap<i32, Vec<IcebergFile>>,
     ) -> Result<Vec<ManifestFile>> {
         let mut jobs = Vec::new();
+        let most = most_entries(&self.schema);
         for (spec_id, mut files) in files {
             let (spec, _) = self.spec(spec_id)?;
             while !files.is_empty() {
-                let rest = files.split_off(files.len().min(ENTRIES));
+                let rest = files.split_off(files.len().min(most));
                 let entries = files.into_iter().map(NewEntry::Added).collect();
                 let schema = Arc::clone(&self.schema);
                 jobs.push((self.new_manifest(content, schema, (*spec).clone()), entries, None));

@@ -14,7 +14,7 @@ use iceberg::spec::{
 
 use super::convert::with_first_row_id;
 use super::files::{CONCURRENT, ranges};
-use super::manifests::{Manifest, NewEntry, read_manifest};
+use super::manifests::{Manifest, NewEntry, most_entries, read_manifest};
 use super::view::{View, partition_types};
 use crate::error::Result;
 use crate::model::prune::PartitionRange;
@@ -149,16 +149,19 @@ pub(super) async fn fold(store: &Store, view: &View, planned: Vec<Planned>) -> R
     if !enabled || (planned.iter().filter(|one| small(one)).count() as u64) < least {
         return Ok(planned);
     }
-    let (mut kept, mut bin, mut bytes) = (Vec::new(), Vec::new(), 0);
+    let most = most_entries(metadata.current_schema()) as u64;
+    let (mut kept, mut bin, mut bytes, mut entries) = (Vec::new(), Vec::new(), 0, 0);
     for one in planned {
         match one {
             Planned::Carried(manifest) if small(&Planned::Carried(manifest.clone())) => {
-                bytes += manifest.manifest_length.unsigned_abs();
-                bin.push(manifest);
-                if bytes >= target {
+                let more = entries_of(&manifest);
+                if bytes >= target || entries + more > most {
                     kept.extend(merge(store, view, std::mem::take(&mut bin)).await?);
-                    bytes = 0;
+                    (bytes, entries) = (0, 0);
                 }
+                bytes += manifest.manifest_length.unsigned_abs();
+                entries += more;
+                bin.push(manifest);
             }
             other => kept.push(other),
         }
@@ -167,7 +170,20 @@ pub(super) async fn fold(store: &Store, view: &View, planned: Vec<Planned>) -> R
     Ok(kept)
 }
 
+/// How many files a manifest names, as its list says.
+fn entries_of(manifest: &ManifestFile) -> u64 {
+    let counts = [
+        manifest.added_files_count,
+        manifest.existing_files_count,
+        manifest.deleted_files_count,
+    ];
+    counts.into_iter().flatten().map(u64::from).sum()
+}
+
 async fn merge(store: &Store, view: &View, manifests: Vec<ManifestFile>) -> Result<Vec<Planned>> {
+    if let [one] = manifests.as_slice() {
+        return Ok(vec![Planned::Carried(one.clone())]);
+    }
     let read: Vec<Manifest> = stream::iter(manifests)
         .map(|manifest| read_manifest(store, &view.state, manifest))
         .buffered(CONCURRENT)

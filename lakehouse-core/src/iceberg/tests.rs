@@ -586,6 +586,63 @@ async fn many_small_manifests_are_merged_into_one() {
     }
 }
 
+/// Metadata larger than what is read: refused before it is published, and nothing of the table is gone.
+#[tokio::test]
+async fn a_commit_that_could_not_be_read_back_is_refused_and_deletes_nothing() {
+    let (bench, base) = Bench::created(2, &[]).await;
+    let kept = bench.append(&base, vec![file("a", 1, 1)]).await;
+    let before = bench.store.list("").await.unwrap();
+    // Somebody else's: compressed it is small, and `lake` writes it plainly.
+    let key = metadata_key(2);
+    let mut value: Value = serde_json::from_slice(&bench.store.get(&key).await.unwrap()).unwrap();
+    value["properties"]["long"] = "".into();
+    let room = (64 << 20) - serde_json::to_vec(&value).unwrap().len();
+    value["properties"]["long"] = "x".repeat(room - 100).into();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&serde_json::to_vec(&value).unwrap()).unwrap();
+    bench
+        .store
+        .put(&key, gzip.finish().unwrap().into())
+        .await
+        .unwrap();
+    let newest = bench.format.snapshot(&At::Latest).await.unwrap();
+    assert_eq!(newest.version, kept.version);
+    let refused = bench
+        .format
+        .publish(&newest, &append(vec![file("b", 2, 1)]))
+        .await;
+    assert!(matches!(refused, Err(Error::Limit { .. })), "{refused:?}");
+    let listed = bench.list(&newest).await;
+    assert!(
+        listed.iter().any(|file| file.path.ends_with("a.parquet")),
+        "{listed:?}"
+    );
+    let left = bench.store.list("").await.unwrap();
+    assert!(
+        before
+            .iter()
+            .all(|object| left.iter().any(|other| other.path == object.path))
+    );
+}
+
+/// Wide tables get smaller manifests: what is written can be read.
+#[tokio::test]
+async fn manifests_hold_fewer_files_the_more_columns_there_are() {
+    let schema = |columns: i32| {
+        let fields = (1..=columns).map(|id| {
+            Arc::new(NestedField::optional(
+                id,
+                format!("c{id}"),
+                Type::Primitive(PrimitiveType::Int),
+            ))
+        });
+        IcebergSchema::builder().with_fields(fields).build().unwrap()
+    };
+    assert_eq!(super::manifests::most_entries(&schema(3)), 10_000);
+    let wide = super::manifests::most_entries(&schema(1_000));
+    assert!((500..1_000).contains(&wide), "{wide}");
+}
+
 #[tokio::test]
 async fn keys_of_idempotency_are_remembered_with_a_bound() {
     // What a table of an earlier release, or a very busy one, holds: a thousand keys of long ago.

@@ -20,8 +20,8 @@ pub const COMMIT_BYTES: u64 = 256 << 20;
 pub const AVRO_BYTES: u64 = 256 << 20;
 /// One block of an Avro file, after decompression.
 pub const AVRO_BLOCK_BYTES: u64 = 64 << 20;
-/// Values in one Avro file.
-pub const AVRO_VALUES: u64 = 32_000_000;
+/// Values in one Avro file: numbers, texts, NULLs, lists, records. Manifests that `lake` writes have a quarter of them at most.
+pub const AVRO_VALUES: u64 = 64_000_000;
 /// A deletion vector or position-delete file.
 pub const MASK_BYTES: u64 = 1 << 30;
 /// Rows of a position-delete file: their encoding may take next to no bytes.

@@ -13,6 +13,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use super::load::{self, FOLDER, metadata_key, number_of_catalog, taken_elsewise};
@@ -101,10 +102,7 @@ impl Catalog {
                 let there = listed.iter().any(|object| load::is_metadata(&object.path));
                 Ok(there || taken_elsewise(store, 1).await?)
             }
-            (Self::Pointer(pointer), base) => {
-                let recorded = base.map(|base| base.paths.absolute(&base.file));
-                Ok(pointer.current().await? != recorded)
-            }
+            (Self::Pointer(pointer), base) => Ok(pointer.current().await? != base.map(State::recorded)),
         }
     }
 
@@ -125,21 +123,24 @@ impl Catalog {
         match self {
             Self::Path => {
                 let file = metadata_key(number);
-                match store.create(&file, bytes.clone().into()).await? {
-                    Created::Exists => Ok(Replaced::No),
-                    Created::Unknown(error) => Ok(Replaced::Unknown(error)),
+                // What cannot be read back is not published: after that nothing may fail any more.
+                let bytes = Bytes::from(bytes);
+                let state = State::parse(store, &file, number, &bytes)?;
+                Ok(match store.create(&file, bytes).await? {
+                    Created::Exists => Replaced::No,
+                    Created::Unknown(error) => Replaced::Unknown(error),
                     Created::Yes => {
                         write_hint(store, number).await;
-                        let state = State::parse(store, &file, number, &bytes.into())?;
-                        Ok(Replaced::Yes(Box::new(state)))
+                        Replaced::Yes(Box::new(state))
                     }
-                }
+                })
             }
             Self::Pointer(pointer) => {
                 // The id of an operation names one attempt only together with the version that it builds upon.
                 let file = format!("{FOLDER}{number:05}-{commit_id}.metadata.json");
-                store.put(&file, bytes.clone().into()).await?;
-                let state = State::parse(store, &file, number, &bytes.into())?;
+                let bytes = Bytes::from(bytes);
+                let state = State::parse(store, &file, number, &bytes)?;
+                store.put(&file, bytes).await?;
                 let ended = swap(pointer.as_ref(), store, base, state, landed).await;
                 if matches!(ended, Ok(Replaced::No) | Err(_))
                     && let Err(error) = store.delete(&[file]).await
@@ -169,7 +170,24 @@ async fn current(pointer: &dyn Pointer, store: &Store) -> Result<Option<State>> 
     let file = store.relative(&recorded)?;
     let within = store.get_within(&file, METADATA_BYTES).await?;
     let bytes = within.ok_or_else(|| Error::not_found(&file, store.location()))?;
-    State::parse(store, &file, number_of_catalog(&file).unwrap_or(0), &bytes).map(Some)
+    let mut state = State::parse(store, &file, number_of_catalog(&file).unwrap_or(0), &bytes)?;
+    state.named = Some(recorded);
+    Ok(Some(state))
+}
+
+/// Whether it is certain from newer metadata that `next` was never made the successor of `expected` and never will
+/// be: another file is known to be.
+fn is_passed_over(newest: &State, expected: Option<&str>, next: &str) -> bool {
+    let Some(expected) = expected else {
+        return true;
+    };
+    let log = newest.metadata.metadata_log();
+    let current = newest.recorded();
+    let mut files = log
+        .iter()
+        .map(|entry| entry.metadata_file.as_str())
+        .chain([current.as_str()]);
+    files.any(|file| file == expected) && files.next().is_some_and(|successor| successor != next)
 }
 
 /// Asks for the same swap until its end is certain. Asking again is safe: what is expected is never current a
@@ -181,18 +199,26 @@ async fn swap(
     state: State,
     landed: impl Fn(&State) -> bool,
 ) -> Result<Replaced> {
-    let recorded = |state: &State| state.paths.absolute(&state.file);
-    let (expected, next) = (base.map(recorded), recorded(&state));
+    let (expected, next) = (base.map(State::recorded), state.recorded());
+    let logged = |newest: &State| {
+        let mut log = newest.metadata.metadata_log().iter();
+        log.any(|entry| entry.metadata_file == next)
+    };
     let mut last = None;
     for attempt in 0..ATTEMPTS {
         match pointer.swap(expected.as_deref(), &next).await {
             Ok(Swapped::Yes) => return Ok(Replaced::Yes(Box::new(state))),
             Ok(Swapped::No) => match current(pointer, store).await {
-                Ok(Some(newest)) if landed(&newest) => return Ok(Replaced::Yes(Box::new(state))),
-                Ok(Some(newest)) if Some(recorded(&newest)) != expected => return Ok(Replaced::No),
+                Ok(Some(newest)) if landed(&newest) || logged(&newest) => {
+                    return Ok(Replaced::Yes(Box::new(state)));
+                }
+                // Snapshots expire and logs are cut: what is not there any more may have been there.
+                Ok(Some(newest)) if is_passed_over(&newest, expected.as_deref(), &next) => {
+                    return Ok(Replaced::No);
+                }
                 Ok(_) => {
                     last = Some(Error::invalid(
-                        "the catalog refuses to swap what it says is current",
+                        "the catalog did not swap, and what it has now does not tell why",
                         next.as_str(),
                     ))
                 }

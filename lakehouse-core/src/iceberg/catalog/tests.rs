@@ -1,10 +1,12 @@
 //! What only a catalog can do: answer nothing, late, or wrongly.
 
-use super::{MemoryCatalog, SwapFault};
+use super::{MemoryCatalog, Pointer, Replaced, SwapFault};
 use crate::commit::{CommitOptions, Plan, commit};
 use crate::error::{Error, Result};
 use crate::format::{Format, Handle, Outcome};
 use crate::iceberg::Iceberg;
+use crate::iceberg::metadata::State;
+use crate::iceberg::view::View;
 use crate::model::{At, Change, CommitId, DataFile, Definition, OperationKind, Prune, Snapshot};
 use crate::store::{Store, clock};
 
@@ -149,6 +151,68 @@ async fn a_catalog_that_goes_away_leaves_the_commit_unknown_and_its_files_alone(
             }
         }
     }
+}
+
+/// The swap of a commit that was published on `base`, asked for once more.
+async fn swapped_again(
+    store: &Store,
+    catalog: &MemoryCatalog,
+    base: &Snapshot,
+    commit_id: &CommitId,
+) -> Result<Replaced> {
+    let base = View::of(base)?;
+    let number = base.state.number + 1;
+    let file = format!("metadata/{number:05}-{commit_id}.metadata.json");
+    let ours = State::parse(store, &file, number, &store.get(&file).await?)?;
+    let id = ours.metadata.current_snapshot_id().unwrap();
+    let landed = |newest: &State| newest.metadata.snapshot_by_id(id).is_some();
+    super::swap(catalog, store, Some(&base.state), ours, landed).await
+}
+
+/// Our swap was carried out and its answer lost; before we ask again somebody builds upon it and expires our snapshot.
+#[tokio::test]
+async fn a_commit_whose_snapshot_expired_meanwhile_is_no_loss() {
+    let (handle, catalog) = table().await;
+    let base = handle.format.snapshot(&At::Latest).await.unwrap();
+    let change = AddOne(handle.store.clone())
+        .plan(Arc::clone(&base), clock::new_commit_id())
+        .await
+        .unwrap()
+        .unwrap();
+    let ours = handle.format.publish(&base, &change).await.unwrap();
+    assert!(matches!(ours, Outcome::Committed(_)), "{ours:?}");
+    append(&handle).await.unwrap();
+    let expire = async |keep_log: bool| {
+        let current = catalog.current().await.unwrap().unwrap();
+        let key = handle.store.relative(&current).unwrap();
+        let mut value: serde_json::Value =
+            serde_json::from_slice(&handle.store.get(&key).await.unwrap()).unwrap();
+        let newest = value["current-snapshot-id"].clone();
+        value["snapshots"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|one| one["snapshot-id"] == newest);
+        value["snapshot-log"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|one| one["snapshot-id"] == newest);
+        if !keep_log {
+            value["metadata-log"] = serde_json::json!([]);
+        }
+        handle.store.put(&key, value.to_string().into()).await.unwrap();
+    };
+    let data = stored(&handle, "data/").await;
+    // The log of metadata still tells that ours was current once ..
+    expire(true).await;
+    let metadata = stored(&handle, "metadata/").await;
+    let again = swapped_again(&handle.store, &catalog, &base, &change.commit_id).await;
+    assert!(matches!(again, Ok(Replaced::Yes(_))), "{again:?}");
+    // .. and when it does not, nobody knows, and nothing is deleted.
+    expire(false).await;
+    let again = swapped_again(&handle.store, &catalog, &base, &change.commit_id).await;
+    assert!(matches!(again, Ok(Replaced::Unknown(_))), "{again:?}");
+    assert_eq!(stored(&handle, "data/").await, data);
+    assert_eq!(stored(&handle, "metadata/").await, metadata);
 }
 
 /// Two writers from one base: the answer to the first is lost, and the second builds upon it before anybody looks.
