@@ -316,12 +316,13 @@ impl Found {
     /// What tables leave under names that are known is looked up first; folders are listed only where that does not
     /// settle it.
     async fn look(store: &Store) -> Result<Self> {
-        let (hint, first, checkpoint) = futures::try_join!(
+        let (hint, first, checkpoint) = futures::join!(
             store.head("metadata/version-hint.text"),
             store.head("_delta_log/00000000000000000000.json"),
             store.head("_delta_log/_last_checkpoint"),
-        )?;
-        let iceberg = match hint {
+        );
+        let hint = hint?;
+        let iceberg = match &hint {
             Some(_) => true,
             None => {
                 let listed = store.list("metadata/").await?;
@@ -331,9 +332,9 @@ impl Found {
                     .any(|object| endings.iter().any(|ending| object.path.ends_with(ending)))
             }
         };
-        let delta = match first.or(checkpoint) {
+        let delta = match first?.or(checkpoint?) {
             Some(_) => true,
-            None if iceberg => false,
+            None if hint.is_some() => false,
             None => {
                 let listed = store.list("_delta_log/").await?;
                 listed.iter().any(|object| is_log_entry(&object.path))

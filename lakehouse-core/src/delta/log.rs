@@ -51,7 +51,7 @@ fn number(digits: &str) -> Option<u64> {
 pub(super) fn bound(key: &str) -> Bound {
     let name = key.strip_prefix(FOLDER).unwrap_or_default();
     let digits = name.bytes().take_while(u8::is_ascii_digit).count();
-    if digits >= 16 && file_version(key).is_none() && digits == name.find('.').unwrap_or(0) {
+    if digits == 20 && file_version(key).is_none() && digits == name.find('.').unwrap_or(0) {
         return Bound::Never("the name of a file of the log has a number that no version can have");
     }
     match key {

@@ -63,8 +63,16 @@ pub fn check_chains<'a>(tokens: impl IntoIterator<Item = &'a Token>) -> Result<(
                 links += 1;
                 *open.last_mut().unwrap_or(&mut 0) += 1;
             }
+            // The branches of CASE are a list too.
+            Token::Word(word) if matches!(word.keyword, Keyword::WHEN | Keyword::THEN | Keyword::ELSE) => {
+                links -= open.last_mut().map(std::mem::take).unwrap_or(0);
+            }
             Token::Comma | Token::SemiColon => links -= open.last_mut().map(std::mem::take).unwrap_or(0),
-            Token::Whitespace(_) | Token::Number(..) | Token::SingleQuotedString(_) | Token::EOF => {}
+            Token::Whitespace(_)
+            | Token::Period
+            | Token::Number(..)
+            | Token::SingleQuotedString(_)
+            | Token::EOF => {}
             Token::Word(word) if !links_words(word.keyword) => {}
             _ => {
                 links += 1;
@@ -99,7 +107,9 @@ mod tests {
         let most = MOST as usize;
         check(&format!("id IN ({})", vec!["-1"; 100_000].join(", "))).unwrap();
         check(&format!("VALUES {}", vec!["(1, -2, NULL)"; 100_000].join(", "))).unwrap();
-        check(&vec!["id = 1"; most / 2].join(" OR ")).unwrap();
+        check(&vec!["t.id = 1"; most / 2].join(" OR ")).unwrap();
+        let branches = "WHEN id = 1 THEN 'one' ".repeat(10_000);
+        check(&format!("CASE {branches} ELSE '' END")).unwrap();
         for text in [
             vec!["id = 1"; most / 2 + 1].join(" OR "),
             vec!["x"; most + 2].join(" + "),

@@ -15,7 +15,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
 use url::{Host, Url};
 
-use super::options::{StorageOptions, UNSAFE_SINGLE_WRITER};
+use super::options::{ALLOW_LINKS, StorageOptions, UNSAFE_SINGLE_WRITER};
 use super::profile::Profile;
 use crate::error::{Error, Result};
 
@@ -374,7 +374,12 @@ fn check_name(name: &str) -> Result<()> {
     }
     let known = matches!(
         name,
-        UNSAFE_SINGLE_WRITER | "aws_profile" | "profile" | "aws_s3_addressing_style" | "addressing_style"
+        UNSAFE_SINGLE_WRITER
+            | ALLOW_LINKS
+            | "aws_profile"
+            | "profile"
+            | "aws_s3_addressing_style"
+            | "addressing_style"
     ) || AmazonS3ConfigKey::from_str(name).is_ok()
         || GoogleConfigKey::from_str(name).is_ok()
         || AzureConfigKey::from_str(name).is_ok();

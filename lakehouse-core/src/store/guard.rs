@@ -44,6 +44,11 @@ impl Store {
     }
 }
 
+/// How much of the end of a Parquet file is read at first.
+const END_BYTES: u64 = 64 << 10;
+/// So many files with sound footers are remembered.
+const MOST_SOUND: usize = 10_000;
+
 struct Guard {
     store: Store,
     bound: fn(&str) -> Bound,
@@ -72,14 +77,30 @@ impl Guard {
         let Some(found) = self.store.head(key).await? else {
             return Ok(None);
         };
+        // Known from before, unless somebody wrote it anew.
+        let sound = || self.store.sound.lock().unwrap_or_else(PoisonError::into_inner);
+        if sound().get(key) == Some(&found) {
+            return Ok(Some(found.bytes));
+        }
         let broken = || crate::Error::invalid("not a Parquet file", key);
         let tail_start = found.bytes.checked_sub(PARQUET_TAIL as u64).ok_or_else(broken)?;
-        let tail = self.store.get_range(key, tail_start..found.bytes).await?;
-        let tail = tail.first_chunk::<PARQUET_TAIL>().ok_or_else(broken)?;
+        // Most footers are in what is read first.
+        let start = found.bytes.saturating_sub(END_BYTES);
+        let end = self.store.get_range(key, start..found.bytes).await?;
+        let tail = end.last_chunk::<PARQUET_TAIL>().ok_or_else(broken)?;
         let length = parquet_footer_length(*tail, found.bytes, key)?;
-        let footer = self.store.get_range(key, tail_start - length..tail_start).await?;
+        let footer = match (tail_start - length).checked_sub(start) {
+            Some(at) => end.slice(at as usize..end.len() - PARQUET_TAIL),
+            None => self.store.get_range(key, tail_start - length..tail_start).await?,
+        };
         check_parquet_footer(&footer, key)?;
-        Ok(Some(found.bytes))
+        let bytes = found.bytes;
+        let mut sound = sound();
+        if sound.len() >= MOST_SOUND {
+            sound.clear();
+        }
+        sound.insert(key.to_owned(), found);
+        Ok(Some(bytes))
     }
 
     /// An object of a listing, unless its name alone is refused.

@@ -5,7 +5,7 @@
 //! published that may refer to their files: [`PutMode::Create`] does so first, for all that this process
 //! wrote. A file that a crash leaves behind is called `.lake-ID.tmp`; nothing reads it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
@@ -24,7 +24,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
-use super::links;
+use super::links::{self, Bounds};
 use crate::planted::{self, Bug};
 
 /// Folders with new names in them that are not synced yet, and how many names they got: of the whole
@@ -37,16 +37,25 @@ pub(super) struct Local {
     files: LocalFileSystem,
     prefix: Path,
     folder: PathBuf,
+    bounds: Bounds,
+    /// Files that are in the folder, not behind a link that leads out of it: each is looked at once.
+    inside: Mutex<HashSet<Path>>,
 }
 
+/// So many are remembered.
+const MOST_INSIDE: usize = 10_000;
+
 impl Local {
-    pub(super) fn new(folder: &FsPath) -> crate::Result<Self> {
+    /// `links` are places outside of it that links in it may lead to.
+    pub(super) fn new(folder: &FsPath, links: &[PathBuf]) -> crate::Result<Self> {
         let prefix = Path::from_absolute_path(folder)
             .map_err(|error| crate::Error::invalid(error.to_string(), folder.display().to_string()))?;
         Ok(Self {
             files: LocalFileSystem::new(),
             prefix,
             folder: folder.to_owned(),
+            bounds: Bounds::new(folder, links),
+            inside: Mutex::default(),
         })
     }
 
@@ -59,8 +68,19 @@ impl Local {
     }
 
     async fn check_file(&self, location: &Path) -> Result<()> {
-        let (file, root) = (self.file(location)?, self.folder.clone());
-        blocking(move || links::check_file(&root, &file)).await
+        let inside = || self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        if inside().contains(location) {
+            return Ok(());
+        }
+        let (file, bounds) = (self.file(location)?, self.bounds.clone());
+        if blocking(move || links::check_file(&bounds, &file)).await? {
+            let mut inside = inside();
+            if inside.len() >= MOST_INSIDE {
+                inside.clear();
+            }
+            inside.insert(location.clone());
+        }
+        Ok(())
     }
 
     /// A listing of a folder, after a look at the links in it.
@@ -69,10 +89,10 @@ impl Local {
         folder: &Path,
         listing: BoxStream<'static, Result<T>>,
     ) -> BoxStream<'static, Result<T>> {
-        let (folder, root) = (self.files.path_to_filesystem(folder), self.folder.clone());
+        let (folder, bounds) = (self.files.path_to_filesystem(folder), self.bounds.clone());
         let checked = async move {
             let folder = folder?;
-            blocking(move || links::check_folder(&root, &folder)).await?;
+            blocking(move || links::check_folder(&bounds, &folder)).await?;
             Ok::<_, Error>(listing)
         };
         futures::stream::once(checked).try_flatten().boxed()
@@ -110,9 +130,9 @@ impl ObjectStore for Local {
             }
         };
         let target = self.file(location)?;
-        let folder = self.folder.clone();
+        let (folder, bounds) = (self.folder.clone(), self.bounds.clone());
         blocking(move || {
-            links::check_parent(&folder, &target)?;
+            links::check_parent(&bounds, &target)?;
             let mut temporary = Temporary::new(&target)?;
             for part in payload {
                 temporary.write(&part)?;
@@ -133,9 +153,9 @@ impl ObjectStore for Local {
         _opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
         let target = self.file(location)?;
-        let folder = self.folder.clone();
+        let bounds = self.bounds.clone();
         let temporary = blocking(move || {
-            links::check_parent(&folder, &target)?;
+            links::check_parent(&bounds, &target)?;
             Temporary::new(&target)
         });
         let temporary = temporary.await?;
@@ -160,13 +180,13 @@ impl ObjectStore for Local {
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         let prefix = self.prefix.clone();
         let full = locations.map_ok(move |location| prefix.parts().chain(location.parts()).collect::<Path>());
-        let (root, files) = (self.folder.clone(), LocalFileSystem::new());
+        let (bounds, files) = (self.bounds.strict(), LocalFileSystem::new());
         let full = full.and_then(move |location| {
             let target = files.path_to_filesystem(&location);
-            let root = root.clone();
+            let bounds = bounds.clone();
             async move {
                 let target = target?;
-                blocking(move || links::check_parent(&root, &target)).await?;
+                blocking(move || links::check_parent(&bounds, &target)).await?;
                 Ok(location)
             }
         });
@@ -448,7 +468,7 @@ mod tests {
     async fn a_commit_syncs_every_folder_that_got_a_name_before_it() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("t");
-        let store = Local::new(&root).unwrap();
+        let store = Local::new(&root, &[]).unwrap();
         store.put(&Path::from("data/a/x"), "1".into()).await.unwrap();
         let mut upload = store.put_multipart(&Path::from("data/b/y")).await.unwrap();
         upload.complete().await.unwrap();
@@ -459,7 +479,7 @@ mod tests {
             "the table's folder is new too"
         );
         // Whoever publishes: here another handle on the same table.
-        let publisher = Local::new(&root).unwrap();
+        let publisher = Local::new(&root, &[]).unwrap();
         let options = PutOptions::from(PutMode::Create);
         let log = Path::from("log/1");
         publisher.put_opts(&log, "1".into(), options).await.unwrap();

@@ -20,11 +20,11 @@ mod location_tests;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -54,6 +54,8 @@ pub struct Store {
     local: Option<PathBuf>,
     retry: Retry,
     creates: Creates,
+    /// Parquet files whose footers can be parsed, by key ([`guard`]).
+    sound: Arc<Mutex<HashMap<String, Listed>>>,
 }
 
 /// How names are taken that nobody else may have.
@@ -142,11 +144,12 @@ impl Store {
             root.also_known_as(&real);
         }
         Ok(Self {
-            inner: Arc::new(local::Local::new(&folder)?),
+            inner: Arc::new(local::Local::new(&folder, &options.allow_links())?),
             root: Arc::new(root),
             local: Some(folder),
             retry: Retry::NEAR,
             creates: Creates::Inner,
+            sound: Arc::default(),
         })
     }
 
@@ -159,6 +162,7 @@ impl Store {
             local: None,
             retry: Retry::NEAR,
             creates: Creates::Inner,
+            sound: Arc::default(),
         }
     }
 

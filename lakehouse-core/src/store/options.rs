@@ -2,16 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 /// The option that gives up the protection against a second writer.
 pub(super) const UNSAFE_SINGLE_WRITER: &str = "unsafe_single_writer";
+
+/// The option that names folders outside of a table on local disk that links in it may lead to.
+pub(super) const ALLOW_LINKS: &str = "allow_links";
 
 /// Settings of cloud stores under the names that delta-rs and `object_store` use (`aws_region`,
 /// `AWS_ENDPOINT_URL`, `google_service_account` ..), in any case. They come before the environment. Values may be
 /// secrets: they are never shown.
 ///
 /// `unsafe_single_writer=true` is for stores that cannot refuse to overwrite an object: whoever sets it promises
-/// that nobody else writes to the table.
+/// that nobody else writes to the table. `allow_links=FOLDER` (several as in `PATH`) is for tables on local disk of which
+/// parts are links to other places.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct StorageOptions(BTreeMap<String, String>);
 
@@ -24,6 +29,16 @@ impl StorageOptions {
     /// Names in lower case, with their values.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Where links in a table on local disk may lead besides the table.
+    pub(super) fn allow_links(&self) -> Vec<PathBuf> {
+        let folders = self.0.get(ALLOW_LINKS).map(std::env::split_paths);
+        folders
+            .into_iter()
+            .flatten()
+            .filter(|folder| folder.is_absolute())
+            .collect()
     }
 
     /// Whether the user promises to be the only writer.
