@@ -220,7 +220,7 @@ async fn swap(
                     last = Some(Error::invalid(
                         "the catalog did not swap, and what it has now does not tell why",
                         next.as_str(),
-                    ))
+                    ));
                 }
                 Err(error) => last = Some(error),
             },
