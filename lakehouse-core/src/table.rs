@@ -295,7 +295,8 @@ impl Open for Places {
         async move {
             match Table::open_with(place, &self.0).await {
                 Ok(table) => Ok(Some(table.handle)),
-                Err(Error::NotFound { .. }) => Ok(None),
+                // Not so the bucket around it.
+                Err(Error::NotFound { what, .. }) if what == "table" => Ok(None),
                 Err(error) => Err(error),
             }
         }
