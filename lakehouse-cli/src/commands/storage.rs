@@ -81,10 +81,13 @@ impl Open for Places {
         async move {
             match Table::open_with(place, &self.0).await {
                 Ok(table) => Ok(Some(table.handle().clone())),
-                Err(error @ Error::NotFound { .. }) => match neighbour(place) {
-                    Some(near) => Err(error.with_hint(format!("did you mean {near}?"))),
-                    None => Ok(None),
-                },
+                // Not so the bucket around it.
+                Err(error) if matches!(&error, Error::NotFound { what, .. } if what == "table") => {
+                    match neighbour(place) {
+                        Some(near) => Err(error.with_hint(format!("did you mean {near}?"))),
+                        None => Ok(None),
+                    }
+                }
                 Err(error) => Err(error),
             }
         }
