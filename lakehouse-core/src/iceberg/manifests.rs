@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use super::avro;
-use super::metadata::{State, broken, broken_by};
+use super::entries;
+use super::metadata::{State, broken};
 use super::types::leaves;
 use super::view::View;
 use crate::error::{Error, Result};
@@ -14,9 +14,8 @@ use crate::store::Store;
 use bytes::Bytes;
 use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataFile as IcebergFile, FormatVersion, Manifest as Decoded, ManifestContentType, ManifestFile,
-    ManifestList, ManifestStatus, ManifestWriterBuilder, PartitionSpec, PrimitiveType, SchemaRef,
-    SnapshotRef,
+    DataFile as IcebergFile, FormatVersion, ManifestContentType, ManifestFile, ManifestStatus,
+    ManifestWriterBuilder, PartitionSpec, PrimitiveType, SchemaRef, SnapshotRef,
 };
 
 /// One entry of a manifest, nothing left to inherit.
@@ -74,17 +73,8 @@ pub(super) async fn read_list_of(
     }
     let key = state.paths.relative(snapshot.manifest_list())?;
     let bytes = fetch(store, &key).await?;
-    let version = state.metadata.format_version();
     let place = key.clone();
-    let list = decode(&key, move || {
-        let bytes = avro::checked(&bytes, &place)?;
-        // A list that an older format version wrote stays as it is when the table is upgraded.
-        ManifestList::parse_with_version(&bytes, version)
-            .or_else(|error| ManifestList::parse_with_version(&bytes, FormatVersion::V1).map_err(|_| error))
-            .map_err(|error| broken_by(&place, &error))
-    })
-    .await?;
-    Ok(list.consume_entries().into_iter().collect())
+    decode(&key, move || entries::manifest_list(&bytes, &place)).await
 }
 
 /// Reads one manifest.
@@ -111,26 +101,13 @@ pub(super) async fn with_manifest<T: Send + 'static>(
     let key = state.paths.relative(&list.manifest_path)?;
     let bytes = fetch(store, &key).await?;
     let place = key.clone();
-    decode(&key, move || {
-        let bytes = avro::checked(&bytes, &place)?;
-        work(parsed(&place, list, &bytes)?)
-    })
-    .await
+    decode(&key, move || work(parsed(&place, list, &bytes)?)).await
 }
 
 /// A manifest from its bytes; `key` is for messages.
 fn parsed(key: &str, list: ManifestFile, bytes: &[u8]) -> Result<Manifest> {
-    let failed = |error: iceberg::Error| broken_by(key, &error);
-    let decoded = Decoded::parse_avro(bytes).map_err(failed)?;
-    let spec = decoded.metadata().partition_spec();
-    let types = spec.partition_type(decoded.metadata().schema()).map_err(failed)?;
-    let (entries, metadata) = decoded.into_parts();
-    let types = types
-        .fields()
-        .iter()
-        .map(|field| field.field_type.as_primitive_type().cloned())
-        .collect::<Option<Vec<_>>>()
-        .ok_or_else(|| broken(key, "a partition value is not of a primitive type".into()))?;
+    let (metadata, entries) = entries::manifest(bytes, key)?;
+    let types = entries::partition_types(&metadata, key)?;
     let mut next_row_id = match list.content {
         ManifestContentType::Data => list.first_row_id.and_then(|id| i64::try_from(id).ok()),
         ManifestContentType::Deletes => None,
@@ -138,30 +115,22 @@ fn parsed(key: &str, list: ManifestFile, bytes: &[u8]) -> Result<Manifest> {
     let entries = entries
         .into_iter()
         .map(|entry| {
-            let entry = Arc::unwrap_or_clone(entry);
-            if entry.data_file.partition().fields().len() != types.len() {
-                return Err(broken(
-                    key,
-                    "an entry has another number of partition values than its spec".into(),
-                ));
+            if entry.file.key_metadata().is_some_and(|key| !key.is_empty()) {
+                return Err(encrypted(entry.file.file_path()));
             }
-            if entry.data_file.key_metadata().is_some_and(|key| !key.is_empty()) {
-                return Err(encrypted(entry.data_file.file_path()));
-            }
-            let sequence = entry.sequence_number.unwrap_or(list.sequence_number);
-            let mut first_row_id = entry.data_file.first_row_id();
+            let mut first_row_id = entry.file.first_row_id();
             if first_row_id.is_none() && entry.status != ManifestStatus::Deleted {
                 first_row_id = next_row_id;
-                let rows = i64::try_from(entry.data_file.record_count()).ok();
+                let rows = i64::try_from(entry.file.record_count()).ok();
                 next_row_id = next_row_id.zip(rows).and_then(|(id, rows)| id.checked_add(rows));
             }
             Ok(Entry {
                 status: entry.status,
                 snapshot_id: entry.snapshot_id.unwrap_or(list.added_snapshot_id),
-                sequence,
-                file_sequence: entry.file_sequence_number.unwrap_or(list.sequence_number),
+                sequence: entry.sequence.unwrap_or(list.sequence_number),
+                file_sequence: entry.file_sequence.unwrap_or(list.sequence_number),
                 first_row_id,
-                file: entry.data_file,
+                file: entry.file,
             })
         })
         .collect::<Result<Vec<_>>>()?;

@@ -3,7 +3,7 @@
 //! ```text
 //! load     vN.metadata.json, found through the hint           metadata  its bytes       view  one version of it
 //! create   version 1                                          types, values, paths     the vocabulary
-//! files    manifests -> data files, pruned                    manifests, avro, convert entries and files
+//! files    manifests -> data files, pruned                    manifests, entries, avro, convert: their bytes
 //! deletes  which masks concern a file                         masks     position_deletes, puffin: their bytes
 //! publish  one attempt                                        staged, rewrite, summary its parts
 //! catalog  who decides what is current
@@ -20,6 +20,7 @@ mod changes;
 mod convert;
 mod create;
 mod deletes;
+mod entries;
 mod evolve;
 mod files;
 mod history;

@@ -1,0 +1,141 @@
+//! Avro files, read in one pass and within bounds: a hostile one must not take memory that its bytes do not justify.
+//!
+//! ```text
+//! input   bytes, numbers, texts        codec   blocks, decompressed with a bound
+//! shape   the writer's schema          values  a block's values, for serde; what nobody asks for is passed over
+//! ```
+//!
+//! The usual decoder decompresses without a bound, reserves memory for as many elements as an array claims, takes NULL
+//! for what is cut off, panics at odd names, and parses the schema anew, three times, for every file of a few records
+//! (Avro specification, "Object Container Files", "Binary encoding").
+
+mod codec;
+mod input;
+mod shape;
+mod values;
+
+use std::collections::HashMap;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use self::codec::Codec;
+use self::input::Input;
+use self::shape::{Names, Shape, shape};
+use self::values::{Walk, Wrong};
+use super::metadata::broken;
+use crate::error::Result;
+use crate::model::limits::{self, AVRO_BYTES, AVRO_VALUES};
+
+const MAGIC: &[u8; 4] = b"Obj\x01";
+const SYNC: u64 = 16;
+/// The schema in a header.
+const SCHEMA_BYTES: u64 = 4 << 20;
+/// Nesting of schemas and of values at which a file is refused.
+const MAX_DEPTH: usize = 64;
+
+const CUT_SHORT: &str = "it ends too early";
+
+/// What is wrong is said in words; the file is named by whoever asked.
+type Walked<T = ()> = std::result::Result<T, &'static str>;
+
+/// A file whose header is read.
+pub(super) struct File<'a> {
+    header: HashMap<String, &'a [u8]>,
+    shape: Shape,
+    names: Names,
+    codec: Codec,
+    sync: &'a [u8],
+    blocks: Input<'a>,
+    place: &'a str,
+}
+
+fn damaged(place: &str, what: &str) -> crate::Error {
+    broken(place, format!("the Avro file is damaged: {what}"))
+}
+
+impl<'a> File<'a> {
+    /// Reads the header. `place` names the file in errors.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) when it is broken, [`Error::Limit`](crate::Error::Limit) when its
+    /// schema is too large, [`Error::Unsupported`](crate::Error::Unsupported) for a codec that is not read.
+    pub(super) fn open(bytes: &'a [u8], place: &'a str) -> Result<Self> {
+        let failed = |what: &str| damaged(place, what);
+        let mut input = Input { rest: bytes };
+        if input.take(4).map_err(failed)? != MAGIC {
+            return Err(broken(place, "it is not an Avro file".into()));
+        }
+        let header = input.header().map_err(failed)?;
+        let sync = input.take(SYNC).map_err(failed)?;
+        let codec = Codec::named(header.get("avro.codec").copied(), place)?;
+        let schema = header.get("avro.schema").copied().unwrap_or_default();
+        let what = "bytes of schema in an Avro file";
+        limits::at_most(schema.len() as u64, SCHEMA_BYTES, what, place)?;
+        let schema: Value =
+            serde_json::from_slice(schema).map_err(|e| failed(&format!("its schema cannot be read: {e}")))?;
+        let mut names = Names::new();
+        let shape = shape(&schema, "", &mut names, 0).map_err(failed)?;
+        Ok(Self {
+            header,
+            shape,
+            names,
+            codec,
+            sync,
+            blocks: input,
+            place,
+        })
+    }
+
+    /// What the writer noted in the header, by key.
+    pub(super) fn header(&self, key: &str) -> Option<&'a [u8]> {
+        self.header.get(key).copied()
+    }
+
+    /// Reads all records, in order.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) when the file is broken or a record is none of these,
+    /// [`Error::Limit`](crate::Error::Limit) when it is too large, and those of `take`.
+    pub(super) fn records<T: DeserializeOwned>(
+        mut self,
+        mut take: impl FnMut(T) -> Result<()>,
+    ) -> Result<()> {
+        let place = self.place;
+        let failed = |what: &str| damaged(place, what);
+        let (mut values, mut total) = (0, 0);
+        while !self.blocks.rest.is_empty() {
+            let count = self.blocks.count().map_err(failed)?;
+            let size = self.blocks.count().map_err(failed)?;
+            let stored = self.blocks.take(size).map_err(failed)?;
+            if self.blocks.take(SYNC).map_err(failed)? != self.sync {
+                return Err(failed("a block does not end where it should"));
+            }
+            let block = self.codec.decompress(stored, place)?;
+            total += block.len() as u64;
+            limits::at_most(total, AVRO_BYTES, "bytes of Avro", place)?;
+            if count > block.len() as u64 {
+                return Err(failed("a block claims more records than it has bytes"));
+            }
+            let mut walk = Walk {
+                input: Input { rest: &block },
+                names: &self.names,
+                values: &mut values,
+            };
+            for _ in 0..count {
+                let record = T::deserialize(walk.value(&self.shape));
+                take(record.map_err(|Wrong(what)| {
+                    let counted = limits::at_most(*walk.values, AVRO_VALUES, "values in an Avro file", place);
+                    counted.err().unwrap_or_else(|| failed(&what))
+                })?)?;
+            }
+            if !walk.input.rest.is_empty() {
+                return Err(failed("a block goes on after its last record"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

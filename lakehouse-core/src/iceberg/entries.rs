@@ -1,0 +1,388 @@
+//! The records of manifest lists and manifests, as their Avro has them, by name (Iceberg spec, "Manifests", "Manifest
+//! Lists"). Writers of older versions leave fields out or have other names for them; what is unknown is passed over.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use iceberg::spec::{
+    ByteBuf, DataFile, DataFileBuilder, DataFileFormat, Datum, FieldSummary, FormatVersion, Literal,
+    ManifestFile, ManifestMetadata, ManifestStatus, PrimitiveType, Schema, Struct,
+};
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use super::avro;
+use super::deletes::{DELETE_PATH_ID, DELETE_POS_ID};
+use super::metadata::{broken, broken_by};
+use crate::error::Result;
+use crate::model::schema::{LAST_UPDATED_FIELD_ID, ROW_ID_FIELD_ID};
+
+/// Columns that every table has, `_file` and `_pos` (Iceberg spec, "Reserved Field IDs"); DuckDB gives the bounds of
+/// position deletes their ids.
+const FILE_ID: i32 = i32::MAX - 1;
+const POSITION_ID: i32 = i32::MAX - 2;
+
+/// A line of a manifest list.
+#[derive(Deserialize)]
+struct Line {
+    manifest_path: String,
+    manifest_length: i64,
+    partition_spec_id: i32,
+    #[serde(default)]
+    content: i32,
+    #[serde(default)]
+    sequence_number: i64,
+    #[serde(default)]
+    min_sequence_number: i64,
+    added_snapshot_id: i64,
+    #[serde(alias = "added_data_files_count")]
+    added_files_count: Option<u32>,
+    #[serde(alias = "existing_data_files_count")]
+    existing_files_count: Option<u32>,
+    #[serde(alias = "deleted_data_files_count")]
+    deleted_files_count: Option<u32>,
+    added_rows_count: Option<u64>,
+    existing_rows_count: Option<u64>,
+    deleted_rows_count: Option<u64>,
+    partitions: Option<Vec<FieldSummary>>,
+    key_metadata: Option<ByteBuf>,
+    first_row_id: Option<u64>,
+}
+
+/// Reads a manifest list; `place` names it in errors.
+///
+/// # Errors
+/// [`Error::Invalid`](crate::Error::Invalid) when it is broken, and the limits of [`avro`].
+pub(super) fn manifest_list(bytes: &[u8], place: &str) -> Result<Vec<ManifestFile>> {
+    let mut lines = Vec::new();
+    avro::File::open(bytes, place)?.records(|line: Line| {
+        lines.push(ManifestFile {
+            content: line.content.try_into().map_err(|e| broken_by(place, &e))?,
+            manifest_path: line.manifest_path,
+            manifest_length: line.manifest_length,
+            partition_spec_id: line.partition_spec_id,
+            sequence_number: line.sequence_number,
+            min_sequence_number: line.min_sequence_number,
+            added_snapshot_id: line.added_snapshot_id,
+            added_files_count: line.added_files_count,
+            existing_files_count: line.existing_files_count,
+            deleted_files_count: line.deleted_files_count,
+            added_rows_count: line.added_rows_count,
+            existing_rows_count: line.existing_rows_count,
+            deleted_rows_count: line.deleted_rows_count,
+            partitions: line.partitions,
+            key_metadata: line.key_metadata.map(ByteBuf::into_vec),
+            first_row_id: line.first_row_id,
+        });
+        Ok(())
+    })?;
+    Ok(lines)
+}
+
+/// An entry of a manifest, with what it inherits still to be filled in.
+#[derive(Debug, PartialEq)]
+pub(super) struct Listed {
+    pub(super) status: ManifestStatus,
+    pub(super) snapshot_id: Option<i64>,
+    pub(super) sequence: Option<i64>,
+    pub(super) file_sequence: Option<i64>,
+    pub(super) file: DataFile,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    status: i32,
+    snapshot_id: Option<i64>,
+    sequence_number: Option<i64>,
+    file_sequence_number: Option<i64>,
+    data_file: File,
+}
+
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    content: i32,
+    file_path: String,
+    file_format: String,
+    partition: Partition,
+    record_count: u64,
+    file_size_in_bytes: u64,
+    column_sizes: Option<ById<i64>>,
+    value_counts: Option<ById<i64>>,
+    null_value_counts: Option<ById<i64>>,
+    nan_value_counts: Option<ById<i64>>,
+    lower_bounds: Option<ById<ByteBuf>>,
+    upper_bounds: Option<ById<ByteBuf>>,
+    key_metadata: Option<ByteBuf>,
+    split_offsets: Option<Vec<i64>>,
+    equality_ids: Option<Vec<i32>>,
+    sort_order_id: Option<i32>,
+    first_row_id: Option<i64>,
+    referenced_data_file: Option<String>,
+    content_offset: Option<i64>,
+    content_size_in_bytes: Option<i64>,
+}
+
+/// What the header of a manifest says.
+struct Header<'a> {
+    schema: &'a Schema,
+    spec_id: i32,
+    /// Types of the partition values.
+    types: Vec<PrimitiveType>,
+    place: &'a str,
+}
+
+/// Reads a manifest: its header and its entries; `place` names it in errors.
+///
+/// # Errors
+/// As [`manifest_list`].
+pub(super) fn manifest(bytes: &[u8], place: &str) -> Result<(ManifestMetadata, Vec<Listed>)> {
+    const NOTED: [&str; 6] = [
+        "schema",
+        "schema-id",
+        "partition-spec",
+        "partition-spec-id",
+        "format-version",
+        "content",
+    ];
+    let failed = |error: iceberg::Error| broken_by(place, &error);
+    let file = avro::File::open(bytes, place)?;
+    let noted = NOTED
+        .into_iter()
+        .filter_map(|key| Some((key.to_owned(), file.header(key)?.to_vec())));
+    let metadata = ManifestMetadata::parse(&noted.collect()).map_err(failed)?;
+    let header = Header {
+        schema: metadata.schema(),
+        spec_id: metadata.partition_spec().spec_id(),
+        types: partition_types(&metadata, place)?,
+        place,
+    };
+    // Format version 1 has no sequence numbers.
+    let first = matches!(metadata.format_version(), FormatVersion::V1);
+    let sequence = |number: Option<i64>| if first { Some(0) } else { number };
+    let mut entries = Vec::new();
+    file.records(|entry: Entry| {
+        entries.push(Listed {
+            status: entry.status.try_into().map_err(failed)?,
+            snapshot_id: entry.snapshot_id,
+            sequence: sequence(entry.sequence_number),
+            file_sequence: sequence(entry.file_sequence_number),
+            file: entry.data_file.under(&header)?,
+        });
+        Ok(())
+    })?;
+    Ok((metadata, entries))
+}
+
+/// The types of the partition values of a manifest's entries.
+///
+/// # Errors
+/// [`Error::Invalid`](crate::Error::Invalid) when its spec does not fit its schema.
+pub(super) fn partition_types(metadata: &ManifestMetadata, place: &str) -> Result<Vec<PrimitiveType>> {
+    let partition = metadata.partition_spec().partition_type(metadata.schema());
+    let partition = partition.map_err(|error| broken_by(place, &error))?;
+    let types = partition
+        .fields()
+        .iter()
+        .map(|field| field.field_type.as_primitive_type().cloned());
+    types
+        .collect::<Option<_>>()
+        .ok_or_else(|| broken(place, "a partition value is not of a primitive type".into()))
+}
+
+impl File {
+    fn under(self, header: &Header<'_>) -> Result<DataFile> {
+        let failed = |error: iceberg::Error| broken_by(header.place, &error);
+        let mut file = DataFileBuilder::default();
+        file.content(self.content.try_into().map_err(failed)?)
+            .file_format(self.file_format.parse::<DataFileFormat>().map_err(failed)?)
+            .partition(self.partition.under(header)?)
+            .file_path(self.file_path)
+            .record_count(self.record_count)
+            .file_size_in_bytes(self.file_size_in_bytes)
+            .column_sizes(counts(self.column_sizes))
+            .value_counts(counts(self.value_counts))
+            .null_value_counts(counts(self.null_value_counts))
+            .nan_value_counts(counts(self.nan_value_counts))
+            .lower_bounds(bounds(self.lower_bounds, header.schema))
+            .upper_bounds(bounds(self.upper_bounds, header.schema))
+            .key_metadata(self.key_metadata.map(ByteBuf::into_vec))
+            .split_offsets(self.split_offsets)
+            .equality_ids(self.equality_ids)
+            .first_row_id(self.first_row_id)
+            .partition_spec_id(header.spec_id)
+            .referenced_data_file(self.referenced_data_file)
+            .content_offset(self.content_offset)
+            .content_size_in_bytes(self.content_size_in_bytes);
+        if let Some(id) = self.sort_order_id {
+            file.sort_order_id(id);
+        }
+        file.build()
+            .map_err(|error| broken(header.place, error.to_string()))
+    }
+}
+
+/// Counts are not negative: what is, says nothing.
+fn counts(counts: Option<ById<i64>>) -> HashMap<i32, u64> {
+    let counts = counts.into_iter().flat_map(|ById(counts)| counts);
+    counts
+        .filter_map(|(id, count)| Some((id, u64::try_from(count).ok()?)))
+        .collect()
+}
+
+/// Bounds of columns that the schema does not have say nothing, nor do those that are no values of the column's type.
+fn bounds(bounds: Option<ById<ByteBuf>>, schema: &Schema) -> HashMap<i32, Datum> {
+    let bounds = bounds.into_iter().flat_map(|ById(bounds)| bounds);
+    bounds
+        .filter_map(|(id, bytes)| {
+            let ty = match id {
+                DELETE_PATH_ID | FILE_ID => PrimitiveType::String,
+                DELETE_POS_ID | POSITION_ID | ROW_ID_FIELD_ID | LAST_UPDATED_FIELD_ID => PrimitiveType::Long,
+                id => schema.field_by_id(id)?.field_type.as_primitive_type()?.clone(),
+            };
+            Some((id, Datum::try_from_bytes(&bytes, ty).ok()?))
+        })
+        .collect()
+}
+
+/// A map from column ids, which Avro has as an array of pairs: its own maps have texts as keys.
+struct ById<T>(Vec<(i32, T)>);
+
+#[derive(Deserialize)]
+struct Pair<T> {
+    key: i32,
+    value: T,
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for ById<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let pairs = Vec::<Pair<T>>::deserialize(deserializer)?;
+        Ok(Self(
+            pairs.into_iter().map(|pair| (pair.key, pair.value)).collect(),
+        ))
+    }
+}
+
+/// The values of a partition, in the order of the spec's fields: their names may be changed to be ones of Avro.
+struct Partition(Vec<Raw>);
+
+/// A partition value as Avro has it.
+#[derive(Debug)]
+enum Raw {
+    Null,
+    Boolean(bool),
+    Number(i64),
+    Float(f32),
+    Double(f64),
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Partition {
+    fn under(self, header: &Header<'_>) -> Result<Struct> {
+        let (values, types) = (self.0, &header.types);
+        if values.len() != types.len() {
+            let what = "an entry has another number of partition values than its spec";
+            return Err(broken(header.place, what.into()));
+        }
+        let literals = values.into_iter().zip(types).map(|(value, ty)| {
+            let what = format!("a partition value is not of type {ty}: {value:?}");
+            value.literal(ty).ok_or_else(|| broken(header.place, what))
+        });
+        Ok(Struct::from_iter(literals.collect::<Result<Vec<_>>>()?))
+    }
+}
+
+impl Raw {
+    /// The value, which may be NULL, in a type; `None` when it is none of this type.
+    fn literal(self, ty: &PrimitiveType) -> Option<Option<Literal>> {
+        use PrimitiveType as P;
+        Some(Some(match (ty, self) {
+            (_, Self::Null) => return Some(None),
+            (P::Boolean, Self::Boolean(value)) => Literal::bool(value),
+            (P::Int, Self::Number(value)) => Literal::int(i32::try_from(value).ok()?),
+            (P::Date, Self::Number(value)) => Literal::date(i32::try_from(value).ok()?),
+            (
+                P::Long | P::Time | P::Timestamp | P::Timestamptz | P::TimestampNs | P::TimestamptzNs,
+                Self::Number(value),
+            ) => Literal::long(value),
+            (P::Float, Self::Float(value)) => Literal::float(value),
+            (P::Double, Self::Float(value)) => Literal::double(value),
+            (P::Double, Self::Double(value)) => Literal::double(value),
+            (P::String, Self::Text(value)) => Literal::string(value),
+            (P::Uuid, Self::Text(value)) => Literal::uuid(value.parse().ok()?),
+            (P::Uuid | P::Fixed(_) | P::Binary | P::Decimal { .. }, Self::Bytes(bytes)) => {
+                Datum::try_from_bytes(&bytes, ty.clone()).ok()?.into()
+            }
+            _ => return None,
+        }))
+    }
+}
+
+impl<'de> Deserialize<'de> for Partition {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Values;
+        impl<'de> Visitor<'de> for Values {
+            type Value = Partition;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a record of partition values")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Partition, A::Error> {
+                let mut values = Vec::new();
+                while let Some((_, value)) = map.next_entry::<IgnoredAny, Raw>()? {
+                    values.push(value);
+                }
+                Ok(Partition(values))
+            }
+        }
+        deserializer.deserialize_map(Values)
+    }
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Any;
+        impl Visitor<'_> for Any {
+            type Value = Raw;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a partition value")
+            }
+
+            fn visit_unit<E>(self) -> std::result::Result<Raw, E> {
+                Ok(Raw::Null)
+            }
+
+            fn visit_bool<E>(self, value: bool) -> std::result::Result<Raw, E> {
+                Ok(Raw::Boolean(value))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> std::result::Result<Raw, E> {
+                Ok(Raw::Number(value))
+            }
+
+            fn visit_f32<E>(self, value: f32) -> std::result::Result<Raw, E> {
+                Ok(Raw::Float(value))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> std::result::Result<Raw, E> {
+                Ok(Raw::Double(value))
+            }
+
+            fn visit_str<E>(self, value: &str) -> std::result::Result<Raw, E> {
+                Ok(Raw::Text(value.to_owned()))
+            }
+
+            fn visit_bytes<E>(self, value: &[u8]) -> std::result::Result<Raw, E> {
+                Ok(Raw::Bytes(value.to_vec()))
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
+
+#[cfg(test)]
+#[path = "entries_tests.rs"]
+mod tests;
