@@ -56,6 +56,8 @@ pub enum Error {
         what: String,
         /// The file or setting concerned.
         place: String,
+        /// What to do about it. Empty when there is nothing to add.
+        hint: String,
     },
     /// The store or the confinement of paths refused access.
     #[error("access denied: {what}")]
@@ -182,9 +184,10 @@ impl Error {
     #[must_use]
     pub fn with_hint(mut self, text: impl Into<String>) -> Self {
         match &mut self {
-            Self::Invalid { hint, .. } | Self::Unsupported { hint, .. } | Self::NotFound { hint, .. } => {
-                *hint = text.into();
-            }
+            Self::Invalid { hint, .. }
+            | Self::Unsupported { hint, .. }
+            | Self::Limit { hint, .. }
+            | Self::NotFound { hint, .. } => *hint = text.into(),
             _ => {}
         }
         self
@@ -193,7 +196,10 @@ impl Error {
     /// What to do next, if the error knows.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Self::Invalid { hint, .. } | Self::Unsupported { hint, .. } | Self::NotFound { hint, .. }
+            Self::Invalid { hint, .. }
+            | Self::Unsupported { hint, .. }
+            | Self::Limit { hint, .. }
+            | Self::NotFound { hint, .. }
                 if !hint.is_empty() =>
             {
                 Some(hint)
@@ -255,6 +261,7 @@ impl Error {
             return Self::Limit {
                 what: format!("not enough memory: {what}"),
                 place: "memory limit".to_owned(),
+                hint: String::new(),
             };
         }
         Self::Engine(Box::new(error))
@@ -288,9 +295,10 @@ impl Error {
                 what: what.clone(),
                 hint: hint.clone(),
             },
-            Self::Limit { what, place } => Self::Limit {
+            Self::Limit { what, place, hint } => Self::Limit {
                 what: what.clone(),
                 place: place.clone(),
+                hint: hint.clone(),
             },
             Self::Denied { what } => Self::Denied { what: what.clone() },
             Self::NotFound { what, place, hint } => Self::NotFound {

@@ -43,6 +43,19 @@ def test_created_table_opens_with_its_schema(table):
     assert rows(opened) == []
 
 
+def test_a_limit_is_moved_by_a_storage_option_and_named_where_it_is_met(table):
+    table.append(people("Ada", "Grace"))
+    option = "max_commit_bytes" if table.format == "delta" else "max_metadata_bytes"
+    with pytest.raises(lakehouse.LimitError, match=f"at most 100 are read(.|\n)*{option}"):
+        rows(lakehouse.Table.open(table.location, storage_options={option: "100"}))
+    with pytest.raises(lakehouse.InvalidError, match=option):
+        lakehouse.Table.open(table.location, storage_options={option: "plenty"})
+    sql = f"SELECT * FROM '{table.location}'"
+    with pytest.raises(lakehouse.LimitError):
+        lakehouse.sql(sql, storage_options={option: "100"})
+    assert lakehouse.sql(sql, storage_options={option: "1MB"}).to_arrow().num_rows == 2
+
+
 @pytest.mark.parametrize("make", [lambda t: t, pl.from_arrow, lambda t: t.to_pandas(), lambda t: duckdb.from_arrow(t)])
 def test_any_arrow_stream_goes_in(table, make):
     report = table.append(make(people("Ada", "Grace")))

@@ -147,7 +147,7 @@ impl Reconciled {
                 for part in parts {
                     let wanted = Some(["remove", "txn", "domainMetadata"].as_slice());
                     let bytes = store.get(&part).await?;
-                    check_whole_parquet_footer(&bytes, &part)?;
+                    check_whole_parquet_footer(&bytes, store.limits().parquet_footer_bytes, &part)?;
                     read(&bytes, wanted, &part, |rows| {
                         rows.into_iter().for_each(|row| small.apply(row));
                         Ok(())

@@ -4,7 +4,7 @@
 //! schema. The schema is skipped without building anything, so that a hostile footer costs no memory.
 
 use crate::error::{Error, Result};
-use crate::model::limits::{self, PARQUET_FOOTER_BYTES};
+use crate::model::limits;
 use crate::store::Store;
 
 /// Structures nested deeper than this are no Parquet footer.
@@ -27,7 +27,8 @@ pub(super) async fn rows(store: &Store, key: &str, bytes: u64) -> Result<u64> {
     if magic != b"PAR1" {
         return Err(broken());
     }
-    limits::at_most(length, PARQUET_FOOTER_BYTES, "bytes of a Parquet footer", key)?;
+    let limit = store.limits().parquet_footer_bytes;
+    limits::at_most(length, limit, "bytes of a Parquet footer", key)?;
     let footer = store.get_range(key, start..tail_start).await?;
     Compact(&footer).rows().ok_or_else(broken)
 }

@@ -29,6 +29,7 @@ use tokio::sync::mpsc;
 use super::actions::{AddFile, Metadata, Protocol, Texts, Vector, from_value};
 use super::log;
 use crate::error::{Error, Result};
+use crate::model::limits::Limits;
 use crate::store::{Bound, Store};
 
 /// Keys of a [`Store`] are relative to the table root, so the kernel's table lies at the root. The
@@ -76,7 +77,7 @@ impl TaskExecutor for Caller {
     }
 }
 
-fn engine(store: &Store, bound: fn(&str) -> Bound, handle: Handle) -> DefaultEngine<Caller> {
+fn engine(store: &Store, bound: fn(&str, &Limits) -> Bound, handle: Handle) -> DefaultEngine<Caller> {
     DefaultEngineBuilder::new(store.guarded(bound))
         .with_task_executor(Arc::new(Caller(handle)))
         .with_buffer_size(READ_AHEAD)
@@ -94,7 +95,7 @@ async fn run<T: Send + 'static>(
 /// The same; the engine sees of the log what `bound` allows.
 async fn run_within<T: Send + 'static>(
     store: &Store,
-    bound: fn(&str) -> Bound,
+    bound: fn(&str, &Limits) -> Bound,
     task: impl FnOnce(&DefaultEngine<Caller>) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let store = store.clone();
@@ -122,7 +123,7 @@ impl Replay {
 
     async fn load_within(
         store: &Store,
-        bound: fn(&str) -> Bound,
+        bound: fn(&str, &Limits) -> Bound,
         base: Option<Self>,
         version: Option<u64>,
     ) -> Result<Self> {

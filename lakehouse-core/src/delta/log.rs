@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::actions::{self, Action};
 use crate::error::{Error, Result};
-use crate::model::limits::{COMMIT_BYTES, HINT_BYTES, VERSION};
+use crate::model::limits::{HINT_BYTES, Limit, Limits, VERSION};
 use crate::store::{Bound, Listed, Store};
 
 /// The folder of the log.
@@ -48,7 +48,7 @@ fn number(digits: &str) -> Option<u64> {
 }
 
 /// What the kernel may read of the log.
-pub(super) fn bound(key: &str) -> Bound {
+pub(super) fn bound(key: &str, limits: &Limits) -> Bound {
     let name = key.strip_prefix(FOLDER).unwrap_or_default();
     let digits = name.bytes().take_while(u8::is_ascii_digit).count();
     if digits == 20 && file_version(key).is_none() && digits == name.find('.').unwrap_or(0) {
@@ -57,15 +57,15 @@ pub(super) fn bound(key: &str) -> Bound {
     match key {
         LAST_CHECKPOINT => Bound::Hint(HINT_BYTES),
         key if key.ends_with(".parquet") => Bound::Parquet,
-        _ => Bound::Bytes(COMMIT_BYTES),
+        _ => Bound::Bytes(limits.commit_bytes),
     }
 }
 
 /// The same, where [`LAST_CHECKPOINT`] is not to be believed.
-pub(super) fn bound_without_pointer(key: &str) -> Bound {
+pub(super) fn bound_without_pointer(key: &str, limits: &Limits) -> Bound {
     match key {
-        LAST_CHECKPOINT => Bound::Hint(0),
-        key => bound(key),
+        LAST_CHECKPOINT => Bound::Hint(Limit::fixed(0)),
+        key => bound(key, limits),
     }
 }
 
@@ -77,7 +77,7 @@ pub(super) fn is_checkpoint(key: &str) -> bool {
 /// Reads a log entry; `None` if it is not there.
 pub(super) async fn read(store: &Store, version: u64) -> Result<Option<Vec<Action>>> {
     let key = commit_key(version);
-    match store.get_within(&key, COMMIT_BYTES).await? {
+    match store.get_within(&key, store.limits().commit_bytes).await? {
         Some(bytes) => actions::parse(&bytes, &key).map(Some),
         None => Ok(None),
     }
@@ -117,7 +117,7 @@ pub(super) async fn entry(store: &Store, version: u64) -> Result<Option<Entry>> 
         info = actions::parse_commit_info(&bytes, false, &key)?;
     }
     if info.is_none() {
-        let whole = store.get_within(&key, COMMIT_BYTES).await?;
+        let whole = store.get_within(&key, store.limits().commit_bytes).await?;
         let whole = whole.ok_or_else(|| Error::not_found(&key, store.location()))?;
         info = actions::parse_commit_info(&whole, true, &key)?;
     }

@@ -35,7 +35,7 @@ use futures::stream::BoxStream;
 
 use crate::error::{Error, Result};
 use crate::format::{Format, Outcome};
-use crate::model::limits::{self, COMMIT_BYTES};
+use crate::model::limits;
 use crate::model::{
     At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, RowMask, Snapshot, Version,
 };
@@ -159,7 +159,8 @@ impl Format for Delta {
             let entry = publish::entry(&self.store, base, change, restored.as_deref()).await?;
             let key = log::commit_key(base.state + 1);
             // What could not be read back is not published.
-            limits::at_most(entry.len() as u64, COMMIT_BYTES, "bytes of a log entry", &key)?;
+            let limit = self.store.limits().commit_bytes;
+            limits::at_most(entry.len() as u64, limit, "bytes of a log entry", &key)?;
             let version = base.state + 1;
             let created = self.store.create(&key, entry.into()).await?;
             Ok(self.created(version, created).await)

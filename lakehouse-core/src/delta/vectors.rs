@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::actions::Vector;
 use super::z85;
 use crate::error::{Error, Result};
-use crate::model::limits::{self, MASK_BYTES};
+use crate::model::limits;
 use crate::model::{CommitId, DataFile, MaskRef, RowMask, deletion_vector};
 use crate::store::{Created, Store, clock};
 
@@ -122,7 +122,7 @@ async fn read_one(store: &Store, file: &DataFile) -> Result<RowMask> {
     } else {
         limits::at_most(
             mask.bytes.unwrap_or(0),
-            MASK_BYTES,
+            store.limits().mask_bytes,
             "bytes of a deletion vector",
             &mask.path,
         )?;

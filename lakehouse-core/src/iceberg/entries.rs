@@ -15,6 +15,7 @@ use super::avro;
 use super::deletes::{DELETE_PATH_ID, DELETE_POS_ID};
 use super::metadata::{broken, broken_by};
 use crate::error::Result;
+use crate::model::limits::Limits;
 use crate::model::schema::{LAST_UPDATED_FIELD_ID, ROW_ID_FIELD_ID};
 
 /// Columns that every table has, `_file` and `_pos` (Iceberg spec, "Reserved Field IDs"); DuckDB gives the bounds of
@@ -53,9 +54,9 @@ struct Line {
 ///
 /// # Errors
 /// [`Error::Invalid`](crate::Error::Invalid) when it is broken, and the limits of [`avro`].
-pub(super) fn manifest_list(bytes: &[u8], place: &str) -> Result<Vec<ManifestFile>> {
+pub(super) fn manifest_list(bytes: &[u8], limits: &Limits, place: &str) -> Result<Vec<ManifestFile>> {
     let mut lines = Vec::new();
-    avro::File::open(bytes, place)?.records(|line: Line| {
+    avro::File::open(bytes, limits, place)?.records(|line: Line| {
         lines.push(ManifestFile {
             content: line.content.try_into().map_err(|e| broken_by(place, &e))?,
             manifest_path: line.manifest_path,
@@ -136,7 +137,11 @@ struct Header<'a> {
 ///
 /// # Errors
 /// As [`manifest_list`].
-pub(super) fn manifest(bytes: &[u8], place: &str) -> Result<(ManifestMetadata, Vec<Listed>)> {
+pub(super) fn manifest(
+    bytes: &[u8],
+    limits: &Limits,
+    place: &str,
+) -> Result<(ManifestMetadata, Vec<Listed>)> {
     const NOTED: [&str; 6] = [
         "schema",
         "schema-id",
@@ -146,7 +151,7 @@ pub(super) fn manifest(bytes: &[u8], place: &str) -> Result<(ManifestMetadata, V
         "content",
     ];
     let failed = |error: iceberg::Error| broken_by(place, &error);
-    let file = avro::File::open(bytes, place)?;
+    let file = avro::File::open(bytes, limits, place)?;
     let noted = NOTED
         .into_iter()
         .filter_map(|key| Some((key.to_owned(), file.header(key)?.to_vec())));

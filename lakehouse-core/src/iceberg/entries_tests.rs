@@ -49,14 +49,14 @@ fn manifests_and_lists_of_other_writers_are_read_as_the_crate_reads_them() {
                 .find_map(|version| ManifestList::parse_with_version(&bytes, version).ok())
                 .unwrap();
             assert_eq!(
-                manifest_list(&bytes, &name).unwrap(),
+                manifest_list(&bytes, &Limits::default(), &name).unwrap(),
                 expected.entries(),
                 "{name}"
             );
             lists += 1;
         } else {
             assert_eq!(
-                manifest(&bytes, &name).unwrap(),
+                manifest(&bytes, &Limits::default(), &name).unwrap(),
                 by_the_crate(&bytes).unwrap(),
                 "{name}"
             );
@@ -197,7 +197,7 @@ async fn manifests_of_every_type_and_version_are_read_as_the_crate_reads_them() 
                 unwritten.push(ty.to_string());
                 break;
             };
-            let found = manifest(&bytes, "m.avro").unwrap();
+            let found = manifest(&bytes, &Limits::default(), "m.avro").unwrap();
             for (at, entry) in found.1.iter().enumerate() {
                 let (expected, got) = (&rows[at], &entry.file.partition()[0]);
                 assert_eq!(

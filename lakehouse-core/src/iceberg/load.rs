@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::metadata::State;
 use crate::error::{Error, Result};
-use crate::model::limits::{HINT_BYTES, METADATA_BYTES, VERSION};
+use crate::model::limits::{HINT_BYTES, VERSION};
 use crate::planted::{self, Bug};
 use crate::store::{Listed, Store};
 
@@ -76,7 +76,7 @@ async fn hinted_by_name(store: &Store, hint: &str) -> Result<Option<State>> {
         return Ok(None);
     }
     let file = format!("{FOLDER}{name}.metadata.json");
-    let Some(bytes) = store.get_within(&file, METADATA_BYTES).await? else {
+    let Some(bytes) = store.get_within(&file, store.limits().metadata_bytes).await? else {
         return Ok(None);
     };
     owned_by_catalog(store, &file, number_of_catalog(&file).unwrap_or(0), &bytes).map(Some)
@@ -84,7 +84,7 @@ async fn hinted_by_name(store: &Store, hint: &str) -> Result<Option<State>> {
 
 async fn read(store: &Store, number: u64) -> Result<Option<(String, Bytes)>> {
     for key in spellings(number) {
-        if let Some(bytes) = store.get_within(&key, METADATA_BYTES).await? {
+        if let Some(bytes) = store.get_within(&key, store.limits().metadata_bytes).await? {
             return Ok(Some((key, bytes)));
         }
     }
@@ -129,7 +129,9 @@ async fn from_listing(store: &Store) -> Result<State> {
         return Err(Error::not_found("an Iceberg table", store.location())
             .with_hint("check the path, or create the table first"));
     };
-    let bytes = store.get_within(&file.path, METADATA_BYTES).await?;
+    let bytes = store
+        .get_within(&file.path, store.limits().metadata_bytes)
+        .await?;
     let bytes = bytes.ok_or_else(|| Error::not_found(&file.path, store.location()))?;
     owned_by_catalog(
         store,

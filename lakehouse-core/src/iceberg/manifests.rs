@@ -9,7 +9,7 @@ use super::metadata::{State, broken};
 use super::types::leaves;
 use super::view::View;
 use crate::error::{Error, Result};
-use crate::model::limits::{AVRO_BYTES, AVRO_VALUES};
+use crate::model::limits::{AVRO_VALUES, Limits};
 use crate::store::Store;
 use bytes::Bytes;
 use iceberg::io::FileIO;
@@ -73,8 +73,8 @@ pub(super) async fn read_list_of(
     }
     let key = state.paths.relative(snapshot.manifest_list())?;
     let bytes = fetch(store, &key).await?;
-    let place = key.clone();
-    decode(&key, move || entries::manifest_list(&bytes, &place)).await
+    let (place, limits) = (key.clone(), *store.limits());
+    decode(&key, move || entries::manifest_list(&bytes, &limits, &place)).await
 }
 
 /// Reads one manifest.
@@ -100,13 +100,13 @@ pub(super) async fn with_manifest<T: Send + 'static>(
     }
     let key = state.paths.relative(&list.manifest_path)?;
     let bytes = fetch(store, &key).await?;
-    let place = key.clone();
-    decode(&key, move || work(parsed(&place, list, &bytes)?)).await
+    let (place, limits) = (key.clone(), *store.limits());
+    decode(&key, move || work(parsed(&place, list, &bytes, &limits)?)).await
 }
 
 /// A manifest from its bytes; `key` is for messages.
-fn parsed(key: &str, list: ManifestFile, bytes: &[u8]) -> Result<Manifest> {
-    let (metadata, entries) = entries::manifest(bytes, key)?;
+fn parsed(key: &str, list: ManifestFile, bytes: &[u8], limits: &Limits) -> Result<Manifest> {
+    let (metadata, entries) = entries::manifest(bytes, limits, key)?;
     let types = entries::partition_types(&metadata, key)?;
     let mut next_row_id = match list.content {
         ManifestContentType::Data => list.first_row_id.and_then(|id| i64::try_from(id).ok()),
@@ -232,7 +232,7 @@ pub(super) async fn encode_manifest(
 
 async fn fetch(store: &Store, key: &str) -> Result<Bytes> {
     store
-        .get_within(key, AVRO_BYTES)
+        .get_within(key, store.limits().avro_bytes)
         .await?
         .ok_or_else(|| broken(key, "the file is missing".into()))
 }

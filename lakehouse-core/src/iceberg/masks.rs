@@ -10,7 +10,7 @@ use super::files::CONCURRENT;
 use super::view::View;
 use super::{position_deletes, puffin};
 use crate::error::{Error, Result};
-use crate::model::limits::{self, MASK_BYTES};
+use crate::model::limits;
 use crate::model::{CommitId, DataFile, MaskRef, RowMask, deletion_vector};
 use crate::store::{Store, clock};
 
@@ -49,7 +49,12 @@ pub(super) async fn read(store: &Store, files: &[DataFile]) -> Result<Vec<RowMas
 async fn read_vector(store: &Store, file: &DataFile, mask: &MaskRef, offset: u64) -> Result<RowMask> {
     let end = mask.bytes.and_then(|bytes| offset.checked_add(bytes));
     let end = end.ok_or_else(|| Error::invalid("a deletion vector has no length", mask.path.clone()))?;
-    limits::at_most(end - offset, MASK_BYTES, "bytes of a row mask", &mask.path)?;
+    limits::at_most(
+        end - offset,
+        store.limits().mask_bytes,
+        "bytes of a row mask",
+        &mask.path,
+    )?;
     let bytes = store.get_range(&mask.path, offset..end).await?;
     let decoded = deletion_vector::decode_framed(&bytes, &mask.path)?;
     deletion_vector::check(&decoded, file.rows, mask.rows, &mask.path)?;
@@ -70,11 +75,13 @@ async fn read_position_deletes(
     }
     stream::iter(wanted)
         .map(|(path, targets)| async move {
-            let content = store.get_within(&path, MASK_BYTES).await?;
+            let content = store.get_within(&path, store.limits().mask_bytes).await?;
             let content = content.ok_or_else(|| Error::not_found(&path, store.location()))?;
-            let place = path.clone();
-            let work =
-                move || position_deletes::decode(content, |target| targets.get(target).copied(), &place);
+            let (place, limits) = (path.clone(), *store.limits());
+            let work = move || {
+                let wanted = |target: &str| targets.get(target).copied();
+                position_deletes::decode(content, wanted, &limits, &place)
+            };
             Ok((path, tokio::task::spawn_blocking(work).await.map_err(joined)??))
         })
         .buffer_unordered(CONCURRENT)

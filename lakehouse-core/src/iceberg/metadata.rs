@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::paths::Paths;
 use crate::error::{Error, Result};
-use crate::model::limits::{self, METADATA_BYTES};
+use crate::model::limits::{self, Limit};
 use crate::model::{Version, json};
 use crate::store::Store;
 
@@ -41,8 +41,8 @@ impl State {
     /// # Errors
     /// [`Error::Invalid`] naming the file when it cannot be understood; [`Error::Limit`] when it is too large.
     pub(super) fn parse(store: &Store, file: &str, number: u64, bytes: &Bytes) -> Result<Self> {
-        let json = plain(bytes, file)?;
-        json::check(&json, file)?;
+        let json = plain(bytes, store.limits().metadata_bytes, file)?;
+        json::check(&json, store.limits().metadata_values, file)?;
         let value: Value =
             serde_json::from_slice(&json).map_err(|e| broken(file, format!("it is not JSON: {e}")))?;
         check_version(&value, file)?;
@@ -123,19 +123,13 @@ pub(super) fn encode(metadata: &TableMetadata, updated_ms: i64) -> Result<Vec<u8
     serde_json::to_vec(&value).map_err(failed)
 }
 
-fn plain(bytes: &Bytes, file: &str) -> Result<Bytes> {
-    let too_large = || Error::Limit {
-        what: format!("table metadata of more than {} MB", METADATA_BYTES >> 20),
-        place: file.to_owned(),
-    };
+fn plain(bytes: &Bytes, limit: Limit, file: &str) -> Result<Bytes> {
     if !bytes.starts_with(&[0x1F, 0x8B]) {
-        return if bytes.len() as u64 > METADATA_BYTES {
-            Err(too_large())
-        } else {
-            Ok(bytes.clone())
-        };
+        limits::at_most(bytes.len() as u64, limit, "bytes of table metadata", file)?;
+        return Ok(bytes.clone());
     }
-    let read = limits::read_within(|| Ok(MultiGzDecoder::new(bytes.as_ref())), METADATA_BYTES);
+    let too_large = || limits::over("table metadata of more bytes", limit, file);
+    let read = limits::read_within(|| Ok(MultiGzDecoder::new(bytes.as_ref())), limit);
     let out = read.map_err(|e| broken(file, format!("it cannot be decompressed: {e}")))?;
     Ok(out.ok_or_else(too_large)?.into())
 }

@@ -17,7 +17,7 @@ use roaring::RoaringTreemap;
 
 use super::deletes::{DELETE_PATH_ID, DELETE_POS_ID};
 use crate::error::{Error, Result};
-use crate::model::limits::{self, MASK_ROWS};
+use crate::model::limits::{self, Limits};
 use crate::model::schema::FIELD_ID;
 use crate::model::{RowMask, check_whole_parquet_footer};
 
@@ -31,16 +31,17 @@ const BATCH: usize = 64 * 1024;
 pub(super) fn decode(
     bytes: Bytes,
     wanted: impl Fn(&str) -> Option<u64>,
+    limits: &Limits,
     place: &str,
 ) -> Result<HashMap<String, RoaringTreemap>> {
-    check_whole_parquet_footer(&bytes, place)?;
+    check_whole_parquet_footer(&bytes, limits.parquet_footer_bytes, place)?;
     let broken = |what: String| {
         Error::invalid(format!("broken position-delete file: {what}"), place)
             .with_hint("the file is damaged: restore it from a backup, or read an older version of the table")
     };
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| broken(e.to_string()))?;
     let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(u64::MAX);
-    limits::at_most(rows, MASK_ROWS, "rows of a position-delete file", place)?;
+    limits::at_most(rows, limits.mask_rows, "rows of a position-delete file", place)?;
     let schema = builder.schema();
     let column = |id: i32, name: &str| {
         let by_id = schema
@@ -145,16 +146,22 @@ mod tests {
     fn positions_come_back_for_the_data_files_asked_for() {
         let mask: RowMask = (0..200_000).filter(|row| row % 3 == 1).collect();
         let bytes = Bytes::from(encode("s3://b/t/data/a.parquet", &mask).unwrap());
-        let mut found = decode(bytes.clone(), |_| Some(200_000), "d").unwrap();
+        let limits = Limits::default();
+        let mut found = decode(bytes.clone(), |_| Some(200_000), &limits, "d").unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(
             RowMask::from(found.remove("s3://b/t/data/a.parquet").unwrap()),
             mask
         );
         assert!(
-            decode(bytes, |path| path.ends_with("b.parquet").then_some(1), "d")
-                .unwrap()
-                .is_empty()
+            decode(
+                bytes,
+                |path| path.ends_with("b.parquet").then_some(1),
+                &limits,
+                "d"
+            )
+            .unwrap()
+            .is_empty()
         );
     }
 
@@ -163,6 +170,7 @@ mod tests {
         let error = decode(
             Bytes::from_static(b"not parquet at all"),
             |_| Some(1),
+            &Limits::default(),
             "data/d.parquet",
         )
         .unwrap_err();

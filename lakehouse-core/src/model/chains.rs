@@ -6,7 +6,7 @@
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use super::limits::over;
+use super::limits::{Limit, over};
 use crate::error::{Error, Result};
 
 /// Operators that may follow each other, those around a pair of parentheses included. A chain of 1200 `OR` was too
@@ -88,7 +88,7 @@ pub fn check_chains<'a>(tokens: impl IntoIterator<Item = &'a Token>) -> Result<(
 
 fn too_long() -> Error {
     let what = "more operators in one expression; write long lists of values as `IN (..)`, or join a table";
-    over(what, MOST, "")
+    over(what, Limit::fixed(MOST), "")
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ pub fn encode(mask: &RowMask) -> Result<Vec<u8>> {
                 i32::MAX
             ),
             place: String::new(),
+            hint: String::new(),
         });
     }
     let mut bytes = Vec::with_capacity(size);

@@ -4,22 +4,22 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::limits::{JSON_VALUES, over};
+use super::limits::{Limit, over};
 use crate::error::Result;
 
-/// Refuses a document of too many values. What is no JSON passes: whoever reads it says so better.
+/// Refuses a document of more values than the limit. What is no JSON passes: whoever reads it says so better.
 ///
 /// # Errors
 /// [`Error::Limit`](crate::Error::Limit) naming `place`.
-pub fn check(json: &[u8], place: &str) -> Result<()> {
+pub fn check(json: &[u8], limit: Limit, place: &str) -> Result<()> {
     // Every value but the last takes two bytes: itself and a comma.
-    if json.len() as u64 / 2 <= JSON_VALUES {
+    if json.len() as u64 / 2 <= limit.most() {
         return Ok(());
     }
-    let mut left = JSON_VALUES;
+    let mut left = limit.most();
     let counted = Count(&mut left).deserialize(&mut serde_json::Deserializer::from_slice(json));
     match (counted, left) {
-        (Err(_), 0) => Err(over("a JSON document of more values", JSON_VALUES, place)),
+        (Err(_), 0) => Err(over("a JSON document of more values", limit, place)),
         _ => Ok(()),
     }
 }
@@ -86,6 +86,7 @@ impl<'de> Visitor<'de> for Count<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::limits::Limits;
 
     #[test]
     fn a_document_of_too_many_values_is_refused_and_one_less_is_not() {
@@ -96,8 +97,9 @@ mod tests {
             text.extend(b"0     ]");
             text
         };
-        check(&list(JSON_VALUES), "m").unwrap();
-        let error = check(&list(JSON_VALUES + 1), "metadata/v1.metadata.json")
+        let limit = Limits::default().metadata_values;
+        check(&list(limit.most()), limit, "m").unwrap();
+        let error = check(&list(limit.most() + 1), limit, "metadata/v1.metadata.json")
             .unwrap_err()
             .to_string();
         assert!(
@@ -105,6 +107,6 @@ mod tests {
             "{error}"
         );
         // What is no JSON is for the reader to refuse.
-        check(&b"[".repeat(10_000_000), "m").unwrap();
+        check(&b"[".repeat(10_000_000), limit, "m").unwrap();
     }
 }

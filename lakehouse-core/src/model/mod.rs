@@ -16,6 +16,7 @@ mod parquet_footer;
 mod partition;
 pub mod prune;
 pub mod schema;
+mod size;
 mod snapshot;
 
 pub use chains::check_chains;
@@ -31,4 +32,5 @@ pub use parquet_footer::{
 pub use partition::{BucketHash, PartitionField, Transform, parse_partitioning, partition_folder};
 pub(crate) use partition::{next_bytes, next_string};
 pub use prune::{Prune, PruneCounts};
+pub use size::parse_size;
 pub use snapshot::{At, Capabilities, Snapshot, Version};

@@ -4,7 +4,7 @@
 //! nesting by recursion. Both claims are checked here against the footer's own bytes (Thrift compact
 //! protocol; `FileMetaData` of the Parquet format).
 
-use super::limits::{self, PARQUET_FOOTER_BYTES};
+use super::limits::{self, Limit};
 use crate::error::{Error, Result};
 
 /// Bytes at the end of a Parquet file that say how long the footer is.
@@ -16,8 +16,14 @@ const MAX_DEPTH: usize = 64;
 /// The length of the footer of a file of `file_bytes` bytes whose last eight bytes are `tail`.
 ///
 /// # Errors
-/// [`Error::Invalid`] naming `place` when these are not the last bytes of a Parquet file.
-pub fn parquet_footer_length(tail: [u8; PARQUET_TAIL], file_bytes: u64, place: &str) -> Result<u64> {
+/// [`Error::Invalid`] naming `place` when these are not the last bytes of a Parquet file, [`Error::Limit`] when the
+/// footer is longer than the limit.
+pub fn parquet_footer_length(
+    tail: [u8; PARQUET_TAIL],
+    file_bytes: u64,
+    limit: Limit,
+    place: &str,
+) -> Result<u64> {
     match &tail[4..] {
         b"PAR1" => {}
         b"PARE" => {
@@ -36,7 +42,7 @@ pub fn parquet_footer_length(tail: [u8; PARQUET_TAIL], file_bytes: u64, place: &
             place,
         ));
     }
-    limits::at_most(length, PARQUET_FOOTER_BYTES, "bytes of a Parquet footer", place)?;
+    limits::at_most(length, limit, "bytes of a Parquet footer", place)?;
     Ok(length)
 }
 
@@ -44,11 +50,11 @@ pub fn parquet_footer_length(tail: [u8; PARQUET_TAIL], file_bytes: u64, place: &
 ///
 /// # Errors
 /// As [`parquet_footer_length`] and [`check_parquet_footer`].
-pub fn check_whole_parquet_footer(file: &[u8], place: &str) -> Result<()> {
+pub fn check_whole_parquet_footer(file: &[u8], limit: Limit, place: &str) -> Result<()> {
     let Some((rest, tail)) = file.split_last_chunk::<PARQUET_TAIL>() else {
         return Err(not_parquet(&format!("it has {} bytes", file.len()), place));
     };
-    let length = parquet_footer_length(*tail, file.len() as u64, place)?;
+    let length = parquet_footer_length(*tail, file.len() as u64, limit, place)?;
     let length = usize::try_from(length).unwrap_or(usize::MAX);
     check_parquet_footer(&rest[rest.len().saturating_sub(length)..], place)
 }
@@ -260,6 +266,7 @@ mod tests {
     use parquet::arrow::ArrowWriter;
 
     use super::*;
+    use crate::model::limits::PARQUET_FOOTER_BYTES;
 
     fn file() -> Vec<u8> {
         let batch = RecordBatch::try_from_iter([
@@ -282,7 +289,7 @@ mod tests {
 
     fn footer(file: &[u8]) -> Result<&[u8]> {
         let tail: [u8; 8] = file[file.len() - 8..].try_into().unwrap();
-        let length = parquet_footer_length(tail, file.len() as u64, "f")? as usize;
+        let length = parquet_footer_length(tail, file.len() as u64, PARQUET_FOOTER_BYTES, "f")? as usize;
         Ok(&file[file.len() - 8 - length..file.len() - 8])
     }
 
@@ -333,13 +340,22 @@ mod tests {
     }
 
     #[test]
+    fn a_footer_of_one_byte_more_than_the_limit_is_refused() {
+        let bytes = file();
+        let length = footer(&bytes).unwrap().len() as u64;
+        check_whole_parquet_footer(&bytes, Limit::fixed(length), "f").unwrap();
+        let error = check_whole_parquet_footer(&bytes, Limit::fixed(length - 1), "f").unwrap_err();
+        assert!(matches!(error, Error::Limit { .. }), "{error}");
+    }
+
+    #[test]
     fn a_file_of_another_kind_is_named() {
         for (tail, expected) in [
             (*b"id,name\n", "does not end with PAR1"),
             (*b"\xff\xff\xff\x7fPAR1", "claims 2147483647 of 100 bytes"),
             (*b"\x04\0\0\0PARE", "encrypted"),
         ] {
-            let error = parquet_footer_length(tail, 100, "data/x.parquet")
+            let error = parquet_footer_length(tail, 100, PARQUET_FOOTER_BYTES, "data/x.parquet")
                 .unwrap_err()
                 .to_string();
             assert!(

@@ -270,7 +270,7 @@ async fn checked_footer(
     let end = store.get_range(path, guess_start..bytes).await?;
     let mut tail = [0; PARQUET_TAIL];
     tail.copy_from_slice(&end[end.len() - PARQUET_TAIL..]);
-    let length = parquet_footer_length(tail, bytes, path)?;
+    let length = parquet_footer_length(tail, bytes, store.limits().parquet_footer_bytes, path)?;
     let start = bytes - tail_bytes - length;
     let footer = if start >= guess_start {
         let from = usize::try_from(start - guess_start).unwrap_or(usize::MAX);

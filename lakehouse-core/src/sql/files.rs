@@ -11,6 +11,7 @@ use datafusion::execution::options::ArrowReadOptions;
 use datafusion::prelude::{CsvReadOptions, JsonReadOptions, ParquetReadOptions, SessionContext};
 
 use crate::error::{Error, Result};
+use crate::model::limits::PARQUET_FOOTER_BYTES;
 use crate::model::{PARQUET_TAIL, check_parquet_footer, parquet_footer_length};
 
 /// Whether there is a file of this name.
@@ -97,7 +98,7 @@ fn check_footer(path: &Path, place: &str) -> Result<()> {
     file.seek(SeekFrom::End(-(PARQUET_TAIL as i64)))
         .map_err(unreadable)?;
     file.read_exact(&mut tail).map_err(unreadable)?;
-    let length = parquet_footer_length(tail, bytes, place)?;
+    let length = parquet_footer_length(tail, bytes, PARQUET_FOOTER_BYTES, place)?;
     file.seek(SeekFrom::Start(bytes - PARQUET_TAIL as u64 - length))
         .map_err(unreadable)?;
     let mut footer = Vec::new();

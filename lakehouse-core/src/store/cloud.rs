@@ -18,6 +18,7 @@ use url::{Host, Url};
 use super::options::{ALLOW_LINKS, StorageOptions, UNSAFE_SINGLE_WRITER};
 use super::profile::Profile;
 use crate::error::{Error, Result};
+use crate::model::limits::Limits;
 
 /// How long the client itself repeats requests that may be repeated without harm.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -380,7 +381,8 @@ fn check_name(name: &str) -> Result<()> {
             | "profile"
             | "aws_s3_addressing_style"
             | "addressing_style"
-    ) || AmazonS3ConfigKey::from_str(name).is_ok()
+    ) || name.starts_with(Limits::PREFIX)
+        || AmazonS3ConfigKey::from_str(name).is_ok()
         || GoogleConfigKey::from_str(name).is_ok()
         || AzureConfigKey::from_str(name).is_ok();
     if known {

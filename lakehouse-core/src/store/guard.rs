@@ -16,16 +16,16 @@ use object_store::{
 };
 
 use super::Store;
-use crate::model::limits::over;
+use crate::model::limits::{Limit, Limits, over};
 use crate::model::{PARQUET_TAIL, check_parquet_footer, parquet_footer_length};
 
 /// What is allowed of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bound {
     /// At most so many bytes.
-    Bytes(u64),
+    Bytes(Limit),
     /// The same; larger ones are as if they were not there.
-    Hint(u64),
+    Hint(Limit),
     /// A Parquet file whose footer can be parsed.
     Parquet,
     /// Its name alone is refused, for this reason.
@@ -35,7 +35,7 @@ pub(crate) enum Bound {
 impl Store {
     /// The object store for a parser that trusts what it reads: `bound` says by an object's key what is allowed.
     /// Errors hold one of ours as their source.
-    pub(crate) fn guarded(&self, bound: fn(&str) -> Bound) -> Arc<dyn ObjectStore> {
+    pub(crate) fn guarded(&self, bound: fn(&str, &Limits) -> Bound) -> Arc<dyn ObjectStore> {
         Arc::new(Guard {
             store: self.clone(),
             bound,
@@ -51,7 +51,7 @@ const MOST_SOUND: usize = 10_000;
 
 struct Guard {
     store: Store,
-    bound: fn(&str) -> Bound,
+    bound: fn(&str, &Limits) -> Bound,
     /// Parquet files whose footers are sound, with their sizes.
     sizes: Mutex<HashMap<Path, u64>>,
 }
@@ -88,7 +88,7 @@ impl Guard {
         let start = found.bytes.saturating_sub(END_BYTES);
         let end = self.store.get_range(key, start..found.bytes).await?;
         let tail = end.last_chunk::<PARQUET_TAIL>().ok_or_else(broken)?;
-        let length = parquet_footer_length(*tail, found.bytes, key)?;
+        let length = parquet_footer_length(*tail, found.bytes, self.store.limits.parquet_footer_bytes, key)?;
         let footer = match (tail_start - length).checked_sub(start) {
             Some(at) => end.slice(at as usize..end.len() - PARQUET_TAIL),
             None => self.store.get_range(key, tail_start - length..tail_start).await?,
@@ -103,12 +103,24 @@ impl Guard {
         Ok(Some(bytes))
     }
 
-    /// An object of a listing, unless its name alone is refused.
-    fn listed(bound: fn(&str) -> Bound, meta: ObjectMeta) -> Result<ObjectMeta> {
-        match bound(meta.location.as_ref()) {
-            Bound::Never(why) => Err(ours(crate::Error::invalid(why, meta.location.as_ref()))),
-            _ => Ok(meta),
-        }
+    /// Lets objects of a listing through, unless the name alone of one is refused.
+    fn listed(
+        &self,
+        found: BoxStream<'static, Result<ObjectMeta>>,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (bound, limits) = (self.bound, Arc::clone(&self.store.limits));
+        let allowed = move |meta: Result<ObjectMeta>| {
+            let meta = meta?;
+            match bound(meta.location.as_ref(), &limits) {
+                Bound::Never(why) => Err(ours(crate::Error::invalid(why, meta.location.as_ref()))),
+                _ => Ok(meta),
+            }
+        };
+        found.map(allowed).boxed()
+    }
+
+    fn bound(&self, location: &Path) -> Bound {
+        (self.bound)(location.as_ref(), self.store.limits())
     }
 }
 
@@ -153,24 +165,24 @@ impl ObjectStore for Guard {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let bound = (self.bound)(location.as_ref());
+        let bound = self.bound(location);
         if bound == Bound::Parquet && !options.head {
             self.parquet(location).await?;
         }
         let found = self.store.inner.get_opts(location, options).await?;
         let size = found.meta.size;
         match bound {
-            Bound::Bytes(most) if size > most => {
+            Bound::Bytes(limit) if size > limit.most() => {
                 let what = format!("a file of {size} bytes");
-                Err(ours(over(&what, most, location.as_ref())))
+                Err(ours(over(&what, limit, location.as_ref())))
             }
-            Bound::Hint(most) if size > most => Err(absent(location)),
+            Bound::Hint(limit) if size > limit.most() => Err(absent(location)),
             _ => Ok(found),
         }
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        if (self.bound)(location.as_ref()) == Bound::Parquet {
+        if self.bound(location) == Bound::Parquet {
             let bytes = self.parquet(location).await?;
             // Stores reserve memory for what is asked.
             if let Some(range) = ranges
@@ -189,8 +201,7 @@ impl ObjectStore for Guard {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (bound, found) = (self.bound, self.store.inner.list(prefix));
-        found.map(move |meta| Self::listed(bound, meta?)).boxed()
+        self.listed(self.store.inner.list(prefix))
     }
 
     fn list_with_offset(
@@ -198,8 +209,7 @@ impl ObjectStore for Guard {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (bound, found) = (self.bound, self.store.inner.list_with_offset(prefix, offset));
-        found.map(move |meta| Self::listed(bound, meta?)).boxed()
+        self.listed(self.store.inner.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

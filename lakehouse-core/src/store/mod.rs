@@ -40,7 +40,7 @@ pub use location::Location;
 pub use options::StorageOptions;
 
 use crate::error::{Error, Result};
-use crate::model::limits;
+use crate::model::limits::{self, Limit, Limits};
 use crate::planted::{self, Bug};
 use cloud::{Cloud, Opened};
 use failure::{Retry, explain};
@@ -56,6 +56,7 @@ pub struct Store {
     creates: Creates,
     /// Parquet files whose footers can be parsed, by key ([`guard`]).
     sound: Arc<Mutex<HashMap<String, Listed>>>,
+    limits: Arc<Limits>,
 }
 
 /// How names are taken that nobody else may have.
@@ -110,8 +111,12 @@ impl Store {
     /// As [`Store::open_with`].
     pub fn at(location: &Location, options: &StorageOptions) -> Result<Self> {
         let url = &location.0;
+        let limits = Arc::new(options.limits()?);
         if url.scheme() == "memory" {
-            return Ok(Self::over(memory::named(url.as_str()), url.clone()));
+            return Ok(Self {
+                limits,
+                ..Self::over(memory::named(url.as_str()), url.clone())
+            });
         }
         if let Some(cloud) = Cloud::of(url.scheme()) {
             let Opened {
@@ -128,6 +133,7 @@ impl Store {
                         probed: foreign.then(Arc::default),
                     },
                 },
+                limits,
                 ..Self::over(patient, url.clone())
             });
         }
@@ -150,6 +156,7 @@ impl Store {
             retry: Retry::NEAR,
             creates: Creates::Inner,
             sound: Arc::default(),
+            limits,
         })
     }
 
@@ -163,6 +170,7 @@ impl Store {
             retry: Retry::NEAR,
             creates: Creates::Inner,
             sound: Arc::default(),
+            limits: Arc::default(),
         }
     }
 
@@ -204,6 +212,11 @@ impl Store {
     /// The table's folder, if it is on local disk.
     pub fn local_path(&self) -> Option<&FsPath> {
         self.local.as_deref()
+    }
+
+    /// How much of the table's files is read.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// The object store itself, for the engine's Parquet readers and writers.
@@ -263,22 +276,22 @@ impl Store {
         self.absent_is_none("read", path, self.retry.run(read).await)
     }
 
-    /// The same, of an object that is not to be larger than `most` bytes: those that are larger are not read.
+    /// The same, of an object that is not to have more bytes than the limit: those that are larger are not read.
     ///
     /// # Errors
     /// [`Error::Limit`] when it is larger.
-    pub async fn get_within(&self, path: &str, most: u64) -> Result<Option<Bytes>> {
+    pub async fn get_within(&self, path: &str, limit: Limit) -> Result<Option<Bytes>> {
         let key = self.key(path)?;
         let read = || async {
             let found = self.inner.get(&key).await?;
-            if found.meta.size > most {
+            if found.meta.size > limit.most() {
                 return Ok(Err(found.meta.size));
             }
             found.bytes().await.map(Ok)
         };
         match self.absent_is_none("read", path, self.retry.run(read).await)? {
             Some(Ok(bytes)) => Ok(Some(bytes)),
-            Some(Err(size)) => Err(limits::over(&format!("a file of {size} bytes"), most, path)),
+            Some(Err(size)) => Err(limits::over(&format!("a file of {size} bytes"), limit, path)),
             None => Ok(None),
         }
     }

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::error::Result;
+use crate::model::limits::Limits;
+
 /// The option that gives up the protection against a second writer.
 pub(super) const UNSAFE_SINGLE_WRITER: &str = "unsafe_single_writer";
 
@@ -16,7 +19,8 @@ pub(super) const ALLOW_LINKS: &str = "allow_links";
 ///
 /// `unsafe_single_writer=true` is for stores that cannot refuse to overwrite an object: whoever sets it promises
 /// that nobody else writes to the table. `allow_links=FOLDER` (several as in `PATH`) is for tables on local disk of which
-/// parts are links to other places.
+/// parts are links to other places. `max_metadata_bytes=128MB` and the like are for tables that are larger than what is
+/// read of one that nobody vouches for ([`Limits`]).
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct StorageOptions(BTreeMap<String, String>);
 
@@ -39,6 +43,18 @@ impl StorageOptions {
             .flatten()
             .filter(|folder| folder.is_absolute())
             .collect()
+    }
+
+    /// How much of the table's files is read.
+    ///
+    /// # Errors
+    /// As [`Limits::set`].
+    pub(super) fn limits(&self) -> Result<Limits> {
+        let mut limits = Limits::default();
+        for (name, value) in self.iter().filter(|(name, _)| name.starts_with(Limits::PREFIX)) {
+            limits.set(name, value)?;
+        }
+        Ok(limits)
     }
 
     /// Whether the user promises to be the only writer.

@@ -76,6 +76,41 @@ fn json_of_a_query_has_columns_and_rows_of_every_type() {
 }
 
 #[test]
+fn a_limit_is_moved_by_a_storage_option_of_any_verb_and_named_where_it_is_met() {
+    for (format, option) in [("iceberg", "max_metadata_bytes"), ("delta", "max_commit_bytes")] {
+        let lab = Lab::accounts(format);
+        let rows = "SELECT * FROM 'accounts' ORDER BY id";
+        for verb in [
+            &["show", "accounts"][..],
+            &["query", rows],
+            &["append", "accounts", "accounts.csv"],
+        ] {
+            let with = |value: &str| {
+                let setting = format!("{option}={value}");
+                lab.lake(&[verb, &["--storage-option", setting.as_str()]].concat())
+            };
+            let run = with("100");
+            assert_eq!(run.code, 1, "{verb:?}\n{}", run.text());
+            assert!(run.stderr.contains("at most 100 are read"), "{}", run.stderr);
+            assert!(
+                run.stderr.contains(&format!("storage option {option}\n")),
+                "{}",
+                run.stderr
+            );
+            let run = with("plenty");
+            assert_eq!(run.code, 1, "{verb:?}\n{}", run.text());
+            assert!(
+                run.stderr.contains("hint: write a number of bytes"),
+                "{}",
+                run.stderr
+            );
+            let run = with("1MB");
+            assert_eq!(run.code, 0, "{verb:?}\n{}", run.text());
+        }
+    }
+}
+
+#[test]
 fn a_query_that_fails_leaves_an_existing_output_file_alone() {
     let lab = Lab::new();
     lab.write("out.csv", "precious\n");

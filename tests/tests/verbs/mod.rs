@@ -8,6 +8,7 @@ mod copied;
 mod evolve;
 mod feed;
 mod files;
+mod limits;
 pub(crate) mod lineage;
 mod long;
 mod merge;

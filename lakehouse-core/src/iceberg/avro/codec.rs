@@ -6,7 +6,7 @@ use std::fmt::Display;
 use super::super::metadata::broken;
 use super::CUT_SHORT;
 use crate::error::{Error, Result};
-use crate::model::limits::{self, AVRO_BLOCK_BYTES};
+use crate::model::limits::{self, Limit};
 
 /// How blocks are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,33 +38,33 @@ impl Codec {
     }
 
     /// A block as it was before it was compressed, within bounds.
-    pub(super) fn decompress<'a>(self, stored: &'a [u8], place: &str) -> Result<Cow<'a, [u8]>> {
+    pub(super) fn decompress<'a>(self, stored: &'a [u8], limit: Limit, place: &str) -> Result<Cow<'a, [u8]>> {
         let failed = |e: &dyn Display| broken(place, format!("a block cannot be decompressed: {e}"));
         let too_large = || {
             let what = "a block of the Avro file has more bytes after decompression";
-            limits::over(what, AVRO_BLOCK_BYTES, place)
+            limits::over(what, limit, place)
         };
         let block = match self {
             Self::Null => {
-                if stored.len() as u64 > AVRO_BLOCK_BYTES {
+                if stored.len() as u64 > limit.most() {
                     return Err(too_large());
                 }
                 return Ok(stored.into());
             }
             Self::Deflate => {
                 let open = || Ok(flate2::bufread::DeflateDecoder::new(stored));
-                let read = limits::read_within(open, AVRO_BLOCK_BYTES);
+                let read = limits::read_within(open, limit);
                 read.map_err(|e| failed(&e))?.ok_or_else(too_large)?
             }
             Self::Zstandard => {
                 let open = || zstd::stream::read::Decoder::with_buffer(stored);
-                let read = limits::read_within(open, AVRO_BLOCK_BYTES);
+                let read = limits::read_within(open, limit);
                 read.map_err(|e| failed(&e))?.ok_or_else(too_large)?
             }
             Self::Snappy => {
                 let (data, sum) = stored.split_last_chunk::<4>().ok_or_else(|| failed(&CUT_SHORT))?;
                 let size = snap::raw::decompress_len(data).map_err(|e| failed(&e))?;
-                if size as u64 > AVRO_BLOCK_BYTES {
+                if size as u64 > limit.most() {
                     return Err(too_large());
                 }
                 let out = snap::raw::Decoder::new()

@@ -25,12 +25,12 @@ use self::shape::{Names, Shape, shape};
 use self::values::{Walk, Wrong};
 use super::metadata::broken;
 use crate::error::Result;
-use crate::model::limits::{self, AVRO_BYTES, AVRO_VALUES};
+use crate::model::limits::{self, Limit, Limits};
 
 const MAGIC: &[u8; 4] = b"Obj\x01";
 const SYNC: u64 = 16;
 /// The schema in a header.
-const SCHEMA_BYTES: u64 = 4 << 20;
+const SCHEMA_BYTES: Limit = Limit::fixed(4 << 20);
 /// Nesting of schemas and of values at which a file is refused.
 const MAX_DEPTH: usize = 64;
 
@@ -47,6 +47,7 @@ pub(super) struct File<'a> {
     codec: Codec,
     sync: &'a [u8],
     blocks: Input<'a>,
+    limits: &'a Limits,
     place: &'a str,
 }
 
@@ -55,12 +56,12 @@ fn damaged(place: &str, what: &str) -> crate::Error {
 }
 
 impl<'a> File<'a> {
-    /// Reads the header. `place` names the file in errors.
+    /// Reads the header; no more is read than the limits allow. `place` names the file in errors.
     ///
     /// # Errors
     /// [`Error::Invalid`](crate::Error::Invalid) when it is broken, [`Error::Limit`](crate::Error::Limit) when its
     /// schema is too large, [`Error::Unsupported`](crate::Error::Unsupported) for a codec that is not read.
-    pub(super) fn open(bytes: &'a [u8], place: &'a str) -> Result<Self> {
+    pub(super) fn open(bytes: &'a [u8], limits: &'a Limits, place: &'a str) -> Result<Self> {
         let failed = |what: &str| damaged(place, what);
         let mut input = Input { rest: bytes };
         if input.take(4).map_err(failed)? != MAGIC {
@@ -83,6 +84,7 @@ impl<'a> File<'a> {
             codec,
             sync,
             blocks: input,
+            limits,
             place,
         })
     }
@@ -101,7 +103,7 @@ impl<'a> File<'a> {
         mut self,
         mut take: impl FnMut(T) -> Result<()>,
     ) -> Result<()> {
-        let place = self.place;
+        let (limits, place) = (self.limits, self.place);
         let failed = |what: &str| damaged(place, what);
         let (mut values, mut total) = (0, 0);
         while !self.blocks.rest.is_empty() {
@@ -111,9 +113,9 @@ impl<'a> File<'a> {
             if self.blocks.take(SYNC).map_err(failed)? != self.sync {
                 return Err(failed("a block does not end where it should"));
             }
-            let block = self.codec.decompress(stored, place)?;
+            let block = self.codec.decompress(stored, limits.avro_block_bytes, place)?;
             total += block.len() as u64;
-            limits::at_most(total, AVRO_BYTES, "bytes of Avro", place)?;
+            limits::at_most(total, limits.avro_bytes, "bytes of Avro", place)?;
             if count > block.len() as u64 {
                 return Err(failed("a block claims more records than it has bytes"));
             }
@@ -121,11 +123,13 @@ impl<'a> File<'a> {
                 input: Input { rest: &block },
                 names: &self.names,
                 values: &mut values,
+                most: limits.avro_values.most(),
             };
             for _ in 0..count {
                 let record = T::deserialize(walk.value(&self.shape));
                 take(record.map_err(|Wrong(what)| {
-                    let counted = limits::at_most(*walk.values, AVRO_VALUES, "values in an Avro file", place);
+                    let counted =
+                        limits::at_most(*walk.values, limits.avro_values, "values in an Avro file", place);
                     counted.err().unwrap_or_else(|| failed(&what))
                 })?)?;
             }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::*;
-use crate::model::limits::AVRO_BLOCK_BYTES;
+use crate::error::Error;
 
 const SYNC_MARK: [u8; SYNC as usize] = [7; SYNC as usize];
 
@@ -45,8 +45,12 @@ fn file(schema: &str, codec: &str, blocks: &[(u64, Vec<u8>)]) -> Vec<u8> {
 }
 
 fn read<T: DeserializeOwned>(file: &[u8]) -> Result<Vec<T>> {
+    read_within(file, &Limits::default())
+}
+
+fn read_within<T: DeserializeOwned>(file: &[u8], limits: &Limits) -> Result<Vec<T>> {
     let mut records = Vec::new();
-    File::open(file, "metadata/m.avro")?.records(|record| {
+    File::open(file, limits, "metadata/m.avro")?.records(|record| {
         records.push(record);
         Ok(())
     })?;
@@ -208,7 +212,7 @@ fn records_are_read_in_every_codec_by_name_whatever_else_is_there() {
 
 #[test]
 fn a_block_that_grows_beyond_the_limit_is_refused_in_every_codec() {
-    let bomb = vec![0; AVRO_BLOCK_BYTES as usize + 1];
+    let bomb = vec![0; Limits::default().avro_block_bytes.most() as usize + 1];
     for (codec, compress) in CODECS {
         let error = refused(&file(r#""bytes""#, codec, &[(1, compress(&bomb))]));
         assert!(
@@ -221,6 +225,33 @@ fn a_block_that_grows_beyond_the_limit_is_refused_in_every_codec() {
     assert!(error.contains("goes on after"), "{error}");
     let error = refused(&file(r#""string""#, "bzip2", &[]));
     assert!(error.contains("bzip2"), "{error}");
+}
+
+#[test]
+fn each_limit_lets_through_what_it_says_and_not_one_more() {
+    let block = [&[18], [b'x'; 9].as_slice()].concat().repeat(10);
+    for (codec, compress) in CODECS {
+        let blocks = [(10, compress(&block)), (10, compress(&block))];
+        let file = file(r#""string""#, codec, &blocks);
+        for (option, most) in [
+            ("max_avro_block_bytes", 100),
+            ("max_avro_bytes", 200),
+            ("max_avro_values", 20),
+        ] {
+            let read = |most: u64| {
+                let mut limits = Limits::default();
+                limits.set(option, &most.to_string()).unwrap();
+                read_within::<String>(&file, &limits)
+            };
+            read(most).unwrap();
+            let error = read(most - 1).unwrap_err();
+            assert!(matches!(error, Error::Limit { .. }), "{codec} {option}: {error}");
+            assert!(
+                error.hint().unwrap().ends_with(option),
+                "{codec} {option}: {error}"
+            );
+        }
+    }
 }
 
 #[test]

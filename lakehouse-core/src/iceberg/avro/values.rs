@@ -10,7 +10,6 @@ use serde::forward_to_deserialize_any;
 use super::input::Input;
 use super::shape::{Names, Shape};
 use super::{MAX_DEPTH, Walked};
-use crate::model::limits::AVRO_VALUES;
 
 /// What is wrong with a value.
 #[derive(Debug)]
@@ -42,6 +41,8 @@ pub(super) struct Walk<'s, 'de> {
     pub(super) names: &'s Names,
     /// Values met so far in the file.
     pub(super) values: &'s mut u64,
+    /// How many there may be.
+    pub(super) most: u64,
 }
 
 impl<'s, 'de> Walk<'s, 'de> {
@@ -85,7 +86,7 @@ impl<'s, 'de> Walk<'s, 'de> {
             *depth += 1;
         }
         *self.values += 1;
-        match *self.values > AVRO_VALUES {
+        match *self.values > self.most {
             true => Err("it has too many values"),
             false => Ok(shape),
         }

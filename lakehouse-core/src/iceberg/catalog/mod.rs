@@ -20,7 +20,6 @@ use super::load::{self, FOLDER, metadata_key, number_of_catalog, taken_elsewise}
 use super::metadata::State;
 use crate::error::{Error, Result};
 use crate::model::CommitId;
-use crate::model::limits::METADATA_BYTES;
 use crate::store::{Created, Store, clock};
 
 pub use memory::{MemoryCatalog, SwapFault};
@@ -168,7 +167,7 @@ async fn current(pointer: &dyn Pointer, store: &Store) -> Result<Option<State>> 
         return Ok(None);
     };
     let file = store.relative(&recorded)?;
-    let within = store.get_within(&file, METADATA_BYTES).await?;
+    let within = store.get_within(&file, store.limits().metadata_bytes).await?;
     let bytes = within.ok_or_else(|| Error::not_found(&file, store.location()))?;
     let mut state = State::parse(store, &file, number_of_catalog(&file).unwrap_or(0), &bytes)?;
     state.named = Some(recorded);

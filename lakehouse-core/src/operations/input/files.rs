@@ -15,6 +15,7 @@ use super::parquet::Columns;
 use super::quotes::Quotes;
 use super::{Batches, InputFormat, Known, types};
 use crate::error::{Error, Result};
+use crate::model::limits::PARQUET_FOOTER_BYTES;
 use crate::model::{PARQUET_TAIL, check_parquet_footer, parquet_footer_length};
 
 /// Rows per batch.
@@ -108,7 +109,7 @@ fn check_footer(file: &mut File, place: &str) -> Result<()> {
         );
     }
     read(file, SeekFrom::End(-(PARQUET_TAIL as i64)), &mut tail)?;
-    let length = parquet_footer_length(tail, bytes, place)?;
+    let length = parquet_footer_length(tail, bytes, PARQUET_FOOTER_BYTES, place)?;
     let mut footer = vec![0; length as usize];
     let start = bytes - PARQUET_TAIL as u64 - length;
     read(file, SeekFrom::Start(start), &mut footer)?;

@@ -185,6 +185,7 @@ impl Feed {
                     (bytes >> 20) + 1
                 ),
                 place: "memory limit: raise it, or merge the source in parts".to_owned(),
+                hint: String::new(),
             });
         }
         let Some(keep) = self.choose(&key_rows, &keyed, order.as_ref()) else {

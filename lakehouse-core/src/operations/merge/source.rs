@@ -184,6 +184,7 @@ impl Collected {
                         part.bytes >> 20
                     ),
                     place: "memory limit: raise it, or merge the source in several runs".to_owned(),
+                    hint: String::new(),
                 });
             }
             match passes.last_mut() {

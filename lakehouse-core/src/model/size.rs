@@ -1,0 +1,32 @@
+//! Sizes as people write them.
+
+/// `134217728`, `128mb`, `1 GB`: units are powers of 1024, as in Delta's properties. `None` for what is no size, and
+/// for zero.
+pub fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim().to_ascii_lowercase();
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match text[digits.len()..].trim() {
+        "" | "b" => 0,
+        "k" | "kb" => 10,
+        "m" | "mb" => 20,
+        "g" | "gb" => 30,
+        _ => return None,
+    };
+    let count: u64 = digits.parse().ok()?;
+    count.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_and_without_units() {
+        assert_eq!(parse_size("134217728"), Some(128 << 20));
+        assert_eq!(parse_size("128mb"), Some(128 << 20));
+        assert_eq!(parse_size("2 GB"), Some(2 << 30));
+        for wrong in ["", "mb", "1.5gb", "-1", "0", "99999999999gb"] {
+            assert_eq!(parse_size(wrong), None, "{wrong}");
+        }
+    }
+}
