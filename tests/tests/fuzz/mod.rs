@@ -28,6 +28,7 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::model::crash;
+use crate::support::number;
 
 const SECONDS: u64 = 3;
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -89,10 +90,6 @@ fn note_panics() {
             }
         }));
     });
-}
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok()?.parse().ok()
 }
 
 struct Fuzz {
