@@ -77,6 +77,14 @@ async fn append(handle: &Handle) -> Result<()> {
         .map(drop)
 }
 
+/// The newest version, and a file staged to be added to it.
+async fn staged(handle: &Handle) -> (Arc<Snapshot>, Change) {
+    let base = handle.format.snapshot(&At::Latest).await.unwrap();
+    let mut plan = AddOne(handle.store.clone());
+    let change = plan.plan(Arc::clone(&base), clock::new_commit_id()).await;
+    (base, change.unwrap().unwrap())
+}
+
 async fn files(handle: &Handle) -> Vec<String> {
     let newest = handle.format.snapshot(&At::Latest).await.unwrap();
     let listed = handle.format.files(&newest, Arc::new(Prune::everything()));
@@ -173,12 +181,7 @@ async fn swapped_again(
 #[tokio::test]
 async fn a_commit_whose_snapshot_expired_meanwhile_is_no_loss() {
     let (handle, catalog) = table().await;
-    let base = handle.format.snapshot(&At::Latest).await.unwrap();
-    let change = AddOne(handle.store.clone())
-        .plan(Arc::clone(&base), clock::new_commit_id())
-        .await
-        .unwrap()
-        .unwrap();
+    let (base, change) = staged(&handle).await;
     let ours = handle.format.publish(&base, &change).await.unwrap();
     assert!(matches!(ours, Outcome::Committed(_)), "{ours:?}");
     append(&handle).await.unwrap();
@@ -219,12 +222,7 @@ async fn a_commit_whose_snapshot_expired_meanwhile_is_no_loss() {
 #[tokio::test]
 async fn a_commit_that_somebody_built_upon_is_recognised() {
     let (handle, catalog) = table().await;
-    let base = handle.format.snapshot(&At::Latest).await.unwrap();
-    let change = AddOne(handle.store.clone())
-        .plan(Arc::clone(&base), clock::new_commit_id())
-        .await
-        .unwrap()
-        .unwrap();
+    let (base, change) = staged(&handle).await;
     catalog.fail_next([SwapFault::DeniedAfterwards]);
     let ours = handle.format.publish(&base, &change).await.unwrap();
     assert!(matches!(ours, Outcome::Committed(_)), "{ours:?}");
