@@ -261,7 +261,7 @@ impl Table {
     /// A session for SQL in which quoted paths and URLs are tables, cloud storage being set up by `storage` and
     /// the environment. For `memory_limit` see [`scan::session`].
     pub fn session(memory_limit: Option<usize>, storage: &StorageOptions) -> Session {
-        Session::new(Arc::new(Places(storage.clone())), memory_limit)
+        Session::new(Arc::new(Places::new(storage.clone())), memory_limit)
     }
 
     /// Commits, newest first, at most `limit`.
@@ -287,16 +287,44 @@ impl Table {
     }
 }
 
-/// Tables at paths and URLs, for SQL.
-struct Places(StorageOptions);
+/// Opens tables at paths and URLs for a [`Session`].
+#[derive(Debug, Clone)]
+pub struct Places {
+    storage: StorageOptions,
+    missing: fn(&str) -> Option<String>,
+}
+
+impl Places {
+    /// Cloud storage is set up by `storage` and the environment.
+    pub fn new(storage: StorageOptions) -> Self {
+        Self {
+            storage,
+            missing: |_| None,
+        }
+    }
+
+    /// The same; where `hint` knows what to do about a place without a table, that is an error with this hint.
+    #[must_use]
+    pub fn with_hint(self, hint: fn(&str) -> Option<String>) -> Self {
+        Self {
+            missing: hint,
+            ..self
+        }
+    }
+}
 
 impl Open for Places {
     fn table<'a>(&'a self, place: &'a str) -> BoxFuture<'a, Result<Option<Handle>>> {
         async move {
-            match Table::open_with(place, &self.0).await {
+            match Table::open_with(place, &self.storage).await {
                 Ok(table) => Ok(Some(table.handle)),
                 // Not so the bucket around it.
-                Err(Error::NotFound { what, .. }) if what == "table" => Ok(None),
+                Err(error) if matches!(&error, Error::NotFound { what, .. } if what == "table") => {
+                    match (self.missing)(place) {
+                        Some(hint) => Err(error.with_hint(hint)),
+                        None => Ok(None),
+                    }
+                }
                 Err(error) => Err(error),
             }
         }

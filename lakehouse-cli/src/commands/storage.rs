@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use clap::Args;
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use lakehouse_core::format::Handle;
 use lakehouse_core::model::At;
-use lakehouse_core::sql::{Open, Session};
+use lakehouse_core::sql::Session;
 use lakehouse_core::store::StorageOptions;
+use lakehouse_core::table::Places;
 use lakehouse_core::{Error, Table};
 
 use crate::exit::Failure;
@@ -69,36 +67,15 @@ impl StorageArgs {
 
     /// A session in which quoted paths and URLs are tables, at this version where a query names none.
     pub(super) fn session(&self, at: At) -> Result<Session, Failure> {
-        Ok(Session::new(Arc::new(Places(self.options()?)), None).with_version(at))
-    }
-}
-
-/// Tables at paths and URLs. One that is not there but nearly is an error that names its neighbour.
-struct Places(StorageOptions);
-
-impl Open for Places {
-    fn table<'a>(&'a self, place: &'a str) -> BoxFuture<'a, lakehouse_core::Result<Option<Handle>>> {
-        async move {
-            match Table::open_with(place, &self.0).await {
-                Ok(table) => Ok(Some(table.handle().clone())),
-                // Not so the bucket around it.
-                Err(error) if matches!(&error, Error::NotFound { what, .. } if what == "table") => {
-                    match neighbour(place) {
-                        Some(near) => Err(error.with_hint(format!("did you mean {near}?"))),
-                        None => Ok(None),
-                    }
-                }
-                Err(error) => Err(error),
-            }
-        }
-        .boxed()
+        let places = Places::new(self.options()?).with_hint(meant);
+        Ok(Session::new(Arc::new(places), None).with_version(at))
     }
 }
 
 /// What to do about a table that is not there: a name that was probably meant, or how to make one.
 fn not_found_hint(table: &str, given: String) -> String {
-    if let Some(near) = neighbour(table) {
-        return format!("did you mean {near}?");
+    if let Some(hint) = meant(table) {
+        return hint;
     }
     let looked = if given.is_empty() {
         given
@@ -106,6 +83,10 @@ fn not_found_hint(table: &str, given: String) -> String {
         format!("{given}; ")
     };
     format!("{looked}check the path, or make the table: lake create {table} --schema \"id bigint, ..\"")
+}
+
+fn meant(table: &str) -> Option<String> {
+    neighbour(table).map(|near| format!("did you mean {near}?"))
 }
 
 /// The folder beside `table` whose name is closest to it, if it is close.
