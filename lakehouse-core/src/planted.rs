@@ -76,11 +76,13 @@ pub enum Bug {
     MovedRowsUnseen,
     /// The newest version seen is the newest there is.
     CacheTrusted,
+    /// Table metadata is read back only after it was published.
+    PublishedUnread,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::LostReplyIsALoss,
         Self::ExistsUnread,
         Self::CleanedAfterUnknown,
@@ -115,6 +117,7 @@ impl Bug {
         Self::NewRowsUnseen,
         Self::MovedRowsUnseen,
         Self::CacheTrusted,
+        Self::PublishedUnread,
     ];
 }
 

@@ -233,6 +233,12 @@ pub(super) const CATCHES: &[Catch] = &[
         "verbs::confined::a_password_in_a_location_is_refused_and_not_repeated",
         "an error repeats a secret",
     ),
+    // What is not published.
+    catch(
+        Bug::PublishedUnread,
+        "verbs::limits::a_commit_that_its_writer_could_not_read_back_is_refused_and_leaves_nothing",
+        "a commit that its writer cannot read left",
+    ),
     // What is left behind.
     catch(
         Bug::UploadLeft,

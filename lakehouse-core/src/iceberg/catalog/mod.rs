@@ -20,6 +20,7 @@ use super::load::{self, FOLDER, metadata_key, number_of_catalog, taken_elsewise}
 use super::metadata::State;
 use crate::error::{Error, Result};
 use crate::model::CommitId;
+use crate::planted::{self, Bug};
 use crate::store::{Created, Store, clock};
 
 pub use memory::{MemoryCatalog, SwapFault};
@@ -124,8 +125,16 @@ impl Catalog {
                 let file = metadata_key(number);
                 // What cannot be read back is not published: after that nothing may fail any more.
                 let bytes = Bytes::from(bytes);
+                let mut created = None;
+                if planted::is(Bug::PublishedUnread) {
+                    created = Some(store.create(&file, bytes.clone()).await?);
+                }
                 let state = State::parse(store, &file, number, &bytes)?;
-                Ok(match store.create(&file, bytes).await? {
+                let created = match created {
+                    Some(created) => created,
+                    None => store.create(&file, bytes).await?,
+                };
+                Ok(match created {
                     Created::Exists => Replaced::No,
                     Created::Unknown(error) => Replaced::Unknown(error),
                     Created::Yes => {
