@@ -46,8 +46,15 @@ pub(super) struct Readers {
 #[derive(Default)]
 struct Footers {
     /// Parts of a file ask for its footer at the same time: the first one reads it, the others wait.
-    by_path: HashMap<String, Arc<OnceCell<Arc<ParquetMetaData>>>>,
+    by_path: HashMap<String, Arc<OnceCell<Footer>>>,
     memory: usize,
+}
+
+#[derive(Clone)]
+struct Footer {
+    metadata: Arc<ParquetMetaData>,
+    /// Where the page indexes lie, in order.
+    indexes: Arc<[Range<u64>]>,
 }
 
 impl Readers {
@@ -65,16 +72,17 @@ impl Readers {
             path: path.to_owned(),
             bytes,
             metrics: None,
-            indexes: Vec::new(),
+            indexes: Arc::default(),
         }
     }
 
-    async fn footer(&self, path: &str, bytes: u64) -> Result<Arc<ParquetMetaData>> {
+    async fn footer(&self, path: &str, bytes: u64) -> Result<Footer> {
         let cell = Arc::clone(self.footers().by_path.entry(path.to_owned()).or_default());
         let read = || async {
-            let footer = Arc::new(checked_footer(&self.store, path, bytes, None).await?);
-            self.count(path, footer.memory_size());
-            Ok::<_, Error>(footer)
+            let metadata = Arc::new(checked_footer(&self.store, path, bytes, None).await?);
+            let indexes = indexes(&metadata);
+            self.count(path, metadata.memory_size() + size_of_val(&*indexes));
+            Ok::<_, Error>(Footer { metadata, indexes })
         };
         cell.get_or_try_init(read).await.cloned()
     }
@@ -123,7 +131,7 @@ pub(super) struct Reader {
     bytes: u64,
     metrics: Option<ParquetFileMetrics>,
     /// Where the page indexes lie, in order, once the footer is read.
-    indexes: Vec<Range<u64>>,
+    indexes: Arc<[Range<u64>]>,
 }
 
 impl Reader {
@@ -207,15 +215,15 @@ impl AsyncFileReader for Reader {
                 .footer(&self.path, self.bytes)
                 .await
                 .map_err(external)?;
-            self.indexes = indexes(&footer);
-            Ok(footer)
+            self.indexes = footer.indexes;
+            Ok(footer.metadata)
         }
         .boxed()
     }
 }
 
 /// Where the page indexes of a file lie, in order.
-fn indexes(footer: &ParquetMetaData) -> Vec<Range<u64>> {
+fn indexes(footer: &ParquetMetaData) -> Arc<[Range<u64>]> {
     let columns = footer.row_groups().iter().flat_map(|group| group.columns());
     let places = columns.flat_map(|column| {
         [
@@ -229,7 +237,7 @@ fn indexes(footer: &ParquetMetaData) -> Vec<Range<u64>> {
     };
     let mut found: Vec<_> = places.filter_map(range).collect();
     found.sort_unstable_by_key(|place| place.start);
-    found
+    found.into()
 }
 
 fn external(error: Error) -> ParquetError {
