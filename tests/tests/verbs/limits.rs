@@ -2,6 +2,7 @@
 //! it can be read once it is raised.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -113,6 +114,23 @@ async fn needed(place: &str, table: &Table) -> Vec<(&'static str, u64)> {
         .collect()
 }
 
+/// With this number the table can be read, and with one less it is refused by name.
+async fn just_enough(place: &str, option: &str, most: u64, expected: &[String]) {
+    let found = read(place, option, most).await;
+    assert_eq!(found.unwrap(), expected, "{place} {option}={most}");
+    let less = most - 1;
+    let error = read(place, option, less).await.unwrap_err();
+    let said = format!("at most {less} are read");
+    assert!(
+        matches!(&error, Error::Limit { what, .. } if what.ends_with(&said)),
+        "{place} {option}={less}: {error}"
+    );
+    assert!(
+        error.hint().unwrap().ends_with(option),
+        "{place} {option}={less}: {error}"
+    );
+}
+
 #[tokio::test]
 async fn each_limit_lets_a_table_through_that_is_just_as_large_and_names_itself_to_the_next() {
     for (number, format) in FORMATS.into_iter().enumerate() {
@@ -128,19 +146,45 @@ async fn each_limit_lets_a_table_through_that_is_just_as_large_and_names_itself_
         let expected = content(&table).await;
         assert_eq!(expected.len(), 3);
         for (option, most) in needed(&place, &table).await {
-            let found = read(&place, option, most).await;
-            assert_eq!(found.unwrap(), expected, "{format:?} {option}={most}");
-            let error = read(&place, option, most - 1).await.unwrap_err();
-            assert!(
-                matches!(&error, Error::Limit { what, .. } if what.contains(&format!("at most {} are", most - 1))),
-                "{format:?} {option}={most}: {error}"
-            );
-            assert!(
-                error.hint().unwrap().ends_with(option),
-                "{format:?} {option}: {error}"
-            );
+            just_enough(&place, option, most, &expected).await;
         }
     }
+}
+
+#[tokio::test]
+async fn metadata_counts_as_it_is_after_decompression() {
+    let place = place("gzip", 0);
+    let table = table_in(Store::open(&place).unwrap(), FORMATS[0], "").await;
+    append(&table, "(1, 'eu', 1)").await;
+    let store = &table.handle().store;
+    let key = "metadata/v2.metadata.json";
+    let plain = store.get(key).await.unwrap();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&plain).unwrap();
+    let gzip = gzip.finish().unwrap();
+    assert!(gzip.len() < plain.len());
+    store
+        .put("metadata/v2.gz.metadata.json", gzip.into())
+        .await
+        .unwrap();
+    store.delete(&[key.to_owned()]).await.unwrap();
+    let expected = content(&table).await;
+    just_enough(&place, "max_metadata_bytes", plain.len() as u64, &expected).await;
+}
+
+/// The log is read by another parser than the files are.
+#[tokio::test]
+async fn the_footer_of_a_checkpoint_counts_too() {
+    let place = place("checkpoint", 2);
+    let table = table_in(Store::open(&place).unwrap(), FORMATS[2], "").await;
+    for n in 0..11 {
+        append(&table, &format!("({n}, 'eu', {n})")).await;
+    }
+    let parquet = bytes_of(&table.handle().store, |path| path.ends_with(".parquet")).await;
+    let (largest, file) = parquet.iter().max_by_key(|(_, file)| footer(file)).unwrap();
+    assert!(largest.contains(".checkpoint."), "{largest}");
+    let expected = content(&table).await;
+    just_enough(&place, "max_parquet_footer_bytes", footer(file), &expected).await;
 }
 
 #[tokio::test]
