@@ -1,9 +1,10 @@
 //! Damage by chance: tables in which one object is not what it should be, text that nobody would write, programs that
 //! end in the middle. Whatever comes, there is an answer: no panic, no abort, at most 512 MB, within five seconds.
 //!
-//! A target first runs what is stored in `fixtures/fuzz/TARGET`, inputs that hurt once, then new ones for
-//! `LAKEHOUSE_FUZZ_SECONDS`. An input that hurts is written to a file; put it into that folder when the cause is
-//! removed. `LAKEHOUSE_SEED` repeats a run. The input at hand lies in a file too, in case the process is killed by it.
+//! A target first runs what is stored in `fixtures/fuzz/TARGET`, inputs that hurt once, then new ones: for
+//! `LAKEHOUSE_FUZZ_SECONDS`, or half a minute with `CI` set. An input that hurts is written to a file; put it into that
+//! folder when the cause is removed. `LAKEHOUSE_SEED` repeats a run. The input at hand lies in a file too, in case the
+//! process is killed by it.
 
 pub(crate) mod alloc;
 mod avro;
@@ -30,7 +31,8 @@ use tokio::runtime::Runtime;
 use crate::model::crash;
 use crate::support::number;
 
-const SECONDS: u64 = 3;
+/// How long a target runs if nobody says: in CI, and by whoever tries a change.
+const SECONDS: (u64, u64) = (30, 3);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A program is a table's life, in every format, with a store that clients ask again and again when it is gone.
 const PATIENCE_FOR_PROGRAMS: Duration = Duration::from_secs(120);
@@ -180,12 +182,16 @@ fn fuzz(target: &'static str, make: impl Fn(&mut StdRng) -> Input, run: Try) {
     let fuzz = Fuzz::new(target, run);
     let stored = fuzz.stored();
     // The same for everyone; another one with every run by hand.
-    let usual = match number("LAKEHOUSE_FUZZ_SECONDS") {
+    let first = match number("LAKEHOUSE_FUZZ_SECONDS") {
         Some(_) => clock::now_ms().cast_unsigned(),
         None => 1,
     };
-    let first = number("LAKEHOUSE_SEED").unwrap_or(usual);
-    let seconds = Duration::from_secs(number("LAKEHOUSE_FUZZ_SECONDS").unwrap_or(SECONDS));
+    let first = number("LAKEHOUSE_SEED").unwrap_or(first);
+    let usual = match std::env::var_os("CI") {
+        Some(_) => SECONDS.0,
+        None => SECONDS.1,
+    };
+    let seconds = Duration::from_secs(number("LAKEHOUSE_FUZZ_SECONDS").unwrap_or(usual));
     let (start, mut seed, mut wrong) = (Instant::now(), first, Vec::new());
     while start.elapsed() < seconds && wrong.len() < 5 {
         let input = make(&mut StdRng::seed_from_u64(seed));
