@@ -60,14 +60,13 @@ pub(super) async fn append(args: Append, ui: &Ui) -> Result<(), Failure> {
                 made => made?,
             }
         }
-        Err(Failure::Lake(error @ Error::NotFound { .. })) => {
-            let hint = error.hint().unwrap_or_default();
+        Err(Failure::Lake(Error::NotFound { what, place, hint })) if what == "table" => {
             let hint = if hint.starts_with("did you mean") {
-                hint.to_owned()
+                hint
             } else {
                 "check the path, or add --create to make the table from the columns of the file".into()
             };
-            return Err(error.with_hint(hint).into());
+            return Err(Error::NotFound { what, place, hint }.into());
         }
         found => found?,
     };

@@ -55,7 +55,8 @@ impl StorageArgs {
     /// Opens a table that must be there.
     pub(super) async fn open(&self, table: &str) -> Result<Table, Failure> {
         match Table::open_with(table, &self.options()?).await {
-            Err(Error::NotFound { what, place, hint }) => Err(Error::NotFound {
+            // A bucket that is not there has another cure, and its error tells it.
+            Err(Error::NotFound { what, place, hint }) if what == "table" => Err(Error::NotFound {
                 what,
                 place,
                 hint: not_found_hint(table, hint),
