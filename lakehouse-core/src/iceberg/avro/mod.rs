@@ -14,7 +14,8 @@ mod input;
 mod shape;
 mod values;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -42,13 +43,51 @@ type Walked<T = ()> = std::result::Result<T, &'static str>;
 /// A file whose header is read.
 pub(super) struct File<'a> {
     header: HashMap<String, &'a [u8]>,
-    shape: Shape,
-    names: Names,
+    schema: Arc<Schema>,
     codec: Codec,
     sync: &'a [u8],
     blocks: Input<'a>,
     limits: &'a Limits,
     place: &'a str,
+}
+
+/// A writer's schema.
+struct Schema {
+    shape: Shape,
+    names: Names,
+}
+
+impl Schema {
+    fn parse(text: &[u8]) -> std::result::Result<Self, String> {
+        let schema: Value =
+            serde_json::from_slice(text).map_err(|error| format!("its schema cannot be read: {error}"))?;
+        let mut names = Names::new();
+        let shape = shape(&schema, "", &mut names, 0)?;
+        Ok(Self { shape, names })
+    }
+
+    /// The same; those of the last files are kept, since all manifests of a table have one of a few, and reading it
+    /// takes longer than reading their entries.
+    fn known(text: &[u8]) -> std::result::Result<Arc<Self>, String> {
+        const KEPT: usize = 8;
+        const KEPT_BYTES: usize = 64 << 10;
+        static LAST: Mutex<VecDeque<(Vec<u8>, Arc<Schema>)>> = Mutex::new(VecDeque::new());
+        let last = || LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = last()
+            .iter()
+            .find(|(known, _)| known == text)
+            .map(|(_, schema)| Arc::clone(schema));
+        if let Some(schema) = found {
+            return Ok(schema);
+        }
+        let schema = Arc::new(Self::parse(text)?);
+        if text.len() <= KEPT_BYTES {
+            let mut last = last();
+            last.truncate(KEPT - 1);
+            last.push_front((text.to_vec(), Arc::clone(&schema)));
+        }
+        Ok(schema)
+    }
 }
 
 fn damaged(place: &str, what: &str) -> crate::Error {
@@ -73,14 +112,9 @@ impl<'a> File<'a> {
         let schema = header.get("avro.schema").copied().unwrap_or_default();
         let what = "bytes of schema in an Avro file";
         limits::at_most(schema.len() as u64, SCHEMA_BYTES, what, place)?;
-        let schema: Value =
-            serde_json::from_slice(schema).map_err(|e| failed(&format!("its schema cannot be read: {e}")))?;
-        let mut names = Names::new();
-        let shape = shape(&schema, "", &mut names, 0).map_err(failed)?;
         Ok(Self {
+            schema: Schema::known(schema).map_err(|what| failed(&what))?,
             header,
-            shape,
-            names,
             codec,
             sync,
             blocks: input,
@@ -121,12 +155,12 @@ impl<'a> File<'a> {
             }
             let mut walk = Walk {
                 input: Input { rest: &block },
-                names: &self.names,
+                names: &self.schema.names,
                 values: &mut values,
                 most: limits.avro_values.most(),
             };
             for _ in 0..count {
-                let record = T::deserialize(walk.value(&self.shape));
+                let record = T::deserialize(walk.value(&self.schema.shape));
                 take(record.map_err(|Wrong(what)| {
                     let counted =
                         limits::at_most(*walk.values, limits.avro_values, "values in an Avro file", place);
