@@ -68,7 +68,9 @@ impl Reader {
         let mut found = BTreeMap::new();
         for (id, leaf) in self.columns.iter() {
             let bound = |bounds: &HashMap<i32, iceberg::spec::Datum>| {
-                let datum = bounds.get(id)?;
+                let datum = bounds
+                    .get(id)
+                    .filter(|datum| becomes(datum.data_type(), &leaf.primitive))?;
                 to_scalar(datum.literal(), datum.data_type(), &leaf.arrow).filter(|value| !is_nan(value))
             };
             let stats = ColumnStats {
@@ -90,6 +92,24 @@ impl Reader {
             }
         }
         found
+    }
+}
+
+/// Whether a column that was of one type may be of the other now (Iceberg spec, "Schema Evolution"). Bounds of another
+/// type are those of a column that the writer took for this one.
+fn becomes(before: &PrimitiveType, now: &PrimitiveType) -> bool {
+    use PrimitiveType as P;
+    match (before, now) {
+        (P::Int, P::Long) | (P::Float, P::Double) => true,
+        (P::Date, P::Timestamp | P::TimestampNs) => true,
+        (
+            P::Decimal { precision, scale },
+            P::Decimal {
+                precision: wider,
+                scale: same,
+            },
+        ) => precision <= wider && scale == same,
+        _ => before == now,
     }
 }
 

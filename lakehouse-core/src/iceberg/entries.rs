@@ -6,16 +6,16 @@ use std::fmt;
 
 use iceberg::spec::{
     ByteBuf, DataFile, DataFileBuilder, DataFileFormat, Datum, FieldSummary, FormatVersion, Literal,
-    ManifestFile, ManifestMetadata, ManifestStatus, PrimitiveType, Schema, Struct,
+    ManifestFile, ManifestMetadata, ManifestStatus, NestedField, PrimitiveType, Schema, Struct, StructType,
 };
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::avro;
 use super::deletes::{DELETE_PATH_ID, DELETE_POS_ID};
-use super::metadata::{broken, broken_by};
+use super::metadata::{SHORT, broken, broken_by, check_paths};
 use crate::error::Result;
-use crate::model::limits::Limits;
+use crate::model::limits::{self, Limit, Limits};
 use crate::model::schema::{LAST_UPDATED_FIELD_ID, ROW_ID_FIELD_ID};
 
 /// Columns that every table has, `_file` and `_pos` (Iceberg spec, "Reserved Field IDs"); DuckDB gives the bounds of
@@ -29,12 +29,9 @@ struct Line {
     manifest_path: String,
     manifest_length: i64,
     partition_spec_id: i32,
-    #[serde(default)]
-    content: i32,
-    #[serde(default)]
-    sequence_number: i64,
-    #[serde(default)]
-    min_sequence_number: i64,
+    content: Option<i32>,
+    sequence_number: Option<i64>,
+    min_sequence_number: Option<i64>,
     added_snapshot_id: i64,
     #[serde(alias = "added_data_files_count")]
     added_files_count: Option<u32>,
@@ -58,12 +55,16 @@ pub(super) fn manifest_list(bytes: &[u8], limits: &Limits, place: &str) -> Resul
     let mut lines = Vec::new();
     avro::File::open(bytes, limits, place)?.records(|line: Line| {
         lines.push(ManifestFile {
-            content: line.content.try_into().map_err(|e| broken_by(place, &e))?,
+            content: line
+                .content
+                .unwrap_or_default()
+                .try_into()
+                .map_err(|e| broken_by(place, &e))?,
             manifest_path: line.manifest_path,
             manifest_length: line.manifest_length,
             partition_spec_id: line.partition_spec_id,
-            sequence_number: line.sequence_number,
-            min_sequence_number: line.min_sequence_number,
+            sequence_number: line.sequence_number.unwrap_or_default(),
+            min_sequence_number: line.min_sequence_number.unwrap_or_default(),
             added_snapshot_id: line.added_snapshot_id,
             added_files_count: line.added_files_count,
             existing_files_count: line.existing_files_count,
@@ -101,8 +102,7 @@ struct Entry {
 
 #[derive(Deserialize)]
 struct File {
-    #[serde(default)]
-    content: i32,
+    content: Option<i32>,
     file_path: String,
     file_format: String,
     partition: Partition,
@@ -130,6 +130,8 @@ struct Header<'a> {
     spec_id: i32,
     /// Types of the partition values.
     types: Vec<PrimitiveType>,
+    /// Where each of them is among the values of a record; `None` where it has none, which is NULL.
+    order: Vec<Option<usize>>,
     place: &'a str,
 }
 
@@ -152,14 +154,25 @@ pub(super) fn manifest(
     ];
     let failed = |error: iceberg::Error| broken_by(place, &error);
     let file = avro::File::open(bytes, limits, place)?;
-    let noted = NOTED
+    let noted = NOTED.into_iter().filter_map(|key| Some((key, file.header(key)?)));
+    let noted: HashMap<_, _> = noted.map(|(key, text)| (key.to_owned(), text.to_vec())).collect();
+    for text in [noted.get("schema"), noted.get("partition-spec")]
         .into_iter()
-        .filter_map(|key| Some((key.to_owned(), file.header(key)?.to_vec())));
-    let metadata = ManifestMetadata::parse(&noted.collect()).map_err(failed)?;
+        .flatten()
+    {
+        check_header(text, place)?;
+    }
+    let metadata = ManifestMetadata::parse(&noted).map_err(failed)?;
+    let partition = partition_type(&metadata, place)?;
     let header = Header {
         schema: metadata.schema(),
         spec_id: metadata.partition_spec().spec_id(),
         types: partition_types(&metadata, place)?,
+        order: order(
+            &partition,
+            &file.fields(&["data_file", "partition"]).unwrap_or_default(),
+            place,
+        )?,
         place,
     };
     // Format version 1 has no sequence numbers.
@@ -184,8 +197,7 @@ pub(super) fn manifest(
 /// # Errors
 /// [`Error::Invalid`](crate::Error::Invalid) when its spec does not fit its schema.
 pub(super) fn partition_types(metadata: &ManifestMetadata, place: &str) -> Result<Vec<PrimitiveType>> {
-    let partition = metadata.partition_spec().partition_type(metadata.schema());
-    let partition = partition.map_err(|error| broken_by(place, &error))?;
+    let partition = partition_type(metadata, place)?;
     let types = partition
         .fields()
         .iter()
@@ -195,11 +207,59 @@ pub(super) fn partition_types(metadata: &ManifestMetadata, place: &str) -> Resul
         .ok_or_else(|| broken(place, "a partition value is not of a primitive type".into()))
 }
 
+fn partition_type(metadata: &ManifestMetadata, place: &str) -> Result<StructType> {
+    let partition = metadata.partition_spec().partition_type(metadata.schema());
+    partition.map_err(|error| broken_by(place, &error))
+}
+
+/// Where the value of each partition field is among those that records have: by the number of the field, where
+/// writers note it, by its name, or, since names may be changed to be ones of Avro, by its position.
+fn order(partition: &StructType, found: &[(&str, Option<i32>)], place: &str) -> Result<Vec<Option<usize>>> {
+    let fields = partition.fields();
+    let all = |at: &dyn Fn(&NestedField) -> Option<usize>| -> Vec<Option<usize>> {
+        fields.iter().map(|field| at(field)).collect()
+    };
+    let by_id = all(&|field| found.iter().position(|(_, id)| *id == Some(field.id)));
+    if by_id.iter().all(Option::is_some) {
+        return Ok(by_id);
+    }
+    let by_name = all(&|field| found.iter().position(|(name, _)| *name == field.name));
+    if by_name.iter().all(Option::is_some) {
+        return Ok(by_name);
+    }
+    if found.len() == fields.len() {
+        return Ok((0..fields.len()).map(Some).collect());
+    }
+    match found.iter().all(|(_, id)| id.is_some()) {
+        true => Ok(by_id),
+        false => Err(broken(
+            place,
+            "its entries have another number of partition values than its spec".into(),
+        )),
+    }
+}
+
+/// The texts in a header are read by the crate, which keeps the whole way to every column.
+fn check_header(text: &[u8], place: &str) -> Result<()> {
+    const BYTES: Limit = Limit::fixed(4 << 20);
+    limits::at_most(
+        text.len() as u64,
+        BYTES,
+        "bytes of schema in the header of a manifest",
+        place,
+    )?;
+    // What is no JSON is refused by whoever reads it.
+    match text.len() > SHORT {
+        true => serde_json::from_slice(text).map_or(Ok(()), |value| check_paths(&value, place)),
+        false => Ok(()),
+    }
+}
+
 impl File {
     fn under(self, header: &Header<'_>) -> Result<DataFile> {
         let failed = |error: iceberg::Error| broken_by(header.place, &error);
         let mut file = DataFileBuilder::default();
-        file.content(self.content.try_into().map_err(failed)?)
+        file.content(self.content.unwrap_or_default().try_into().map_err(failed)?)
             .file_format(self.file_format.parse::<DataFileFormat>().map_err(failed)?)
             .partition(self.partition.under(header)?)
             .file_path(self.file_path)
@@ -245,7 +305,13 @@ fn bounds(bounds: Option<ById<ByteBuf>>, schema: &Schema) -> HashMap<i32, Datum>
                 DELETE_POS_ID | POSITION_ID | ROW_ID_FIELD_ID | LAST_UPDATED_FIELD_ID => PrimitiveType::Long,
                 id => schema.field_by_id(id)?.field_type.as_primitive_type()?.clone(),
             };
-            Some((id, Datum::try_from_bytes(&bytes, ty).ok()?))
+            // The crate takes any bytes for a boolean, and none for a decimal of 0.
+            let sound = match ty {
+                PrimitiveType::Boolean => bytes.len() == 1,
+                PrimitiveType::Decimal { .. } => !bytes.is_empty(),
+                _ => true,
+            };
+            Some((id, Datum::try_from_bytes(&bytes, ty).ok().filter(|_| sound)?))
         })
         .collect()
 }
@@ -268,12 +334,13 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for ById<T> {
     }
 }
 
-/// The values of a partition, in the order of the spec's fields: their names may be changed to be ones of Avro.
+/// The values of a partition, as they come.
 struct Partition(Vec<Raw>);
 
 /// A partition value as Avro has it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Raw {
+    #[default]
     Null,
     Boolean(bool),
     Number(i64),
@@ -284,15 +351,13 @@ enum Raw {
 }
 
 impl Partition {
-    fn under(self, header: &Header<'_>) -> Result<Struct> {
-        let (values, types) = (self.0, &header.types);
-        if values.len() != types.len() {
-            let what = "an entry has another number of partition values than its spec";
-            return Err(broken(header.place, what.into()));
-        }
-        let literals = values.into_iter().zip(types).map(|(value, ty)| {
-            let what = format!("a partition value is not of type {ty}: {value:?}");
-            value.literal(ty).ok_or_else(|| broken(header.place, what))
+    fn under(mut self, header: &Header<'_>) -> Result<Struct> {
+        let literals = header.order.iter().zip(&header.types).map(|(at, ty)| {
+            let value = at.and_then(|at| self.0.get_mut(at)).map(std::mem::take);
+            value
+                .unwrap_or_default()
+                .literal(ty)
+                .ok_or_else(|| broken(header.place, format!("a partition value is not of type {ty}")))
         });
         Ok(Struct::from_iter(literals.collect::<Result<Vec<_>>>()?))
     }
@@ -315,6 +380,8 @@ impl Raw {
             (P::Double, Self::Float(value)) => Literal::double(value),
             (P::Double, Self::Double(value)) => Literal::double(value),
             (P::String, Self::Text(value)) => Literal::string(value),
+            (P::String, Self::Bytes(value)) => Literal::string(String::from_utf8(value).ok()?),
+            (P::Binary, Self::Text(value)) => Literal::binary(value.into_bytes()),
             (P::Uuid, Self::Text(value)) => Literal::uuid(value.parse().ok()?),
             (P::Uuid | P::Fixed(_) | P::Binary | P::Decimal { .. }, Self::Bytes(bytes)) => {
                 Datum::try_from_bytes(&bytes, ty.clone()).ok()?.into()

@@ -222,3 +222,110 @@ async fn manifests_of_every_type_and_version_are_read_as_the_crate_reads_them() 
         "the crate cannot read these"
     );
 }
+
+#[test]
+fn partition_values_are_found_by_number_then_by_name_then_by_position() {
+    let field = |id, name: &str| {
+        Arc::new(NestedField::optional(
+            id,
+            name,
+            Type::Primitive(PrimitiveType::Int),
+        ))
+    };
+    let two = StructType::new(vec![field(1000, "a"), field(1001, "b-c")]);
+    let none = StructType::new(Vec::new());
+    let found = |spec: &StructType, fields: &[(&str, Option<i32>)]| order(spec, fields, "m.avro").ok();
+    for (fields, expected) in [
+        (
+            vec![("b-c", Some(1001)), ("a", Some(1000))],
+            Some(vec![Some(1), Some(0)]),
+        ),
+        (
+            vec![("b_x2Dc", Some(1001)), ("a", Some(1000)), ("more", None)],
+            Some(vec![Some(1), Some(0)]),
+        ),
+        (vec![("b-c", None), ("a", None)], Some(vec![Some(1), Some(0)])),
+        (vec![("a", None), ("b_x2Dc", None)], Some(vec![Some(0), Some(1)])),
+        (
+            vec![("r1000", Some(7)), ("r1001", Some(8))],
+            Some(vec![Some(0), Some(1)]),
+        ),
+        (vec![("b_x2Dc", Some(1001))], Some(vec![None, Some(0)])),
+        (vec![("a", None)], None),
+    ] {
+        assert_eq!(found(&two, &fields), expected, "{fields:?}");
+    }
+    assert_eq!(
+        found(&none, &[("dummy", None)]),
+        Some(vec![]),
+        "a record needs a field in some writers"
+    );
+    assert_eq!(found(&none, &[]), Some(vec![]));
+}
+
+#[test]
+fn bounds_that_are_no_values_of_their_column_are_left_out() {
+    let decimal = PrimitiveType::Decimal {
+        precision: 9,
+        scale: 2,
+    };
+    let types = [
+        PrimitiveType::Boolean,
+        decimal,
+        PrimitiveType::Long,
+        PrimitiveType::Int,
+    ];
+    let fields = (1..)
+        .zip(types)
+        .map(|(id, ty)| Arc::new(NestedField::optional(id, format!("c{id}"), Type::Primitive(ty))));
+    let schema = Schema::builder().with_fields(fields).build().unwrap();
+    let given = |bytes: &[u8]| {
+        let all = (1..=5).chain([FILE_ID]).map(|id| (id, ByteBuf::from(bytes)));
+        let mut known: Vec<i32> = bounds(Some(ById(all.collect())), &schema).into_keys().collect();
+        known.sort_unstable();
+        known
+    };
+    assert_eq!(given(&[]), [FILE_ID]);
+    assert_eq!(given(&[1]), [1, 2, FILE_ID]);
+    assert_eq!(
+        given(&[1, 0, 0, 0]),
+        [2, 3, 4, FILE_ID],
+        "what was an int is a long"
+    );
+    assert_eq!(given(&[0; 8]), [2, 3, FILE_ID]);
+    assert_eq!(given(&[0xff]), [1, 2]);
+}
+
+#[test]
+fn fields_that_version_1_has_not_may_be_null() {
+    let schema = r#"{"type":"record","name":"manifest_file","fields":[
+        {"name":"manifest_path","type":"string"},
+        {"name":"manifest_length","type":"long"},
+        {"name":"partition_spec_id","type":"int"},
+        {"name":"content","type":["null","int"]},
+        {"name":"sequence_number","type":["null","long"]},
+        {"name":"added_snapshot_id","type":["null","long"]},
+        {"name":"added_data_files_count","type":["null","int"]}]}"#;
+    let mut file = b"Obj\x01\x02".to_vec();
+    for text in ["avro.schema", schema] {
+        let length = text.len() as u64 * 2;
+        file.extend(match length < 128 {
+            true => vec![length as u8],
+            false => vec![length as u8 | 0x80, (length >> 7) as u8],
+        });
+        file.extend(text.as_bytes());
+    }
+    file.push(0);
+    file.extend([7; 16]);
+    let line = [&[2, b'm'][..], &[2], &[0], &[0], &[0], &[2, 10], &[2, 6]].concat();
+    file.extend([2, line.len() as u8 * 2]);
+    file.extend(line);
+    file.extend([7; 16]);
+    let found = manifest_list(&file, &Limits::default(), "snap.avro").unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].sequence_number, found[0].added_snapshot_id), (0, 5));
+    assert_eq!(
+        (found[0].content, found[0].added_files_count),
+        (ManifestContentType::Data, Some(3))
+    );
+}

@@ -46,6 +46,7 @@ impl State {
         let value: Value =
             serde_json::from_slice(&json).map_err(|e| broken(file, format!("it is not JSON: {e}")))?;
         check_version(&value, file)?;
+        check_paths(&value, file)?;
         let refs = refs(&value);
         // The crate's checks overflow at times and numbers that make no sense.
         let read = || serde_json::from_value::<TableMetadata>(value);
@@ -193,6 +194,33 @@ pub(super) fn broken(file: &str, what: String) -> Error {
     Error::invalid(format!("broken Iceberg metadata: {what}"), file).with_hint(
         "the file is damaged or incomplete: restore it from a backup, or read an older version of the table",
     )
+}
+
+/// Metadata so short cannot name many columns at great length.
+pub(super) const SHORT: usize = 64 << 10;
+
+/// Refuses columns whose names, spelled out from the outermost column on, take a large multiple of their text: the crate keeps
+/// them so.
+///
+/// # Errors
+/// [`Error::Limit`].
+pub(super) fn check_paths(metadata: &Value, file: &str) -> Result<()> {
+    const BYTES: Limit = Limit::fixed(64 << 20);
+    fn walk(value: &Value, before: u64, total: &mut u64) {
+        match value {
+            Value::Object(fields) => {
+                let name = fields.get("name").and_then(Value::as_str);
+                let path = before + name.map_or(0, |name| name.len() as u64 + 1);
+                *total = total.saturating_add(name.map_or(0, |_| path));
+                fields.values().for_each(|value| walk(value, path, total));
+            }
+            Value::Array(items) => items.iter().for_each(|item| walk(item, before, total)),
+            _ => {}
+        }
+    }
+    let mut total = 0;
+    walk(metadata, 0, &mut total);
+    limits::at_most(total, BYTES, "bytes of names of columns", file)
 }
 
 /// What the crate says about a file.

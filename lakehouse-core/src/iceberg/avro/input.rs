@@ -60,6 +60,7 @@ impl<'a> Input<'a> {
 
     /// The map at the start of a file.
     pub(super) fn header(&mut self) -> Walked<HashMap<String, &'a [u8]>> {
+        const MOST_PAIRS: usize = 1000;
         let mut pairs = HashMap::new();
         loop {
             let count = self.elements()?;
@@ -67,6 +68,9 @@ impl<'a> Input<'a> {
                 return Ok(pairs);
             }
             for _ in 0..count {
+                if pairs.len() >= MOST_PAIRS {
+                    return Err("its header has too many entries");
+                }
                 let key = String::from_utf8(self.text()?.to_vec()).map_err(|_| "a key is not UTF-8")?;
                 pairs.insert(key, self.text()?);
             }

@@ -15,14 +15,14 @@ mod shape;
 mod values;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use self::codec::Codec;
 use self::input::Input;
-use self::shape::{Names, Shape, shape};
+use self::shape::{Definitions, Field, Shape, shape};
 use self::values::{Walk, Wrong};
 use super::metadata::broken;
 use crate::error::Result;
@@ -54,16 +54,16 @@ pub(super) struct File<'a> {
 /// A writer's schema.
 struct Schema {
     shape: Shape,
-    names: Names,
+    defined: Definitions,
 }
 
 impl Schema {
     fn parse(text: &[u8]) -> std::result::Result<Self, String> {
         let schema: Value =
             serde_json::from_slice(text).map_err(|error| format!("its schema cannot be read: {error}"))?;
-        let mut names = Names::new();
-        let shape = shape(&schema, "", &mut names, 0)?;
-        Ok(Self { shape, names })
+        let mut defined = Definitions::default();
+        let shape = shape(&schema, "", &mut defined, 0)?;
+        Ok(Self { shape, defined })
     }
 
     /// The same; those of the last files are kept, since all manifests of a table have one of a few, and reading it
@@ -72,21 +72,52 @@ impl Schema {
         const KEPT: usize = 8;
         const KEPT_BYTES: usize = 64 << 10;
         static LAST: Mutex<VecDeque<(Vec<u8>, Arc<Schema>)>> = Mutex::new(VecDeque::new());
-        let last = || LAST.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = last()
-            .iter()
-            .find(|(known, _)| known == text)
-            .map(|(_, schema)| Arc::clone(schema));
-        if let Some(schema) = found {
+        // Nobody waits for it: in a forked process it may stay taken for ever.
+        let known = |last: &VecDeque<(Vec<u8>, Arc<Self>)>| {
+            let found = last.iter().find(|(known, _)| known == text);
+            found.map(|(_, schema)| Arc::clone(schema))
+        };
+        if let Some(schema) = LAST.try_lock().ok().and_then(|last| known(&last)) {
             return Ok(schema);
         }
         let schema = Arc::new(Self::parse(text)?);
-        if text.len() <= KEPT_BYTES {
-            let mut last = last();
+        if let Ok(mut last) = LAST.try_lock()
+            && text.len() <= KEPT_BYTES
+            && known(&last).is_none()
+        {
             last.truncate(KEPT - 1);
             last.push_front((text.to_vec(), Arc::clone(&schema)));
         }
         Ok(schema)
+    }
+
+    /// The fields of the record that these names lead to, from record to record: their names and numbers.
+    fn fields(&self, way: &[&str]) -> Option<Vec<(&str, Option<i32>)>> {
+        let mut at = &self.shape;
+        for name in way {
+            let field = self.record(at)?.iter().find(|field| field.name == *name)?;
+            at = &field.shape;
+        }
+        let fields = self.record(at)?.iter();
+        Some(fields.map(|field| (field.name.as_str(), field.id)).collect())
+    }
+
+    /// The record that a shape is, or the one in a union with NULL.
+    fn record<'s>(&'s self, shape: &'s Shape) -> Option<&'s [Field]> {
+        match shape {
+            Shape::Record(fields) => Some(fields),
+            Shape::Named(place) => match self.defined.get(*place)? {
+                Shape::Record(fields) => Some(fields),
+                _ => None,
+            },
+            Shape::Union(variants) => {
+                let records = variants
+                    .iter()
+                    .filter(|variant| !matches!(variant, Shape::Union(_)));
+                records.filter_map(|variant| self.record(variant)).next()
+            }
+            _ => None,
+        }
     }
 }
 
@@ -128,6 +159,12 @@ impl<'a> File<'a> {
         self.header.get(key).copied()
     }
 
+    /// The fields of the record that these names lead to, from record to record: their names, and Iceberg's numbers
+    /// for them. `None` if there is no such record.
+    pub(super) fn fields(&self, way: &[&str]) -> Option<Vec<(&str, Option<i32>)>> {
+        self.schema.fields(way)
+    }
+
     /// Reads all records, in order.
     ///
     /// # Errors
@@ -155,7 +192,7 @@ impl<'a> File<'a> {
             }
             let mut walk = Walk {
                 input: Input { rest: &block },
-                names: &self.schema.names,
+                defined: &self.schema.defined,
                 values: &mut values,
                 most: limits.avro_values.most(),
             };

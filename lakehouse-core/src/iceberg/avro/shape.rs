@@ -6,8 +6,47 @@ use serde_json::Value;
 
 use super::{MAX_DEPTH, Walked};
 
-/// The types that a schema defines, by full name.
-pub(super) type Names = HashMap<String, Shape>;
+const UNKNOWN: &str = "its schema is none of Avro";
+/// Bytes of a name or namespace: each use of a name spells it out for a moment.
+const NAME_BYTES: usize = 1024;
+
+/// The types that a schema defines or names.
+#[derive(Debug, Default)]
+pub(super) struct Definitions {
+    /// `None` where one is named that is not defined.
+    shapes: Vec<Option<Shape>>,
+    /// Where the type of a full name is: the last one of this name.
+    places: HashMap<String, usize>,
+}
+
+impl Definitions {
+    /// The type at a place, if it is defined.
+    pub(super) fn get(&self, place: usize) -> Option<&Shape> {
+        self.shapes.get(place)?.as_ref()
+    }
+
+    /// Where a type is that is named here.
+    fn place(&mut self, name: String) -> usize {
+        let new = self.shapes.len();
+        let place = *self.places.entry(name).or_insert(new);
+        if place == new {
+            self.shapes.push(None);
+        }
+        place
+    }
+
+    /// Where a type will be that is defined here.
+    fn begin(&mut self, name: String) -> usize {
+        if self
+            .places
+            .get(&name)
+            .is_some_and(|place| self.shapes[*place].is_some())
+        {
+            self.places.remove(&name);
+        }
+        self.place(name)
+    }
+}
 
 /// A schema. Logical types are for whoever takes the values.
 #[derive(Debug, Clone)]
@@ -24,58 +63,75 @@ pub(super) enum Shape {
     Array(Box<Shape>),
     Map(Box<Shape>),
     Union(Vec<Shape>),
-    /// Its fields, with their names.
-    Record(Vec<(String, Shape)>),
-    /// A type that was defined before.
-    Named(String),
+    Record(Vec<Field>),
+    /// The type that is defined at this place.
+    Named(usize),
+}
+
+/// A field of a record.
+#[derive(Debug, Clone)]
+pub(super) struct Field {
+    pub(super) name: String,
+    /// Iceberg's number for it, where the writer noted one.
+    pub(super) id: Option<i32>,
+    pub(super) shape: Shape,
 }
 
 /// Reads a schema; `space` is the namespace around it.
-pub(super) fn shape(schema: &Value, space: &str, names: &mut Names, depth: usize) -> Walked<Shape> {
-    const UNKNOWN: &str = "its schema is none of Avro";
+pub(super) fn shape(schema: &Value, space: &str, defined: &mut Definitions, depth: usize) -> Walked<Shape> {
     if depth > MAX_DEPTH {
         return Err("its schema is nested too deeply");
     }
     let fields = match schema {
-        Value::String(name) => return primitive(name, space).ok_or(UNKNOWN),
+        Value::String(name) => return primitive(name, space, defined),
         Value::Array(variants) => {
-            let variants = variants.iter().map(|v| shape(v, space, names, depth + 1));
+            let variants = variants.iter().map(|v| shape(v, space, defined, depth + 1));
             return Ok(Shape::Union(variants.collect::<Walked<_>>()?));
         }
         Value::Object(fields) => fields,
         _ => return Err(UNKNOWN),
     };
-    let inner = |key: &str, names: &mut _| shape(fields.get(key).ok_or(UNKNOWN)?, space, names, depth + 1);
+    let inner =
+        |key: &str, defined: &mut _| shape(fields.get(key).ok_or(UNKNOWN)?, space, defined, depth + 1);
     match fields.get("type").ok_or(UNKNOWN)? {
         Value::String(kind) => match kind.as_str() {
-            "array" => Ok(Shape::Array(Box::new(inner("items", names)?))),
-            "map" => Ok(Shape::Map(Box::new(inner("values", names)?))),
+            "array" => Ok(Shape::Array(Box::new(inner("items", defined)?))),
+            "map" => Ok(Shape::Map(Box::new(inner("values", defined)?))),
             "record" | "error" | "enum" | "fixed" => {
-                let (name, space) = full_name(fields, space).ok_or(UNKNOWN)?;
+                let (name, space) = full_name(fields, space)?;
+                let place = defined.begin(name);
                 let found = match kind.as_str() {
                     "enum" => Shape::Number,
                     "fixed" => Shape::Fixed(fields.get("size").and_then(Value::as_u64).ok_or(UNKNOWN)?),
                     _ => {
                         let members = fields.get("fields").and_then(Value::as_array).ok_or(UNKNOWN)?;
-                        let members = members.iter().map(|member| {
-                            let name = member.get("name").and_then(Value::as_str).ok_or(UNKNOWN)?;
-                            let shape = shape(member.get("type").ok_or(UNKNOWN)?, &space, names, depth + 1)?;
-                            Ok((name.to_owned(), shape))
-                        });
+                        let members = members
+                            .iter()
+                            .map(|member| field(member, &space, defined, depth + 1));
                         Shape::Record(members.collect::<Walked<_>>()?)
                     }
                 };
-                names.insert(name, found.clone());
-                Ok(found)
+                defined.shapes[place] = Some(found);
+                Ok(Shape::Named(place))
             }
-            name => primitive(name, space).ok_or(UNKNOWN),
+            name => primitive(name, space, defined),
         },
-        nested => shape(nested, space, names, depth + 1),
+        nested => shape(nested, space, defined, depth + 1),
     }
 }
 
-fn primitive(name: &str, space: &str) -> Option<Shape> {
-    Some(match name {
+fn field(member: &Value, space: &str, defined: &mut Definitions, depth: usize) -> Walked<Field> {
+    let name = member.get("name").and_then(Value::as_str).ok_or(UNKNOWN)?;
+    let id = member.get("field-id").and_then(Value::as_i64);
+    Ok(Field {
+        name: name.to_owned(),
+        id: id.and_then(|id| i32::try_from(id).ok()),
+        shape: shape(member.get("type").ok_or(UNKNOWN)?, space, defined, depth)?,
+    })
+}
+
+fn primitive(name: &str, space: &str, defined: &mut Definitions) -> Walked<Shape> {
+    Ok(match name {
         "null" => Shape::Nothing,
         "boolean" => Shape::Boolean,
         "int" | "long" => Shape::Number,
@@ -83,10 +139,16 @@ fn primitive(name: &str, space: &str) -> Option<Shape> {
         "double" => Shape::Double,
         "bytes" => Shape::Bytes,
         "string" => Shape::Text,
-        name if !is_name(name) => return None,
-        name if name.contains('.') || space.is_empty() => Shape::Named(name.to_owned()),
-        name => Shape::Named(format!("{space}.{name}")),
+        name if !is_name(name) => return Err(UNKNOWN),
+        name => Shape::Named(defined.place(qualified(name, space))),
     })
+}
+
+fn qualified(name: &str, space: &str) -> String {
+    match name.contains('.') || space.is_empty() {
+        true => name.to_owned(),
+        false => format!("{space}.{name}"),
+    }
 }
 
 /// Whether this can be a name (Avro specification, "Names").
@@ -94,20 +156,18 @@ fn is_name(name: &str) -> bool {
     let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
     let sound =
         |part: &str| part.starts_with(letter) && part.chars().all(|c| letter(c) || c.is_ascii_digit());
-    name.split('.').all(sound)
+    name.len() <= NAME_BYTES && name.split('.').all(sound)
 }
 
 /// The full name of a type that is defined here, and the namespace inside of it.
-fn full_name(fields: &serde_json::Map<String, Value>, space: &str) -> Option<(String, String)> {
-    let name = fields.get("name")?.as_str().filter(|name| is_name(name))?;
-    if let Some((space, _)) = name.rsplit_once('.') {
-        return Some((name.to_owned(), space.to_owned()));
-    }
-    let space = fields.get("namespace").and_then(Value::as_str).unwrap_or(space);
-    let full = if space.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{space}.{name}")
+fn full_name(fields: &serde_json::Map<String, Value>, space: &str) -> Walked<(String, String)> {
+    let name = fields.get("name").and_then(Value::as_str).ok_or(UNKNOWN)?;
+    let space = match name.rsplit_once('.') {
+        Some((space, _)) => space,
+        None => fields.get("namespace").and_then(Value::as_str).unwrap_or(space),
     };
-    Some((full, space.to_owned()))
+    match is_name(name) && space.len() <= NAME_BYTES {
+        true => Ok((qualified(name, space), space.to_owned())),
+        false => Err(UNKNOWN),
+    }
 }

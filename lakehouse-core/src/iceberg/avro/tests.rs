@@ -294,6 +294,12 @@ fn counts_and_lengths_beyond_the_bytes_present_are_refused() {
             vec![0],
             "does not define",
         ),
+        (
+            &format!(r#"{{"type":"fixed","name":"{}","size":1}}"#, "x".repeat(2000)),
+            1,
+            vec![0],
+            "none of Avro",
+        ),
         ("{", 1, vec![0], "schema"),
         ("\"a\\u0000b\"", 1, vec![0], "none of Avro"),
     ] {

@@ -1,14 +1,14 @@
 //! The values of a block, taken by serde: what nobody asks for is passed over, and nothing is kept of it.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write};
 
 use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 
 use super::input::Input;
-use super::shape::{Names, Shape};
+use super::shape::{Definitions, Field, Shape};
 use super::{MAX_DEPTH, Walked};
 
 /// What is wrong with a value.
@@ -25,7 +25,30 @@ impl std::error::Error for Wrong {}
 
 impl serde::de::Error for Wrong {
     fn custom<T: fmt::Display>(what: T) -> Self {
-        Self(what.to_string().into())
+        let mut said = Said(String::new());
+        // It fails where enough is said: a text of the file may be in there.
+        let _ = write!(said, "{what}");
+        Self(said.0.into())
+    }
+}
+
+/// The start of what is written.
+struct Said(String);
+
+impl Write for Said {
+    fn write_char(&mut self, c: char) -> fmt::Result {
+        const MOST: usize = 200;
+        match self.0.len() < MOST {
+            true => {
+                self.0.push(c);
+                Ok(())
+            }
+            false => Err(fmt::Error),
+        }
+    }
+
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|c| self.write_char(c))
     }
 }
 
@@ -38,7 +61,7 @@ impl From<&'static str> for Wrong {
 /// The way through the values of a block.
 pub(super) struct Walk<'s, 'de> {
     pub(super) input: Input<'de>,
-    pub(super) names: &'s Names,
+    pub(super) defined: &'s Definitions,
     /// Values met so far in the file.
     pub(super) values: &'s mut u64,
     /// How many there may be.
@@ -58,10 +81,10 @@ impl<'s, 'de> Walk<'s, 'de> {
     /// What a shape stands for: the type that has this name.
     fn named(&self, mut shape: &'s Shape) -> Walked<&'s Shape> {
         // A name stands for a type that was defined, never for another name.
-        if let Shape::Named(name) = shape {
+        if let Shape::Named(place) = shape {
             shape = self
-                .names
-                .get(name)
+                .defined
+                .get(*place)
                 .ok_or("its schema names a type that it does not define")?;
         }
         Ok(shape)
@@ -78,10 +101,12 @@ impl<'s, 'de> Walk<'s, 'de> {
             if *depth > MAX_DEPTH {
                 return Err("it is nested too deeply");
             }
-            shape = match shape {
-                Shape::Named(_) => self.named(shape)?,
+            shape = match self.named(shape)? {
                 Shape::Union(variants) => self.variant(variants)?,
-                _ => break,
+                found => {
+                    shape = found;
+                    break;
+                }
             };
             *depth += 1;
         }
@@ -114,7 +139,7 @@ impl<'s, 'de> Walk<'s, 'de> {
             Shape::Map(value) => self.skip_elements(Some(&Shape::Text), value, depth),
             Shape::Record(fields) => fields
                 .iter()
-                .try_for_each(|(_, field)| self.skip(field, depth + 1)),
+                .try_for_each(|field| self.skip(&field.shape, depth + 1)),
         }
     }
 
@@ -295,7 +320,7 @@ impl<'de> MapAccess<'de> for Elements<'_, '_, 'de> {
 /// The fields of a record, by name.
 struct Fields<'w, 's, 'de> {
     walk: &'w mut Walk<'s, 'de>,
-    fields: std::slice::Iter<'s, (String, Shape)>,
+    fields: std::slice::Iter<'s, Field>,
     value: Option<&'s Shape>,
     depth: usize,
 }
@@ -304,11 +329,11 @@ impl<'de> MapAccess<'de> for Fields<'_, '_, 'de> {
     type Error = Wrong;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Wrong> {
-        let Some((name, shape)) = self.fields.next() else {
+        let Some(field) = self.fields.next() else {
             return Ok(None);
         };
-        self.value = Some(shape);
-        seed.deserialize(StrDeserializer::new(name)).map(Some)
+        self.value = Some(&field.shape);
+        seed.deserialize(StrDeserializer::new(&field.name)).map(Some)
     }
 
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Wrong> {
