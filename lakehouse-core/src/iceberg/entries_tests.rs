@@ -182,7 +182,7 @@ async fn manifests_of_every_type_and_version_are_read_as_the_crate_reads_them() 
                 .zip(kinds)
                 .filter(|(_, kind)| (*kind == Data) == (content == ManifestContentType::Data));
             let entries: Vec<_> = entries
-                .map(|(row, kind)| NewEntry::Added(file(&[row.clone()], &bounds, kind)))
+                .map(|(row, kind)| NewEntry::Added(file(std::slice::from_ref(row), &bounds, kind)))
                 .collect();
             let written = entries.len();
             let new = NewManifest {
