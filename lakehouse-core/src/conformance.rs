@@ -51,6 +51,7 @@ macro_rules! suite {
                     fields_are_added_inside_structs_lists_and_maps,
                     a_schema_change_that_lost_leaves_no_trace,
                     columns_are_widened_where_the_format_can,
+                    columns_are_widened_where_the_owner_allows_it,
                     columns_that_the_format_cannot_have_are_refused_by_name,
                 ]
             );

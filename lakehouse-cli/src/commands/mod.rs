@@ -156,9 +156,9 @@ impl WriteArgs {
 #[derive(Debug, Clone, Args)]
 struct SchemaArgs {
     /// What becomes of columns of the input that the table lacks: they are refused (strict), or they become columns
-    /// of the table in the same commit (merge): nullable, behind all others, also inside structs; and in Iceberg
-    /// tables an int, float or decimal column gets the input's wider type, bigint, double or more digits. What
-    /// writes no row changes no column
+    /// of the table in the same commit (merge): nullable, behind all others, also inside structs; and an int, float
+    /// or decimal column gets the input's wider type, bigint, double or more digits (in a Delta table if its
+    /// property delta.enableTypeWidening is true). What writes no row changes no column
     #[arg(long, value_name = "MODE", value_enum, default_value_t = Mode::Strict)]
     schema_mode: Mode,
 }

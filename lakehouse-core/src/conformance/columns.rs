@@ -216,6 +216,14 @@ pub(crate) async fn a_schema_change_that_lost_leaves_no_trace(bed: Bed) {
 }
 
 pub(crate) async fn columns_are_widened_where_the_format_can(bed: Bed) {
+    columns_are_widened(bed, false).await;
+}
+
+pub(crate) async fn columns_are_widened_where_the_owner_allows_it(bed: Bed) {
+    columns_are_widened(bed, true).await;
+}
+
+async fn columns_are_widened(bed: Bed, allowed: bool) {
     let format = bed.open();
     let fields = |wide: bool| {
         let pick = |narrow: DataType, wider: DataType| if wide { wider } else { narrow };
@@ -232,7 +240,7 @@ pub(crate) async fn columns_are_widened_where_the_format_can(bed: Bed) {
     let definition = Definition {
         schema: Arc::new(Schema::new(fields(false))),
         partition_fields: Vec::new(),
-        properties: BTreeMap::new(),
+        properties: BTreeMap::from([("delta.enableTypeWidening".to_owned(), allowed.to_string())]),
         format_version: bed.version,
     };
     let base = committed(format.create(&definition, &clock::new_commit_id()).await.unwrap());
@@ -251,6 +259,7 @@ pub(crate) async fn columns_are_widened_where_the_format_can(bed: Bed) {
     let evolved = evolve(&first.schema, &input, &|_| true).unwrap().unwrap();
     assert_eq!(evolved.widened, ["n", "f", "d"]);
     if !first.capabilities.widening {
+        assert!(!allowed, "the owner allows it");
         let refused = format.evolve(&first, &evolved.schema).unwrap_err();
         assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
         return;

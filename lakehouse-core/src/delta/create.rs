@@ -48,7 +48,7 @@ pub(super) fn first_entry(definition: &Definition, commit_id: &CommitId) -> Resu
         created_time: Some(now),
         ..Metadata::default()
     };
-    let protocol = protocol_for(definition, vectors, !hidden.is_empty());
+    let protocol = protocol_for(&metadata, definition, vectors, !hidden.is_empty());
     let columns = schema::parse(&metadata.schema_string, Mapping::None)?;
     if let Some(refusal) = protocol::refusal(&protocol, &metadata, &columns) {
         return Err((&refusal).into());
@@ -69,13 +69,16 @@ pub(super) fn first_entry(definition: &Definition, commit_id: &CommitId) -> Resu
     )
 }
 
-fn protocol_for(definition: &Definition, vectors: bool, generated: bool) -> Protocol {
+fn protocol_for(metadata: &Metadata, definition: &Definition, vectors: bool, generated: bool) -> Protocol {
     let mut both = Vec::new();
     if vectors {
         both.push(protocol::DELETION_VECTORS.to_owned());
     }
     if schema::uses_timestamp_ntz(&definition.schema) {
         both.push(protocol::TIMESTAMP_NTZ.to_owned());
+    }
+    if protocol::is_on(metadata, protocol::ENABLE_WIDENING) {
+        both.push(protocol::TYPE_WIDENING.to_owned());
     }
     let mut writer = both.clone();
     writer.extend(["appendOnly".to_owned(), "invariants".to_owned()]);
@@ -137,12 +140,7 @@ fn check_properties(properties: &BTreeMap<String, String>) -> Result<()> {
             || (key == "delta.checkpointPolicy" && value != "classic")
             || (on
                 && (key.starts_with("delta.enableIcebergCompat")
-                    || matches!(
-                        key,
-                        "delta.enableRowTracking"
-                            | "delta.enableInCommitTimestamps"
-                            | "delta.enableTypeWidening"
-                    )))
+                    || matches!(key, "delta.enableRowTracking" | "delta.enableInCommitTimestamps")))
     };
     match properties.iter().find(|(key, value)| asks(key, value)) {
         Some((key, _)) => Err(Error::unsupported(

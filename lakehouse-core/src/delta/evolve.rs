@@ -1,18 +1,18 @@
-//! Columns added by a commit (Delta protocol, "Change Metadata"): a new `metaData` action, and where a column's
-//! type needs a table feature that the table lacks, a new `protocol`.
+//! Columns added and widened by a commit (Delta protocol, "Change Metadata"): a new `metaData` action, and where a
+//! column's type needs a table feature that the table lacks, a new `protocol`.
 //!
-//! A column gets no wider type: that takes the feature `typeWidening`, and values that do not fit are
-//! refused as they are without it.
+//! Columns become wider only where the table's owner allows it (`delta.enableTypeWidening`): there are readers that
+//! lack the feature. Elsewhere values that do not fit are refused.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef, Schema};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::actions::{Action, Metadata, Protocol};
 use super::create::check_name;
 use super::partitions::hidden;
-use super::protocol::TIMESTAMP_NTZ;
+use super::protocol::{self, TIMESTAMP_NTZ, TYPE_WIDENING};
 use super::schema::{self, delta_field};
 use super::state::{State, visible};
 use crate::error::{Error, Result};
@@ -67,7 +67,11 @@ impl State {
                 .with_hint("rename the column in the input, or leave it out"));
             }
         }
-        extend_struct(&mut value, wanted.fields(), "")?;
+        let mut grow = Grow {
+            widening: protocol::widening(&self.protocol, &self.metadata),
+            widened: false,
+        };
+        grow.members(&mut value, wanted.fields(), "")?;
         // Whoever shows hidden columns shows them last.
         let hides = |field: &Value| {
             let column = self
@@ -84,8 +88,13 @@ impl State {
             ..self.metadata.clone()
         };
         let mut protocol = self.protocol.clone();
-        if schema::uses_timestamp_ntz(wanted) && !protocol.has(TIMESTAMP_NTZ) {
-            protocol = with_feature(protocol, TIMESTAMP_NTZ);
+        for (needed, feature) in [
+            (schema::uses_timestamp_ntz(wanted), TIMESTAMP_NTZ),
+            (grow.widened, TYPE_WIDENING),
+        ] {
+            if needed && !protocol.has(feature) {
+                protocol = with_feature(protocol, feature);
+            }
         }
         Self::with(self.replay.clone(), protocol, metadata)
     }
@@ -146,24 +155,134 @@ fn with_feature(protocol: Protocol, feature: &str) -> Protocol {
     }
 }
 
-fn extend_struct(value: &mut Value, wanted: &[FieldRef], parent: &str) -> Result<()> {
-    let fields = value["fields"]
-        .as_array_mut()
-        .ok_or_else(|| Error::invalid(format!("struct {parent} has no fields"), "the table's schema"))?;
-    for field in wanted {
-        let path = match parent {
-            "" => field.name().clone(),
-            parent => format!("{parent}.{}", field.name()),
-        };
-        match fields.iter_mut().find(|known| known["name"] == **field.name()) {
-            Some(known) => extend(&mut known["type"], field.data_type(), &path)?,
-            None => {
-                check_names(field)?;
-                fields.push(delta_field(field, parent)?);
+/// Brings what a wanted schema has more into the table's, which is JSON.
+struct Grow {
+    /// Types may become wider.
+    widening: bool,
+    /// Some did.
+    widened: bool,
+}
+
+impl Grow {
+    fn members(&mut self, value: &mut Value, wanted: &[FieldRef], parent: &str) -> Result<()> {
+        let fields = value["fields"]
+            .as_array_mut()
+            .ok_or_else(|| Error::invalid(format!("struct {parent} has no fields"), "the table's schema"))?;
+        for field in wanted {
+            let path = match parent {
+                "" => field.name().clone(),
+                parent => format!("{parent}.{}", field.name()),
+            };
+            match fields.iter_mut().find(|known| known["name"] == **field.name()) {
+                Some(known) => {
+                    let mut changes = Vec::new();
+                    self.data_type(&mut known["type"], field.data_type(), &path, "", &mut changes)?;
+                    note(known, changes);
+                }
+                None => {
+                    check_names(field)?;
+                    fields.push(delta_field(field, parent)?);
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    /// Adds to a type what the wanted one has more. `inside` is where it is in its field, if that is a list or
+    /// a map (`value.element`); `changes` are those of the field.
+    fn data_type(
+        &mut self,
+        value: &mut Value,
+        wanted: &DataType,
+        path: &str,
+        inside: &str,
+        changes: &mut Vec<Value>,
+    ) -> Result<()> {
+        let mut deeper = |grow: &mut Self, value: &mut Value, part: &str, wanted: &DataType| {
+            let dot = if inside.is_empty() { "" } else { "." };
+            let inside = format!("{inside}{dot}{part}");
+            grow.data_type(value, wanted, &format!("{path}.{part}"), &inside, changes)
+        };
+        match (value["type"].as_str(), wanted) {
+            (Some("struct"), DataType::Struct(fields)) => self.members(value, fields, path),
+            (Some("array"), DataType::List(element)) => {
+                deeper(self, &mut value["elementType"], "element", element.data_type())
+            }
+            (Some("map"), DataType::Map(entries, _)) => match entries.data_type() {
+                DataType::Struct(pair) if pair.len() == 2 => {
+                    deeper(self, &mut value["valueType"], "value", pair[1].data_type())
+                }
+                _ => Ok(()),
+            },
+            _ => self.primitive(value, wanted, path, inside, changes),
+        }
+    }
+
+    fn primitive(
+        &mut self,
+        value: &mut Value,
+        wanted: &DataType,
+        path: &str,
+        inside: &str,
+        changes: &mut Vec<Value>,
+    ) -> Result<()> {
+        let known = value
+            .as_str()
+            .map(|name| schema::primitive(name, path))
+            .transpose()?;
+        if known.as_ref() == Some(wanted) {
+            return Ok(());
+        }
+        if !known.is_some_and(|known| widens(&known, wanted)) {
+            return Err(Error::unsupported(
+                format!("column {path} of this Delta table cannot become {wanted}"),
+                "cast the input to the column's type",
+            ));
+        }
+        if !self.widening {
+            return Err(Error::unsupported(
+                format!("column {path} of this Delta table may not become {wanted} (table feature typeWidening)"),
+                format!(
+                    "set the table's property {}=true, or cast the input to the column's type",
+                    protocol::ENABLE_WIDENING
+                ),
+            ));
+        }
+        let wider = schema::delta_type(wanted, path)?;
+        let mut change = json!({"fromType": value, "toType": wider});
+        if !inside.is_empty() {
+            change["fieldPath"] = inside.into();
+        }
+        changes.push(change);
+        *value = wider;
+        self.widened = true;
+        Ok(())
+    }
+}
+
+/// Records changes of type at their field (Delta protocol, "Type Change Metadata").
+fn note(field: &mut Value, changes: Vec<Value>) {
+    if changes.is_empty() {
+        return;
+    }
+    match &mut field["metadata"]["delta.typeChanges"] {
+        Value::Array(before) => before.extend(changes),
+        none => *none = Value::Array(changes),
+    }
+}
+
+/// Whether readers see values of the old type as ones of the new (Delta protocol, "Type Widening": of the changes
+/// that are supported those that keep every value what it is in the other format too).
+fn widens(old: &DataType, new: &DataType) -> bool {
+    use DataType as T;
+    match (old, new) {
+        (T::Int8, T::Int16 | T::Int32 | T::Int64)
+        | (T::Int16, T::Int32 | T::Int64)
+        | (T::Int32, T::Int64)
+        | (T::Float32, T::Float64) => true,
+        (T::Decimal128(digits, scale), T::Decimal128(more, same)) => more > digits && same == scale,
+        _ => false,
+    }
 }
 
 /// The names of a new field and of those inside it.
@@ -185,37 +304,79 @@ fn check_names(field: &FieldRef) -> Result<()> {
     inside(field.data_type())
 }
 
-/// Adds to a type what the wanted one has more.
-fn extend(value: &mut Value, wanted: &DataType, path: &str) -> Result<()> {
-    match (value["type"].as_str(), wanted) {
-        (Some("struct"), DataType::Struct(fields)) => extend_struct(value, fields, path),
-        (Some("array"), DataType::List(element)) => extend(
-            &mut value["elementType"],
-            element.data_type(),
-            &format!("{path}.element"),
-        ),
-        (Some("map"), DataType::Map(entries, _)) => match entries.data_type() {
-            DataType::Struct(pair) if pair.len() == 2 => extend(
-                &mut value["valueType"],
-                pair[1].data_type(),
-                &format!("{path}.value"),
-            ),
-            _ => Ok(()),
-        },
-        _ => {
-            let known = value
-                .as_str()
-                .map(|name| schema::primitive(name, path))
-                .transpose()?;
-            if known.as_ref() == Some(wanted) {
-                return Ok(());
-            }
-            Err(Error::unsupported(
-                format!(
-                    "column {path} of this Delta table cannot become {wanted} (table feature typeWidening)"
-                ),
-                "cast the input to the column's type",
-            ))
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::Field;
+
+    use super::*;
+
+    fn list(element: DataType) -> DataType {
+        DataType::List(Arc::new(Field::new("element", element, true)))
+    }
+
+    fn columns(number: DataType) -> Schema {
+        let member = DataType::Struct(vec![Field::new("x", list(number.clone()), true)].into());
+        let pair = vec![
+            Field::new("key", DataType::Utf8, false),
+            Field::new("value", list(number.clone()), true),
+        ];
+        let entries = Field::new("key_value", DataType::Struct(pair.into()), false);
+        Schema::new(vec![
+            Field::new("plain", number, true),
+            Field::new("l", list(member), true),
+            Field::new("m", DataType::Map(Arc::new(entries), false), true),
+            Field::new("same", DataType::Utf8, true),
+        ])
+    }
+
+    #[test]
+    fn changes_of_type_are_noted_at_the_nearest_field_one_after_the_other() {
+        let mut value: Value =
+            serde_json::from_str(&schema::render(&columns(DataType::Int16), &[]).unwrap()).unwrap();
+        let mut grow = Grow {
+            widening: true,
+            widened: false,
+        };
+        for number in [DataType::Int32, DataType::Int64] {
+            grow.members(&mut value, columns(number).fields(), "").unwrap();
+        }
+        let changes = |path: Option<&str>| {
+            let each = [("short", "integer"), ("integer", "long")];
+            each.map(|(from, to)| match path {
+                Some(path) => json!({"fromType": from, "toType": to, "fieldPath": path}),
+                None => json!({"fromType": from, "toType": to}),
+            })
+        };
+        let noted = |field: &Value| field["metadata"]["delta.typeChanges"].clone();
+        let fields = &value["fields"];
+        assert_eq!(noted(&fields[0]), json!(changes(None)));
+        let member = &fields[1]["type"]["elementType"]["fields"][0];
+        assert_eq!(noted(member), json!(changes(Some("element"))));
+        assert_eq!(noted(&fields[2]), json!(changes(Some("value.element"))));
+        for plain in [&fields[1], &fields[3]] {
+            assert_eq!(noted(plain), Value::Null);
+        }
+        assert!(grow.widened);
+    }
+
+    #[test]
+    fn a_type_that_loses_values_is_refused_and_so_is_any_without_the_owners_word() {
+        for (widening, number, hint) in [
+            (true, DataType::Int8, "cast the input"),
+            (true, DataType::Float64, "cast the input"),
+            (false, DataType::Int32, "delta.enableTypeWidening=true"),
+        ] {
+            let mut value: Value =
+                serde_json::from_str(&schema::render(&columns(DataType::Int16), &[]).unwrap()).unwrap();
+            let mut grow = Grow {
+                widening,
+                widened: false,
+            };
+            let refused = grow
+                .members(&mut value, columns(number).fields(), "")
+                .unwrap_err();
+            assert!(refused.to_string().contains("column plain"), "{refused}");
+            assert!(refused.hint().unwrap().contains(hint), "{refused}");
         }
     }
 }

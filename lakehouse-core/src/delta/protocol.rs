@@ -11,6 +11,10 @@ pub(super) const DELETION_VECTORS: &str = "deletionVectors";
 pub(super) const TIMESTAMP_NTZ: &str = "timestampNtz";
 /// Generated columns.
 pub(super) const GENERATED_COLUMNS: &str = "generatedColumns";
+/// Columns whose type became wider.
+pub(super) const TYPE_WIDENING: &str = "typeWidening";
+/// The same before it was released, with other metadata.
+const TYPE_WIDENING_PREVIEW: &str = "typeWidening-preview";
 /// Checkpoints of version 2.
 pub(super) const V2_CHECKPOINT: &str = "v2Checkpoint";
 /// Commit times inside commits.
@@ -18,6 +22,9 @@ const IN_COMMIT_TIMESTAMP: &str = "inCommitTimestamp";
 
 /// Table property: deletion vectors may be written.
 pub(super) const ENABLE_VECTORS: &str = "delta.enableDeletionVectors";
+
+/// Table property: columns may become wider.
+pub(super) const ENABLE_WIDENING: &str = "delta.enableTypeWidening";
 
 /// Features whose tables are read right.
 const READ: [&str; 8] = [
@@ -27,8 +34,8 @@ const READ: [&str; 8] = [
     "timestampWithoutTimezone",
     V2_CHECKPOINT,
     "vacuumProtocolCheck",
-    "typeWidening",
-    "typeWidening-preview",
+    TYPE_WIDENING,
+    TYPE_WIDENING_PREVIEW,
 ];
 
 /// Features whose tables are written right, some only while they are not in use.
@@ -38,8 +45,8 @@ const WRITE: [&str; 17] = [
     "timestampWithoutTimezone",
     V2_CHECKPOINT,
     "vacuumProtocolCheck",
-    "typeWidening",
-    "typeWidening-preview",
+    TYPE_WIDENING,
+    TYPE_WIDENING_PREVIEW,
     "appendOnly",
     "invariants",
     "checkConstraints",
@@ -165,6 +172,11 @@ pub(super) fn refusal(protocol: &Protocol, metadata: &Metadata, columns: &[Colum
 pub(super) fn is_on(metadata: &Metadata, property: &str) -> bool {
     let value = metadata.configuration.get(property);
     value.is_some_and(|value| value.eq_ignore_ascii_case("true"))
+}
+
+/// Whether columns may become wider: the owner allows it.
+pub(super) fn widening(protocol: &Protocol, metadata: &Metadata) -> bool {
+    is_on(metadata, ENABLE_WIDENING) && !protocol.has(TYPE_WIDENING_PREVIEW)
 }
 
 /// Whether rows may be masked: the feature is there, switched on, and nobody asks for copy-on-write.

@@ -210,7 +210,11 @@ pub(super) fn delta_field(field: &Field, parent: &str) -> Result<Value> {
     }))
 }
 
-fn delta_type(data_type: &DataType, path: &str) -> Result<Value> {
+/// A type as the schema JSON has it.
+///
+/// # Errors
+/// [`Error::Unsupported`] naming the column of a type that Delta does not have.
+pub(super) fn delta_type(data_type: &DataType, path: &str) -> Result<Value> {
     let refuse = |hint: &str| {
         Error::unsupported(
             format!("column {path} has the type {data_type}, which Delta does not have"),

@@ -83,7 +83,7 @@ impl State {
                 row_ids: false,
                 partition_columns_in_files: false,
                 append_over_schema_change: false,
-                widening: false,
+                widening: protocol::widening(&self.protocol, &self.metadata),
                 data_prefix: "",
                 writable: self.refusal.is_none(),
             },

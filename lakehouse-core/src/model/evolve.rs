@@ -184,11 +184,13 @@ impl Walk {
 }
 
 /// The type that holds the values of both and that readers can promote the table's to (Iceberg spec, "Schema
-/// Evolution", valid type promotions).
+/// Evolution", valid type promotions; Delta protocol, "Type Widening", for integers that only Delta has).
 fn wider(table: &DataType, input: &DataType) -> Option<DataType> {
     use DataType as T;
     match (table, input) {
-        (T::Int32, T::Int64 | T::UInt32 | T::UInt64) => Some(T::Int64),
+        (T::Int8, T::Int16 | T::UInt8) => Some(T::Int16),
+        (T::Int8 | T::Int16, T::Int32 | T::UInt16) => Some(T::Int32),
+        (T::Int8 | T::Int16 | T::Int32, T::Int64 | T::UInt32 | T::UInt64) => Some(T::Int64),
         (T::Float32, T::Float64) => Some(T::Float64),
         (
             T::Decimal128(digits, scale),
@@ -274,6 +276,10 @@ mod tests {
         for (table, input, expected) in [
             (T::Int32, T::Int64, Some(T::Int64)),
             (T::Int32, T::UInt32, Some(T::Int64)),
+            (T::Int8, T::UInt8, Some(T::Int16)),
+            (T::Int8, T::Int32, Some(T::Int32)),
+            (T::Int16, T::UInt8, None),
+            (T::Int16, T::Int64, Some(T::Int64)),
             (T::Int64, T::Int32, None),
             (T::Int32, T::Float64, None),
             (T::Float32, T::Float64, Some(T::Float64)),

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::prelude::SessionContext;
-use lakehouse_core::model::{At, Definition};
+use lakehouse_core::model::{At, Definition, parse_partitioning};
 use lakehouse_core::operations::{Report, SchemaMode, Strategy};
 use lakehouse_core::{Error, Merge, Options, Rows, Table, TableFormat};
 
-use super::{FORMATS, append, content, lines, query, rows, table};
+use super::{FORMATS, append, content, lines, query, rows, schema, table};
 use crate::support::memory;
 
 fn merging() -> Options {
@@ -53,10 +53,27 @@ async fn type_of(table: &Table, column: &str) -> DataType {
         .clone()
 }
 
+const ROWS: &str = "(1, 'eu', 10), (2, 'us', 20)";
+
 /// `(1, eu, 10)` and `(2, us, 20)`.
 async fn filled(format: (TableFormat, Option<u8>), partitioning: &str) -> Table {
     let table = table(format, partitioning).await;
-    append(&table, "(1, 'eu', 10), (2, 'us', 20)").await;
+    append(&table, ROWS).await;
+    table
+}
+
+/// The same, and its columns may become wider. Iceberg's always may.
+async fn growing(format: (TableFormat, Option<u8>), partitioning: &str) -> Table {
+    let definition = Definition {
+        schema: schema(),
+        partition_fields: parse_partitioning(partitioning).unwrap(),
+        properties: [("delta.enableTypeWidening".to_owned(), "true".to_owned())].into(),
+        format_version: format.1,
+    };
+    let table = Table::create_in(memory("growing"), format.0, &definition)
+        .await
+        .unwrap();
+    append(&table, ROWS).await;
     table
 }
 
@@ -182,22 +199,30 @@ async fn fields_are_added_inside_structs_and_lists() {
 }
 
 #[tokio::test]
-async fn types_become_wider_in_iceberg_and_are_checked_value_by_value_in_delta() {
+async fn columns_of_a_delta_table_become_wider_only_if_its_owner_allows_it() {
+    let table = filled((TableFormat::Delta, None), "").await;
+    let refused = table
+        .append(
+            of("SELECT 3 AS id, 'eu' AS region, 5000000000 AS n").await,
+            &merging(),
+        )
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("column 'n'"), "{refused}");
+    let fits = table
+        .append(of("SELECT 3 AS id, 30 AS n").await, &merging())
+        .await
+        .unwrap();
+    assert!(fits.columns_widened.is_empty());
+    assert_eq!(type_of(&table, "n").await, DataType::Int32);
+}
+
+#[tokio::test]
+async fn types_become_wider_and_narrow_files_are_read_so() {
     let large = "SELECT 3 AS id, 'eu' AS region, 5000000000 AS n";
     for format in FORMATS {
-        let table = filled(format, "").await;
+        let table = growing(format, "").await;
         let result = table.append(of(large).await, &merging()).await;
-        if format.0 == TableFormat::Delta {
-            let refused = result.unwrap_err();
-            assert!(refused.to_string().contains("column 'n'"), "{refused}");
-            let fits = table
-                .append(of("SELECT 3 AS id, 30 AS n").await, &merging())
-                .await
-                .unwrap();
-            assert!(fits.columns_widened.is_empty());
-            assert_eq!(type_of(&table, "n").await, DataType::Int32);
-            continue;
-        }
         assert_eq!(result.unwrap().columns_widened, ["n"], "{format:?}");
         assert_eq!(type_of(&table, "n").await, DataType::Int64);
         assert_eq!(content(&table).await, ["1|eu|10", "2|us|20", "3|eu|5000000000"]);
@@ -234,11 +259,8 @@ async fn types_become_wider_in_iceberg_and_are_checked_value_by_value_in_delta()
 
 #[tokio::test]
 async fn a_key_that_becomes_wider_matches_the_rows_that_were_there() {
-    for format in FORMATS
-        .into_iter()
-        .filter(|format| format.0 == TableFormat::Iceberg)
-    {
-        let table = filled(format, "").await;
+    for format in FORMATS {
+        let table = growing(format, "").await;
         let source = "SELECT * FROM (VALUES (10, 'x'), (5000000000, 'y')) AS t(n, region)";
         let merge = Merge::on("n")
             .when_matched_update("region = source.region")
@@ -262,7 +284,7 @@ async fn a_key_that_becomes_wider_matches_the_rows_that_were_there() {
 #[tokio::test]
 async fn a_column_that_partitions_the_table_keeps_its_type() {
     for format in FORMATS {
-        let table = filled(format, "n").await;
+        let table = growing(format, "n").await;
         let fits = table
             .append(of("SELECT 3 AS id, 10 AS n, 1 AS more").await, &merging())
             .await
