@@ -126,6 +126,9 @@ async fn discard(store: &Store, written: &[String]) {
     }
 }
 
+/// A manifest to write: its entries, and the first row id that it had before.
+type Job = (NewManifest, Vec<NewEntry>, Option<u64>);
+
 struct Attempt<'a> {
     store: &'a Store,
     view: &'a View,
@@ -225,12 +228,14 @@ impl Attempt<'_> {
             return Err(conflict(self.view, detail));
         }
         let added = self.added_files()?;
-        let mut manifests = self.write_new(ManifestContentType::Data, added).await?;
+        let mut jobs = self.new_manifests(ManifestContentType::Data, added)?;
         let data = fold(self.store, self.view, data).await?;
-        manifests.extend(self.write_planned(data).await?);
-        manifests.extend(self.write_new(ManifestContentType::Deletes, added_masks).await?);
+        let mut carried = self.planned_manifests(data, &mut jobs);
+        jobs.extend(self.new_manifests(ManifestContentType::Deletes, added_masks)?);
         let deletes = fold(self.store, self.view, deletes).await?;
-        manifests.extend(self.write_planned(deletes).await?);
+        carried.extend(self.planned_manifests(deletes, &mut jobs));
+        let mut manifests = self.write(jobs).await?;
+        manifests.extend(carried);
         let parent = self.view.snapshot.as_deref();
         Ok((manifests, self.tally().summary(self.change, parent)))
     }
@@ -289,11 +294,12 @@ impl Attempt<'_> {
         Ok((Arc::clone(spec), partition_types(spec, &self.schema, metadata)?))
     }
 
-    async fn write_new(
+    /// Manifests of new entries, by partition spec.
+    fn new_manifests(
         &mut self,
         content: ManifestContentType,
         files: BTreeMap<i32, Vec<IcebergFile>>,
-    ) -> Result<Vec<ManifestFile>> {
+    ) -> Result<Vec<Job>> {
         let mut jobs = Vec::new();
         let most = most_entries(&self.schema);
         for (spec_id, mut files) in files {
@@ -306,11 +312,12 @@ impl Attempt<'_> {
                 files = rest;
             }
         }
-        self.write(jobs).await
+        Ok(jobs)
     }
 
-    async fn write_planned(&mut self, planned: Vec<Planned>) -> Result<Vec<ManifestFile>> {
-        let (mut carried, mut jobs) = (Vec::new(), Vec::new());
+    /// Adds those that have to be written to the `jobs`; returns those that stay as they are.
+    fn planned_manifests(&mut self, planned: Vec<Planned>, jobs: &mut Vec<Job>) -> Vec<ManifestFile> {
+        let mut carried = Vec::new();
         for one in planned {
             match one {
                 Planned::Carried(manifest) => carried.push(manifest),
@@ -324,9 +331,7 @@ impl Attempt<'_> {
                 }
             }
         }
-        let mut manifests = self.write(jobs).await?;
-        manifests.extend(carried);
-        Ok(manifests)
+        carried
     }
 
     fn new_manifest(
@@ -352,7 +357,8 @@ impl Attempt<'_> {
         }
     }
 
-    async fn write(&self, jobs: Vec<(NewManifest, Vec<NewEntry>, Option<u64>)>) -> Result<Vec<ManifestFile>> {
+    /// Writes manifests, several at a time.
+    async fn write(&self, jobs: Vec<Job>) -> Result<Vec<ManifestFile>> {
         stream::iter(jobs)
             .map(|(new, entries, first)| async move {
                 let key = self.view.state.paths.relative(&new.recorded)?;

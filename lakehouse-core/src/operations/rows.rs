@@ -213,11 +213,18 @@ pub(super) async fn stage_masks(work: &mut Work, masks: Vec<(DataFile, RowMask)>
         return Ok(());
     }
     let format = Arc::clone(&work.handle.format);
-    let (after, staged) = format
-        .stage_masks(&work.snapshot, masks, &work.change.commit_id)
-        .await?;
+    let (snapshot, id) = (Arc::clone(&work.snapshot), work.change.commit_id.clone());
+    // The new rows are complete: their files are closed meanwhile.
+    let (masks, closed) = work
+        .finish_files_during(format.stage_masks(&snapshot, masks, &id))
+        .await;
+    let after = masks.map(|(after, staged)| {
+        work.change.staged.extend(staged);
+        after
+    });
+    closed?;
+    let after = after?;
     work.change.masked.extend(before.into_iter().zip(after));
-    work.change.staged.extend(staged);
     Ok(())
 }
 

@@ -491,14 +491,24 @@ impl Work {
 
     /// Closes the files written so far and adds them to the change. Returns the rows in them.
     pub(super) async fn finish_files(&mut self) -> Result<u64> {
+        self.finish_files_during(std::future::ready(())).await.1
+    }
+
+    /// The same while something else is done; returns what came of both.
+    pub(super) async fn finish_files_during<T>(
+        &mut self,
+        other: impl Future<Output = T>,
+    ) -> (T, Result<u64>) {
         let Some(mut writer) = self.writer.take() else {
-            return Ok(0);
+            return (other.await, Ok(0));
         };
-        let written = writer.finish().await;
+        let (other, written) = futures::join!(other, writer.finish());
         self.change.staged.extend(writer.staged());
-        let written = written?;
-        self.change.added.extend(written.files);
-        Ok(written.rows)
+        let rows = written.map(|written| {
+            self.change.added.extend(written.files);
+            written.rows
+        });
+        (other, rows)
     }
 
     async fn finish_writer(&mut self) -> Result<()> {
