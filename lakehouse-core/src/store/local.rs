@@ -342,7 +342,10 @@ impl MultipartUpload for Upload {
             let temporary = temporary.as_mut().ok_or_else(ended)?;
             let sought = temporary.file.seek(SeekFrom::Start(offset));
             sought.map_err(|error| failed(&temporary.target, error))?;
-            data.into_iter().try_for_each(|part| temporary.write(&part))
+            data.into_iter().try_for_each(|part| temporary.write(&part))?;
+            // While the next part is made, so that little is left to wait for at the end.
+            let synced = temporary.file.sync_data();
+            synced.map_err(|error| failed(&temporary.target, error))
         })
         .boxed()
     }
