@@ -173,6 +173,7 @@ CANNOT = {
     ("chdb_iceberg", "deletion-vectors"): "reads position deletes from Parquet only, not from Puffin",
     ("chdb_iceberg", "null-nested"): "has no null lists, maps and structs: gives empty ones, and structs of nulls",
     ("chdb_delta", "null-nested"): "has no null lists, maps and structs: gives empty ones, and structs of nulls",
+    ("deltalake", "type-widening"): "refuses tables with this feature",
     ("chdb_iceberg", "time-of-day"): "gives whole seconds, as a plain integer",
 }
 

@@ -52,6 +52,7 @@ SHORT = [
     Kind("delta", None, "price, day(born), bucket(3, name)", ("born_day", "name_bucket")),
     Kind("delta", None, "ts, wall"),
 ]
+WIDENING = ("delta.enableTypeWidening=true",)
 # 24 row groups in the first file.
 SMALL_GROUPS = ("write.parquet.row-group-limit=5",)
 COPIED = [
@@ -356,10 +357,14 @@ def test_every_reader_reads_the_ends_of_every_type(cli, kind, tmp_path):
 
 
 @pytest.mark.parametrize("partition_by", ["", "bucket(2, id)"])
-@pytest.mark.parametrize("kind", [Kind("iceberg", 2), Kind("iceberg", 3), Kind("delta")], ids=str)
+@pytest.mark.parametrize(
+    "kind",
+    [Kind("iceberg", 2), Kind("iceberg", 3), Kind("delta"), Kind("delta", properties=WIDENING)],
+    ids=["iceberg2", "iceberg3", "delta", "delta widening"],
+)
 def test_every_reader_reads_columns_that_came_with_rows(cli, kind, partition_by, tmp_path):
     hidden = ("id_bucket",) if partition_by and kind.format == "delta" else ()
-    kind = Kind(kind.format, kind.version, partition_by, hidden)
+    kind = Kind(kind.format, kind.version, partition_by, hidden, kind.properties)
     path, file = tmp_path / "t", tmp_path / "rows.arrow"
     life = Life(cli, kind, path, tmp_path)
     kind.create(cli, path, "id bigint not null, n int, ratio real, price decimal(9, 2), point struct<x int>")
@@ -374,7 +379,8 @@ def test_every_reader_reads_columns_that_came_with_rows(cli, kind, partition_by,
     old = old.append(pa.field("point", old_point))
     narrow = [{"id": i, "n": i, "ratio": i / 4, "price": Decimal(i), "point": {"x": i}} for i in range(6)]
     write("append", pa.Table.from_pylist(narrow, schema=old))
-    wide = kind.format == "iceberg"
+    widening = kind.properties == WIDENING
+    wide = kind.format == "iceberg" or widening
     new = pa.schema(
         [
             ("id", pa.int64()),
@@ -400,7 +406,8 @@ def test_every_reader_reads_columns_that_came_with_rows(cli, kind, partition_by,
     for done in [report, None]:
         done = done or cli.write("compact", path)
         assert_same(expected, cli.read(path, life.scratch), KEY)
-        check(kind.format, path, expected, key=KEY, features=features(life, done["version"]), hidden=hidden)
+        known = [*features(life, done["version"]), *(["type-widening"] if widening else [])]
+        check(kind.format, path, expected, key=KEY, features=known, hidden=hidden)
 
 
 def test_every_reader_reads_small_integers_of_delta(cli, tmp_path):
