@@ -57,6 +57,8 @@ pub struct Limits {
     pub mask_rows: Limit,
     /// The footer of a Parquet file.
     pub parquet_footer_bytes: Limit,
+    /// A page of a data file, after decompression.
+    pub page_bytes: Limit,
 }
 
 impl Default for Limits {
@@ -71,6 +73,7 @@ impl Default for Limits {
             mask_bytes: Limit::named("max_mask_bytes", 1 << 30),
             mask_rows: Limit::named("max_mask_rows", 1 << 30),
             parquet_footer_bytes: Limit::named("max_parquet_footer_bytes", PARQUET_FOOTER_BYTES.most),
+            page_bytes: Limit::named("max_page_bytes", 256 << 20),
         }
     }
 }
@@ -79,7 +82,7 @@ impl Limits {
     /// How the names of all their options start, and of no other ones.
     pub const PREFIX: &'static str = "max_";
 
-    fn all(&mut self) -> [&mut Limit; 9] {
+    fn all(&mut self) -> [&mut Limit; 10] {
         [
             &mut self.metadata_bytes,
             &mut self.metadata_values,
@@ -90,6 +93,7 @@ impl Limits {
             &mut self.mask_bytes,
             &mut self.mask_rows,
             &mut self.parquet_footer_bytes,
+            &mut self.page_bytes,
         ]
     }
 

@@ -27,7 +27,7 @@ pub use file::{ColumnStats, DataFile, EqualityDelete, MaskRef};
 pub use mask::RowMask;
 pub use parquet_footer::{
     PARQUET_TAIL, check_parquet_footer, check_whole_parquet_footer, is_sane_parquet_index,
-    parquet_footer_length,
+    largest_parquet_page, parquet_footer_length,
 };
 pub use partition::{BucketHash, PartitionField, Transform, parse_partitioning, partition_folder};
 pub(crate) use partition::{next_bytes, next_string};

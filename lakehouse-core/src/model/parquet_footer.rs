@@ -76,6 +76,21 @@ pub fn is_sane_parquet_index(index: &[u8]) -> bool {
     Walk { rest: index }.skip(STRUCT, 0).is_ok()
 }
 
+/// What the largest of these pages claims to be after decompression, in bytes: a reader reserves as much. `pages`
+/// follow each other from the first byte on, as in a column chunk; what is no page ends them, and is for the reader
+/// to refuse (`PageHeader` of the Parquet format).
+pub fn largest_parquet_page(pages: &[u8]) -> u64 {
+    let mut walk = Walk { rest: pages };
+    let mut largest = 0;
+    while let Ok((bytes, stored)) = walk.page_header() {
+        largest = largest.max(bytes);
+        if walk.take(stored).is_err() {
+            break;
+        }
+    }
+    largest
+}
+
 fn not_parquet(what: &str, place: &str) -> Error {
     Error::invalid(format!("not a Parquet file: {what}"), place)
         .with_hint("the file was damaged, cut short, or is of another kind")
@@ -140,13 +155,29 @@ impl Walk<'_> {
         while let Some(kind) = self.field(&mut field)? {
             // SchemaElement.num_children
             if field == 5 && kind == I32 {
-                let zigzag = self.varint()?;
-                children = (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);
+                children = self.number()?;
             } else {
                 self.skip(kind, 0)?;
             }
         }
         Ok(children)
+    }
+
+    /// Bytes of a page after decompression, and as stored.
+    fn page_header(&mut self) -> Walked<(u64, u64)> {
+        let (mut field, mut bytes, mut stored) = (0, None, None);
+        while let Some(kind) = self.field(&mut field)? {
+            match (field, kind) {
+                // PageHeader.uncompressed_page_size, PageHeader.compressed_page_size
+                (2, I32) => bytes = Some(self.number()?),
+                (3, I32) => stored = Some(self.number()?),
+                _ => self.skip(kind, 0)?,
+            }
+        }
+        let size = |size: Option<i64>| size.and_then(|size| u64::try_from(size).ok());
+        size(bytes)
+            .zip(size(stored))
+            .ok_or("a page does not say how large it is")
     }
 
     /// The next field of a structure, `None` at its end.
@@ -156,10 +187,7 @@ impl Walk<'_> {
             return Ok(None);
         }
         match header >> 4 {
-            0 => {
-                let zigzag = self.varint()?;
-                *id = (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);
-            }
+            0 => *id = self.number()?,
             delta => *id += i64::from(delta),
         }
         Ok(Some(header & 0x0f))
@@ -233,6 +261,12 @@ impl Walk<'_> {
         }
     }
 
+    /// A number with its sign in the lowest bit.
+    fn number(&mut self) -> Walked<i64> {
+        let zigzag = self.varint()?;
+        Ok((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
+    }
+
     fn varint(&mut self) -> Walked<u64> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
@@ -291,6 +325,33 @@ mod tests {
         let tail: [u8; 8] = file[file.len() - 8..].try_into().unwrap();
         let length = parquet_footer_length(tail, file.len() as u64, PARQUET_FOOTER_BYTES, "f")? as usize;
         Ok(&file[file.len() - 8 - length..file.len() - 8])
+    }
+
+    #[test]
+    fn the_largest_page_is_found_among_all_and_in_what_was_cut_off() {
+        let bytes = file();
+        let metadata = parquet::file::metadata::ParquetMetaDataReader::new()
+            .parse_and_finish(&bytes::Bytes::from(bytes.clone()))
+            .unwrap();
+        for chunk in metadata.row_groups().iter().flat_map(|group| group.columns()) {
+            let (start, length) = chunk.byte_range();
+            let pages = &bytes[start as usize..(start + length) as usize];
+            // A dictionary page and a data page, their headers counted in the chunk's size.
+            let all = u64::try_from(chunk.uncompressed_size()).unwrap();
+            let largest = largest_parquet_page(pages);
+            assert!(
+                largest > 0 && largest < all && largest >= all / 4,
+                "{largest} of {all}"
+            );
+            let cut = largest_parquet_page(&pages[..pages.len() - 1]);
+            assert_eq!(cut, largest, "its header says so");
+        }
+        // type 0, uncompressed 2^31 - 1, compressed 2
+        let claim = [0x15, 0, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0x15, 4, 0];
+        assert_eq!(largest_parquet_page(&claim), (1 << 31) - 1);
+        for none in [&[][..], &[0], &[0xff; 9], b"PAR1"] {
+            assert_eq!(largest_parquet_page(none), 0, "{none:?}");
+        }
     }
 
     #[test]

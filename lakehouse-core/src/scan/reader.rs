@@ -22,8 +22,10 @@ use parquet::file::metadata::{
 use tokio::sync::OnceCell;
 
 use crate::error::{Error, Result};
-use crate::model::limits::ROW_GROUP_ROWS;
-use crate::model::{PARQUET_TAIL, check_parquet_footer, is_sane_parquet_index, parquet_footer_length};
+use crate::model::limits::{self, ROW_GROUP_ROWS};
+use crate::model::{
+    PARQUET_TAIL, check_parquet_footer, is_sane_parquet_index, largest_parquet_page, parquet_footer_length,
+};
 use crate::store::Store;
 
 /// Key in the metadata of a file's schema: which file it is, for messages.
@@ -166,6 +168,17 @@ impl Reader {
         Ok(())
     }
 
+    /// Pages of column chunks, each range from the start of one on.
+    fn check_pages(&self, chunks: &[Bytes]) -> Result<()> {
+        let largest = chunks.iter().map(|pages| largest_parquet_page(pages)).max();
+        limits::at_most(
+            largest.unwrap_or(0),
+            self.readers.store.limits().page_bytes,
+            "bytes in a page",
+            &self.path,
+        )
+    }
+
     fn count(&self, bytes: u64) {
         if let Some(metrics) = &self.metrics {
             metrics
@@ -198,9 +211,11 @@ impl AsyncFileReader for Reader {
                 self.inside(range).map_err(external)?;
             }
             let fetch = |range| self.readers.store.get_range(&self.path, range);
-            object_store::coalesce_ranges(&ranges, fetch, object_store::OBJECT_STORE_COALESCE_DEFAULT)
-                .await
-                .map_err(external)
+            let read =
+                object_store::coalesce_ranges(&ranges, fetch, object_store::OBJECT_STORE_COALESCE_DEFAULT);
+            let chunks = read.await.map_err(external)?;
+            self.check_pages(&chunks).map_err(external)?;
+            Ok(chunks)
         }
         .boxed()
     }

@@ -88,6 +88,7 @@ async fn needed(place: &str, table: &Table) -> Vec<(&'static str, u64)> {
                 .map(|file| footer(file))
                 .max(),
         ),
+        ("max_page_bytes", Some(smallest(place, "max_page_bytes").await)),
     ];
     if masks().any(|mask| mask.path.ends_with(".parquet")) {
         needed.push(("max_mask_rows", masks().filter_map(|mask| mask.rows).max()));
