@@ -241,7 +241,9 @@ impl Grow {
         }
         if !self.widening {
             return Err(Error::unsupported(
-                format!("column {path} of this Delta table may not become {wanted} (table feature typeWidening)"),
+                format!(
+                    "column {path} of this Delta table may not become {wanted} (table feature typeWidening)"
+                ),
                 format!(
                     "set the table's property {}=true, or cast the input to the column's type",
                     protocol::ENABLE_WIDENING

@@ -49,11 +49,9 @@ impl Verb for CompactVerb<'_> {
 
     fn plan<'a>(&'a mut self, work: &'a mut Work) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            work.set_target_file_bytes(self.compact.target_file_bytes);
+            work.settings.for_lasting_files(self.compact.target_file_bytes);
             work.keep_lineage();
-            // Row groups that are small shall become large ones.
-            work.copy_large_groups_only();
-            let target = work.target_file_bytes()?;
+            let target = work.settings.target_file_bytes(&work.snapshot.properties)?;
             let prune = match &self.compact.predicate {
                 Some(predicate) => {
                     Prune::matching(understood(work, predicate)?, Arc::clone(&work.snapshot.schema))?

@@ -4,7 +4,7 @@
 //! Delete, update, merge and overwrite share one machine (`rows.rs`): rows are touched where they are
 //! and, if they live on, written anew; `decide.rs` chooses what becomes of each file; `moving.rs` carries
 //! the rows that stay as they are to new files. What only a query can find comes in through `queried.rs`,
-//! columns that come with rows through `columns.rs`.
+//! columns that come with rows through `columns.rs`. `settings.rs` says how files are written.
 
 mod adapt;
 mod append;
@@ -21,6 +21,7 @@ mod overwrite;
 mod queried;
 mod restore;
 mod rows;
+mod settings;
 mod update;
 mod work;
 

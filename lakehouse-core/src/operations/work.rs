@@ -11,23 +11,15 @@ use futures::future::BoxFuture;
 
 use super::adapt::adapt;
 use super::rows::Found;
+use super::settings::Settings;
 use super::{Fate, Options, Report, TouchedFile};
 use crate::commit::{CommitOptions, Plan, commit};
 use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::schema::{LAST_UPDATED_COLUMN, ROW_ID_COLUMN};
-use crate::model::{
-    At, Change, CommitId, DataFile, Evolved, MetadataChange, OperationKind, Prune, Snapshot, parse_size,
-};
+use crate::model::{At, Change, CommitId, DataFile, Evolved, MetadataChange, OperationKind, Prune, Snapshot};
 use crate::store::clock;
-use crate::write::{CopySource, TableWriter, WriteOptions, conform};
-
-/// Table properties that say how large data files shall be, the first that is set counts.
-const FILE_SIZE_PROPERTIES: [&str; 2] = ["write.target-file-size-bytes", "delta.targetFileSize"];
-
-/// Table properties that say how large row groups shall be: in bytes (Iceberg's), in rows (PyIceberg's).
-const GROUP_BYTES_PROPERTY: [&str; 1] = ["write.parquet.row-group-size-bytes"];
-const GROUP_ROWS_PROPERTY: [&str; 1] = ["write.parquet.row-group-limit"];
+use crate::write::{CopySource, TableWriter, conform};
 
 /// An operation: how it turns the snapshot of `work` into a change. Called again when another
 /// commit makes the plan wrong, so it must keep what it needs.
@@ -60,9 +52,8 @@ pub(super) struct Work {
     writer: Option<TableWriter>,
     /// New files carry the lineage columns.
     lineage: bool,
-    /// Row groups are copied only if they are large.
-    large_groups_only: bool,
-    target_file_bytes: Option<u64>,
+    /// How data files are written.
+    pub(super) settings: Settings,
     /// The rows that the change depends on, for when other commits come first.
     pub(super) found: Found,
     summary: Summary,
@@ -246,8 +237,7 @@ impl Work {
             writers: 0,
             writer: None,
             lineage: false,
-            large_groups_only: false,
-            target_file_bytes: options.target_file_bytes,
+            settings: Settings::new(options),
             found: Found::default(),
             summary: Summary::default(),
         }
@@ -354,42 +344,6 @@ impl Work {
         self.lineage
     }
 
-    /// Only row groups that are large already are copied; the others are joined.
-    pub(super) fn copy_large_groups_only(&mut self) {
-        self.large_groups_only = true;
-    }
-
-    /// Another size for new files than the options say.
-    pub(super) fn set_target_file_bytes(&mut self, bytes: Option<u64>) {
-        if bytes.is_some() {
-            self.target_file_bytes = bytes;
-        }
-    }
-
-    /// Size at which data files are closed: what was asked for, the table's property, or 512 MiB.
-    ///
-    /// # Errors
-    /// When the property is not a size.
-    pub(super) fn target_file_bytes(&self) -> Result<u64> {
-        if let Some(bytes) = self.target_file_bytes {
-            return Ok(bytes.max(1));
-        }
-        let size = self.size_property(&FILE_SIZE_PROPERTIES)?;
-        Ok(size.unwrap_or(WriteOptions::default().target_file_bytes))
-    }
-
-    /// The first of these properties that is set.
-    fn size_property(&self, names: &[&str]) -> Result<Option<u64>> {
-        let set = names
-            .iter()
-            .find_map(|name| Some((name, self.snapshot.properties.get(*name)?)));
-        let Some((name, text)) = set else {
-            return Ok(None);
-        };
-        let wrong = || Error::invalid(format!("{text:?} is not a size"), format!("property {name}"));
-        parse_size(text).map(Some).ok_or_else(wrong)
-    }
-
     /// The data files that may hold rows asked for. Counts what was skipped.
     pub(super) async fn list(&mut self, prune: &Arc<Prune>) -> Result<Vec<DataFile>> {
         use std::sync::atomic::Ordering::Relaxed;
@@ -447,7 +401,9 @@ impl Work {
     /// The writer of new data files.
     pub(super) fn writer(&mut self) -> Result<&mut TableWriter> {
         if self.writer.is_none() {
-            let options = self.write_options()?;
+            let options = self
+                .settings
+                .write_options(&self.snapshot.properties, self.lineage)?;
             let id = &self.change.commit_id;
             let naming = match self.writers {
                 0 => id.clone(),
@@ -460,33 +416,6 @@ impl Work {
         }
         let missing = || Error::invalid("no data file can be written", "");
         self.writer.as_mut().ok_or_else(missing)
-    }
-
-    fn write_options(&self) -> Result<WriteOptions> {
-        let usual = WriteOptions::default();
-        let limit =
-            |size: Option<u64>, usual| size.map_or(usual, |n| usize::try_from(n).unwrap_or(usize::MAX));
-        let row_group_bytes = limit(self.size_property(&GROUP_BYTES_PROPERTY)?, usual.row_group_bytes);
-        Ok(WriteOptions {
-            target_file_bytes: self.target_file_bytes()?,
-            lineage: self.lineage,
-            memory_bytes: self.writer_memory(),
-            row_group_rows: limit(self.size_property(&GROUP_ROWS_PROPERTY)?, usual.row_group_rows),
-            row_group_bytes,
-            copy_from_bytes: if self.large_groups_only {
-                Some(row_group_bytes as u64 / 4)
-            } else {
-                usual.copy_from_bytes
-            },
-        })
-    }
-
-    /// What open files may hold: half of the memory limit, the other half is for reading and joining.
-    pub(super) fn writer_memory(&self) -> usize {
-        let usual = WriteOptions::default().memory_bytes;
-        self.options
-            .memory_limit
-            .map_or(usual, |limit| usual.min(limit / 2))
     }
 
     /// Closes the files written so far and adds them to the change. Returns the rows in them.

@@ -12,7 +12,6 @@ use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{
     ArrowColumnChunk, ArrowColumnWriter, ArrowLeafColumn, ArrowRowGroupWriterFactory, compute_leaves,
 };
-use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
@@ -21,6 +20,7 @@ use rayon::iter::{
     IndexedParallelIterator, IntoParallelIterator, IntoParallelRefMutIterator, ParallelIterator,
 };
 
+use super::codec::Codec;
 use super::copy::Incoming;
 use super::layout::Layout;
 use super::statistics;
@@ -51,6 +51,7 @@ pub(super) struct Recipe {
     /// Rows and (anticipated) bytes at which a row group is closed.
     pub(super) row_group_rows: usize,
     pub(super) row_group_bytes: usize,
+    pub(super) codec: Codec,
 }
 
 /// A file that is being encoded.
@@ -182,7 +183,7 @@ impl Encoder {
         // No copy of the Arrow schema in the file: types are the table's, and it would weigh more than a
         // small file.
         let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+            .set_compression(recipe.codec.parquet())
             .set_coerce_types(true)
             .build();
         let root = recipe.parquet.root_schema_ptr();

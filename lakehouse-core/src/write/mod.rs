@@ -1,5 +1,6 @@
 //! Writing rows: Parquet files split by partition, with statistics; row groups copied as they are.
 
+mod codec;
 mod conform;
 mod copy;
 mod encode;
@@ -12,6 +13,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use codec::Codec;
 pub use conform::{conform, conform_at};
 pub use copy::CopySource;
 pub use writer::{TableWriter, WriteOptions, Written};

@@ -21,6 +21,7 @@ use object_store::path::Path;
 use object_store::{ObjectStoreExt, WriteMultipart};
 use tokio::task::{JoinError, JoinSet};
 
+use super::codec::Codec;
 use super::encode::{Encoded, Encoder, Recipe, parquet_schema};
 use super::lane::{Alone, Lane};
 use super::layout::Layout;
@@ -59,6 +60,8 @@ pub struct WriteOptions {
     /// Row groups of at least so many bytes, or of a quarter of the rows or bytes above, are worth copying;
     /// smaller ones are better joined with others. `None`: nothing is copied.
     pub copy_from_bytes: Option<u64>,
+    /// How pages are compressed.
+    pub codec: Codec,
 }
 
 /// Splits rows by the snapshot's current partitioning and writes them to Parquet files below the
@@ -111,9 +114,12 @@ impl Default for WriteOptions {
             target_file_bytes: 512 << 20,
             lineage: false,
             memory_bytes: 512 << 20,
-            row_group_rows: 1 << 20,
+            // What is decoded and encoded anew, where some of its rows change and the file is rewritten; what one
+            // thread reads.
+            row_group_rows: 1 << 19,
             row_group_bytes: 128 << 20,
             copy_from_bytes: Some(1 << 20),
+            codec: Codec::default(),
         }
     }
 }
@@ -138,6 +144,7 @@ impl TableWriter {
             target_file_bytes: options.target_file_bytes.max(1),
             row_group_rows: options.row_group_rows.max(1),
             row_group_bytes: options.row_group_bytes.max(1),
+            codec: options.codec,
         };
         Ok(Self {
             store,

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::prelude::SessionContext;
-use lakehouse_core::model::{At, Definition, parse_partitioning};
+use lakehouse_core::model::{At, Definition};
 use lakehouse_core::operations::{Report, SchemaMode, Strategy};
 use lakehouse_core::{Error, Merge, Options, Rows, Table, TableFormat};
 
-use super::{FORMATS, append, content, lines, query, rows, schema, table};
+use super::{FORMATS, append, content, lines, query, rows, table, table_with};
 use crate::support::memory;
 
 fn merging() -> Options {
@@ -64,15 +64,7 @@ async fn filled(format: (TableFormat, Option<u8>), partitioning: &str) -> Table 
 
 /// The same, and its columns may become wider. Iceberg's always may.
 async fn growing(format: (TableFormat, Option<u8>), partitioning: &str) -> Table {
-    let definition = Definition {
-        schema: schema(),
-        partition_fields: parse_partitioning(partitioning).unwrap(),
-        properties: [("delta.enableTypeWidening".to_owned(), "true".to_owned())].into(),
-        format_version: format.1,
-    };
-    let table = Table::create_in(memory("growing"), format.0, &definition)
-        .await
-        .unwrap();
+    let table = table_with(format, partitioning, &[("delta.enableTypeWidening", "true")]).await;
     append(&table, ROWS).await;
     table
 }

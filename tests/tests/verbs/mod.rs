@@ -14,6 +14,7 @@ mod long;
 mod merge;
 mod overwrite;
 mod scans;
+mod settings;
 
 use std::sync::Arc;
 
@@ -49,10 +50,31 @@ pub(crate) async fn table(format: (TableFormat, Option<u8>), partitioning: &str)
 
 /// The same in this store.
 pub(crate) async fn table_in(store: Store, format: (TableFormat, Option<u8>), partitioning: &str) -> Table {
+    made(store, format, partitioning, &[]).await
+}
+
+/// The same in a store of its own, with these properties.
+pub(crate) async fn table_with(
+    format: (TableFormat, Option<u8>),
+    partitioning: &str,
+    properties: &[(&str, &str)],
+) -> Table {
+    made(memory("verbs"), format, partitioning, properties).await
+}
+
+async fn made(
+    store: Store,
+    format: (TableFormat, Option<u8>),
+    partitioning: &str,
+    properties: &[(&str, &str)],
+) -> Table {
+    let properties = properties.iter();
     let definition = Definition {
         schema: schema(),
         partition_fields: parse_partitioning(partitioning).unwrap(),
-        properties: Default::default(),
+        properties: properties
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
         format_version: format.1,
     };
     Table::create_in(store, format.0, &definition).await.unwrap()

@@ -88,7 +88,7 @@ impl Verb for MergeVerb<'_> {
                 plan,
             } = self.prepare(work).await?;
             let table = Arc::clone(&work.snapshot.schema);
-            let held = collected.memory() + work.writer_memory();
+            let held = collected.memory() + work.settings.writer_memory();
             work.count("memory_predicted", held as u64);
             let mut matching = Matching::new(&ctx, &plan);
             let mut listed: Option<Vec<DataFile>> = None;
