@@ -120,7 +120,7 @@ fn finish(child: Child, what: &str) {
 
 fn kills(format: &str, version: &[&str]) {
     let until = soak_until();
-    let count = number("LAKEHOUSE_KILLS").unwrap_or(if until.is_some() { u64::MAX } else { 50 }) / 3;
+    let count = number("LAKEHOUSE_KILLS").unwrap_or(if until.is_some() { u64::MAX } else { 51 }) / 3;
     let seed = number("LAKEHOUSE_SEED").unwrap_or_else(rand::random);
     println!("{format} {version:?}: LAKEHOUSE_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
