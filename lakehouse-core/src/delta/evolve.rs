@@ -14,7 +14,7 @@ use super::create::check_name;
 use super::partitions::hidden;
 use super::protocol::{self, TIMESTAMP_NTZ, TYPE_WIDENING};
 use super::schema::{self, delta_field};
-use super::state::{State, visible};
+use super::state::State;
 use crate::error::{Error, Result};
 use crate::model::Snapshot;
 
@@ -29,6 +29,9 @@ const IMPLIED: [(i32, &str); 7] = [
     (5, "columnMapping"),
     (6, "identityColumns"),
 ];
+
+/// Where a field's metadata says which types it had.
+const TYPE_CHANGES: &str = "delta.typeChanges";
 
 /// A version as if it had these columns.
 ///
@@ -99,12 +102,12 @@ impl State {
         Self::with(self.replay.clone(), protocol, metadata)
     }
 
-    /// Whether the columns of this version are those of an older one, and perhaps some that were added: then
-    /// its files can be read with them.
+    /// Whether the columns of this version are those of an older one, some of them wider perhaps, and some that were
+    /// added: then its files can be read with them.
     pub(super) fn has_columns_of(&self, old: &Self) -> bool {
-        let grown = old.evolved(&visible(self.columns(), &self.metadata.partition_columns));
+        let read = |state: &Self| serde_json::from_str::<Value>(&state.metadata.schema_string).ok();
         self.metadata.schema_string == old.metadata.schema_string
-            || grown.is_ok_and(|grown| same(&grown.metadata.schema_string, &self.metadata.schema_string))
+            || matches!((read(old), read(self)), (Some(old), Some(new)) if has_grown(&old, &new))
     }
 
     /// The actions that give a table whose state was `before` the columns of this one.
@@ -124,10 +127,48 @@ impl State {
     }
 }
 
-/// Whether two schemas say the same, however they are spelled.
-fn same(one: &str, other: &str) -> bool {
-    let read = |text: &str| serde_json::from_str::<Value>(text).ok();
-    read(one).is_some() && read(one) == read(other)
+/// Whether a type has all that an older one has, in the same or a wider type, and beside that only what may be NULL.
+fn has_grown(old: &Value, new: &Value) -> bool {
+    let same = |key: &str| old[key] == new[key];
+    match (old["type"].as_str(), new["type"].as_str()) {
+        (Some("struct"), Some("struct")) => {
+            let (Some(old), Some(new)) = (old["fields"].as_array(), new["fields"].as_array()) else {
+                return false;
+            };
+            let named = |fields: &[Value], field: &Value| {
+                let found = fields.iter().find(|other| other["name"] == field["name"]);
+                found.cloned()
+            };
+            let kept = old
+                .iter()
+                .all(|field| named(new, field).is_some_and(|new| is_kept(field, &new)));
+            let added = new.iter().filter(|field| named(old, field).is_none());
+            kept && added.into_iter().all(|field| field["nullable"] == true)
+        }
+        (Some("array"), Some("array")) => {
+            same("containsNull") && has_grown(&old["elementType"], &new["elementType"])
+        }
+        (Some("map"), Some("map")) => {
+            same("valueContainsNull") && same("keyType") && has_grown(&old["valueType"], &new["valueType"])
+        }
+        _ => {
+            let primitive = |value: &Value| schema::primitive(value.as_str()?, "").ok();
+            let widened = || Some(widens(&primitive(old)?, &primitive(new)?));
+            old == new || widened().unwrap_or(false)
+        }
+    }
+}
+
+/// Whether a field is what it was, or grew.
+fn is_kept(old: &Value, new: &Value) -> bool {
+    let metadata = |field: &Value| {
+        let mut metadata = field["metadata"].as_object().cloned().unwrap_or_default();
+        metadata.remove(TYPE_CHANGES);
+        metadata
+    };
+    old["nullable"] == new["nullable"]
+        && metadata(old) == metadata(new)
+        && has_grown(&old["type"], &new["type"])
 }
 
 /// The protocol with one more feature of readers and writers, those that its numbers imply spelled out.
@@ -267,7 +308,7 @@ fn note(field: &mut Value, changes: Vec<Value>) {
     if changes.is_empty() {
         return;
     }
-    match &mut field["metadata"]["delta.typeChanges"] {
+    match &mut field["metadata"][TYPE_CHANGES] {
         Value::Array(before) => before.extend(changes),
         none => *none = Value::Array(changes),
     }
@@ -349,7 +390,7 @@ mod tests {
                 None => json!({"fromType": from, "toType": to}),
             })
         };
-        let noted = |field: &Value| field["metadata"]["delta.typeChanges"].clone();
+        let noted = |field: &Value| field["metadata"][TYPE_CHANGES].clone();
         let fields = &value["fields"];
         assert_eq!(noted(&fields[0]), json!(changes(None)));
         let member = &fields[1]["type"]["elementType"]["fields"][0];

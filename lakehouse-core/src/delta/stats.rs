@@ -95,7 +95,19 @@ fn bound(value: &Value, data_type: &DataType, upper: bool) -> Option<(ScalarValu
             }
             (ScalarValue::Float32(Some(single)), false)
         }
-        DataType::Float64 => (ScalarValue::Float64(Some(value.as_f64()?)), false),
+        // A file that is older than the column's width has bounds of single precision, in as few digits as tell those
+        // apart: `0.1` may stand for 0.100000001490116.
+        DataType::Float64 => {
+            let number = value.as_f64()?;
+            let single = f64::from(number as f32);
+            let outer = if upper {
+                number.max(single)
+            } else {
+                number.min(single)
+            };
+            let bound = if outer.is_finite() { outer } else { number };
+            (ScalarValue::Float64(Some(bound)), false)
+        }
         DataType::Utf8 => (ScalarValue::Utf8(Some(value.as_str()?.to_owned())), false),
         DataType::Date32 => {
             let day = value.as_str()?.get(..10)?.parse().ok()?;
@@ -379,6 +391,24 @@ mod tests {
         );
         assert_eq!(back.min, Some(ScalarValue::Float64(Some(0.1))));
         assert_eq!((back.max, back.exact), (None, false));
+    }
+
+    #[test]
+    fn bounds_of_single_precision_in_few_digits_hold_the_values_of_a_column_that_became_double() {
+        let field = Field::new("c", DataType::Float64, true);
+        for value in [0.1_f32, 0.7, -0.1, -0.7, 1e-7, 3.3e38, 16_777_216.0] {
+            let text =
+                format!(r#"{{"numRecords":1,"minValues":{{"c":{value}}},"maxValues":{{"c":{value}}}}}"#);
+            let found = parse(Some(&text), &[&field]);
+            let stored = ScalarValue::Float64(Some(value.into()));
+            let (min, max) = (&found.columns["c"].min, &found.columns["c"].max);
+            assert!(
+                min.as_ref() <= Some(&stored) && max.as_ref() >= Some(&stored),
+                "{value}: {min:?} {max:?}"
+            );
+        }
+        let huge = parse(Some(r#"{"maxValues":{"c":1e300}}"#), &[&field]);
+        assert_eq!(huge.columns["c"].max, Some(ScalarValue::Float64(Some(1e300))));
     }
 
     #[test]

@@ -496,3 +496,28 @@ async fn new_keys_of_json_objects_become_fields() {
         assert_eq!(found, ["2||", "3|2|new", "4||"], "{format:?}");
     }
 }
+
+#[tokio::test]
+async fn a_version_is_restored_whose_columns_became_wider_since_or_came_and_became_wider() {
+    for format in FORMATS {
+        let table = growing(format, "").await;
+        let first = table.snapshot(&At::Latest).await.unwrap().version;
+        for rows in [
+            "SELECT 3 AS id, arrow_cast(7, 'Int32') AS more",
+            "SELECT 4 AS id, 5000000000 AS more, 5000000000 AS n",
+        ] {
+            table.append(of(rows).await, &merging()).await.unwrap();
+        }
+        assert_eq!(type_of(&table, "more").await, DataType::Int64, "{format:?}");
+        table
+            .restore(&At::Version(first), &Options::default())
+            .await
+            .unwrap();
+        assert_eq!(
+            select(&table, "SELECT id, n, more FROM t").await,
+            ["1|10|", "2|20|"],
+            "{format:?}"
+        );
+        assert_eq!(type_of(&table, "n").await, DataType::Int64);
+    }
+}
