@@ -73,7 +73,7 @@ impl Default for Limits {
             mask_bytes: Limit::named("max_mask_bytes", 1 << 30),
             mask_rows: Limit::named("max_mask_rows", 1 << 30),
             parquet_footer_bytes: Limit::named("max_parquet_footer_bytes", PARQUET_FOOTER_BYTES.most),
-            page_bytes: Limit::named("max_page_bytes", 256 << 20),
+            page_bytes: Limit::named("max_page_bytes", 512 << 20),
         }
     }
 }

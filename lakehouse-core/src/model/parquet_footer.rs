@@ -77,18 +77,32 @@ pub fn is_sane_parquet_index(index: &[u8]) -> bool {
 }
 
 /// What the largest of these pages claims to be after decompression, in bytes: a reader reserves as much. `pages`
-/// follow each other from the first byte on, as in a column chunk; what is no page ends them, and is for the reader
-/// to refuse (`PageHeader` of the Parquet format).
-pub fn largest_parquet_page(pages: &[u8]) -> u64 {
+/// follow each other from the first byte on, as in a column chunk, and the last one may be cut off (`PageHeader` of the
+/// Parquet format).
+///
+/// # Errors
+/// [`Error::Invalid`] naming `place` for a header that is not written as the format says: a reader that is less strict
+/// would take it for another one.
+pub fn largest_parquet_page(pages: &[u8], place: &str) -> Result<u64> {
     let mut walk = Walk { rest: pages };
     let mut largest = 0;
-    while let Ok((bytes, stored)) = walk.page_header() {
-        largest = largest.max(bytes);
-        if walk.take(stored).is_err() {
-            break;
+    while !walk.rest.is_empty() {
+        match walk.page_header() {
+            Ok((bytes, stored)) => {
+                largest = largest.max(bytes);
+                if walk.take(stored).is_err() {
+                    break;
+                }
+            }
+            Err(what) if what == CUT_SHORT => break,
+            Err(what) => {
+                let what =
+                    format!("the Parquet file is damaged: the header of a page cannot be read: {what}");
+                return Err(Error::invalid(what, place));
+            }
         }
     }
-    largest
+    Ok(largest)
 }
 
 fn not_parquet(what: &str, place: &str) -> Error {
@@ -101,6 +115,8 @@ type Walked<T = ()> = std::result::Result<T, &'static str>;
 const CUT_SHORT: &str = "it ends too early";
 
 /// Element types of the compact protocol.
+const TRUE: u8 = 1;
+const FALSE: u8 = 2;
 const BINARY: u8 = 8;
 const LIST: u8 = 9;
 const STRUCT: u8 = 12;
@@ -165,19 +181,35 @@ impl Walk<'_> {
 
     /// Bytes of a page after decompression, and as stored.
     fn page_header(&mut self) -> Walked<(u64, u64)> {
-        let (mut field, mut bytes, mut stored) = (0, None, None);
+        const LIE: &str = "a field has another type than the format gives it";
+        let (mut field, mut bytes, mut stored) = (0, 0, 0);
         while let Some(kind) = self.field(&mut field)? {
             match (field, kind) {
                 // PageHeader.uncompressed_page_size, PageHeader.compressed_page_size
-                (2, I32) => bytes = Some(self.number()?),
-                (3, I32) => stored = Some(self.number()?),
+                (2, I32) => bytes = self.size()?,
+                (3, I32) => stored = self.size()?,
+                (1 | 4, I32) => self.number().map(drop)?,
+                // The headers of data pages, index pages and dictionary pages.
+                (5..=8, STRUCT) => {
+                    let mut inner = 0;
+                    while let Some(kind) = self.field(&mut inner)? {
+                        match kind {
+                            I32 | TRUE | FALSE | STRUCT => self.skip(kind, 1)?,
+                            _ => return Err(LIE),
+                        }
+                    }
+                }
+                (1..=8, _) => return Err(LIE),
                 _ => self.skip(kind, 0)?,
             }
         }
-        let size = |size: Option<i64>| size.and_then(|size| u64::try_from(size).ok());
-        size(bytes)
-            .zip(size(stored))
-            .ok_or("a page does not say how large it is")
+        Ok((bytes, stored))
+    }
+
+    /// A number of bytes, of which readers keep 32 bits.
+    fn size(&mut self) -> Walked<u64> {
+        let number = self.number()? as i32;
+        u64::try_from(number).map_err(|_| "a size is negative")
     }
 
     /// The next field of a structure, `None` at its end.
@@ -338,20 +370,43 @@ mod tests {
             let pages = &bytes[start as usize..(start + length) as usize];
             // A dictionary page and a data page, their headers counted in the chunk's size.
             let all = u64::try_from(chunk.uncompressed_size()).unwrap();
-            let largest = largest_parquet_page(pages);
+            let largest = largest_parquet_page(pages, "f").unwrap();
             assert!(
                 largest > 0 && largest < all && largest >= all / 4,
                 "{largest} of {all}"
             );
-            let cut = largest_parquet_page(&pages[..pages.len() - 1]);
+            let cut = largest_parquet_page(&pages[..pages.len() - 1], "f").unwrap();
             assert_eq!(cut, largest, "its header says so");
         }
         // type 0, uncompressed 2^31 - 1, compressed 2
         let claim = [0x15, 0, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0x15, 4, 0];
-        assert_eq!(largest_parquet_page(&claim), (1 << 31) - 1);
-        for none in [&[][..], &[0], &[0xff; 9], b"PAR1"] {
-            assert_eq!(largest_parquet_page(none), 0, "{none:?}");
+        assert_eq!(largest_parquet_page(&claim, "f").unwrap(), (1 << 31) - 1);
+        for none in [&[][..], &[0], &claim[..4]] {
+            assert_eq!(largest_parquet_page(none, "f").unwrap(), 0, "{none:?}");
         }
+    }
+
+    /// The engine's parser takes all of these.
+    #[test]
+    fn a_page_header_that_is_not_written_by_the_book_is_refused_or_read_as_others_read_it() {
+        // uncompressed_page_size declared as i64; a field's header as the end; a number of eleven bytes
+        let lies: [&[u8]; 4] = [
+            &[0x15, 0, 0x16, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0x15, 4, 0],
+            &[0x15, 0, 0x15, 2, 0x15, 4, 0x10],
+            &[
+                0x15, 0, 0x15, 0x82, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0, 0x15, 4, 0,
+            ],
+            // num_values as text
+            &[0x15, 0, 0x15, 2, 0x15, 4, 0x2c, 0x18, 1, 0x61, 0, 0],
+        ];
+        for lie in lies {
+            let error = largest_parquet_page(lie, "f").unwrap_err();
+            assert!(error.to_string().contains("page cannot be read"), "{error}");
+        }
+        // compressed 2^32: none of its 32 bits, so that the next page follows at once
+        let mut two = vec![0x15, 0, 0x15, 2, 0x15, 0x80, 0x80, 0x80, 0x80, 0x20, 0];
+        two.extend([0x15, 0, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0x15, 4, 0]);
+        assert_eq!(largest_parquet_page(&two, "f").unwrap(), (1 << 31) - 1);
     }
 
     #[test]

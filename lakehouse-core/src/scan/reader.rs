@@ -170,13 +170,11 @@ impl Reader {
 
     /// Pages of column chunks, each range from the start of one on.
     fn check_pages(&self, chunks: &[Bytes]) -> Result<()> {
-        let largest = chunks.iter().map(|pages| largest_parquet_page(pages)).max();
-        limits::at_most(
-            largest.unwrap_or(0),
-            self.readers.store.limits().page_bytes,
-            "bytes in a page",
-            &self.path,
-        )
+        let limit = self.readers.store.limits().page_bytes;
+        chunks.iter().try_for_each(|pages| {
+            let largest = largest_parquet_page(pages, &self.path)?;
+            limits::at_most(largest, limit, "bytes in a page", &self.path)
+        })
     }
 
     fn count(&self, bytes: u64) {
