@@ -1,5 +1,7 @@
 //! How the pages of data files are compressed.
 
+use std::str::FromStr;
+
 use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
 
 use crate::error::{Error, Result};
@@ -27,26 +29,24 @@ impl Codec {
     /// # Errors
     /// [`Error::Invalid`] for a codec or a level that there is not.
     pub fn parse(name: &str, level: Option<&str>) -> Result<Self> {
-        let of_level = |what: &str| {
+        let of_level = |levels: &str| {
             Error::invalid(
-                format!("{:?} is no level of {name}{what}", level.unwrap_or_default()),
+                format!("{:?} is no level of {name}: {levels}", level.unwrap_or_default()),
                 "property write.parquet.compression-level",
             )
         };
-        let number = level.map(|level| level.trim().parse::<i32>());
-        let number = number.transpose().map_err(|_| of_level(""))?;
-        let from_one = || number.map(|level| u32::try_from(level).unwrap_or(u32::MAX));
+        // Codecs without levels pass over what is meant for another one.
         let codec = match name.to_lowercase().as_str() {
-            "zstd" => Compression::ZSTD(match number {
-                Some(level) => ZstdLevel::try_new(level).map_err(|_| of_level(": 1 to 22"))?,
+            "zstd" => Compression::ZSTD(match level {
+                Some(level) => of(level, ZstdLevel::try_new).ok_or_else(|| of_level("1 to 22"))?,
                 None => ZstdLevel::default(),
             }),
-            "gzip" => Compression::GZIP(match from_one() {
-                Some(level) => GzipLevel::try_new(level).map_err(|_| of_level(": 0 to 9"))?,
+            "gzip" => Compression::GZIP(match level {
+                Some(level) => of(level, GzipLevel::try_new).ok_or_else(|| of_level("0 to 9"))?,
                 None => GzipLevel::default(),
             }),
-            "brotli" => Compression::BROTLI(match from_one() {
-                Some(level) => BrotliLevel::try_new(level).map_err(|_| of_level(": 0 to 11"))?,
+            "brotli" => Compression::BROTLI(match level {
+                Some(level) => of(level, BrotliLevel::try_new).ok_or_else(|| of_level("0 to 11"))?,
                 None => BrotliLevel::default(),
             }),
             "snappy" => Compression::SNAPPY,
@@ -68,6 +68,11 @@ impl Codec {
     }
 }
 
+/// A level that is a number and that the codec has.
+fn of<N: FromStr, L, E>(level: &str, make: impl Fn(N) -> Result<L, E>) -> Option<L> {
+    make(level.trim().parse().ok()?).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,7 +86,7 @@ mod tests {
                 Some("7"),
                 Compression::ZSTD(ZstdLevel::try_new(7).unwrap()),
             ),
-            ("snappy", Some("7"), Compression::SNAPPY),
+            ("snappy", Some("fast"), Compression::SNAPPY),
             (
                 "gzip",
                 Some("9"),

@@ -418,7 +418,7 @@ async fn a_large_file_is_sent_in_parts_while_it_is_written() {
             result.rows,
             result.files[0].split_offsets.len()
         ),
-        (1, 1_400_000, 2)
+        (1, 1_400_000, 3)
     );
     assert!(faults.counts().put > 2, "sent in one piece");
     let back = read(&store, &result.files[0].path).await;
