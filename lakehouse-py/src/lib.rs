@@ -11,8 +11,15 @@ mod table;
 
 use pyo3::prelude::*;
 
+/// That of `lake`, for the same reasons; the interpreter and other modules keep theirs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[pymodule]
 fn _lakehouse(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15; // `mi_option_purge_delay` of mimalloc 2, in milliseconds
+    // SAFETY: sets one number of the allocator, which exists once the module is loaded.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, 1000) }
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<table::Table>()?;
     module.add_class::<merge::MergeBuilder>()?;
