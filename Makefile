@@ -80,7 +80,10 @@ $(BENCH)/.ready: benches/requirements.txt tests/requirements.txt
 
 ## The comparison against peers and floors (benches/README.md): make bench SF=1 RUNS=5 PAIRS=11 ARGS="--only random".
 bench: $(BENCH)/.ready
-	$(CARGO) build --release --workspace --bins
+	$(CARGO) build --release --workspace --lib --bins
+	mkdir -p target/release/python
+	cp -r lakehouse-py/python/lakehouse target/release/python/
+	cp target/release/lib_lakehouse.so target/release/python/lakehouse/_lakehouse.abi3.so
 	$(BENCH)/bin/python -m benches.compare --sf $(SF) --runs $(RUNS) --pairs $(PAIRS) $(ARGS)
 
 clean:

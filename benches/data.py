@@ -11,6 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / "target" / "bench-data"
+# The Python package with the optimised module, as `make bench` puts it there.
+MODULE = ROOT / "target" / "release" / "python"
 PARTS = 16
 # Data of an older recipe is thrown away.
 RECIPE = 2

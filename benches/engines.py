@@ -13,7 +13,7 @@ BASE, RANDOM = "base", "random"
 
 @dataclass(frozen=True)
 class Engine:
-    """A peer or a floor: `name` in tables, `function` in peers.py; `kind` says how DuckDB reads its tables."""
+    """A library (a peer, or ours) or a floor: `name` in tables, `function` in peers.py; `kind` says how DuckDB reads it."""
 
     name: str
     function: str
@@ -98,6 +98,8 @@ def engines(binary: Path) -> dict[str, Engine]:
         Lake("lake iceberg v3", "", "iceberg", binary, (*iceberg, "3")),
         Lake("lake delta", "", "delta", binary, ("--format", "delta")),
         Lake("lake iceberg v2", "", "iceberg", binary, (*iceberg, "2")),
+        Engine("lakehouse iceberg v3", "lakehouse_iceberg", "iceberg"),
+        Engine("lakehouse delta", "lakehouse_delta", "delta"),
         Engine("ducklake", "ducklake", "ducklake"),
         Engine("deltalake", "deltalake", "delta"),
         Engine("sail delta", "sail_delta", "delta"),
@@ -109,5 +111,7 @@ def engines(binary: Path) -> dict[str, Engine]:
 
 
 LAKES = ("lake iceberg v3", "lake delta", "lake iceberg v2")
+# The same engine as a Python module: its operation alone is timed, as that of the peers is.
+MODULES = ("lakehouse iceberg v3", "lakehouse delta")
 # Left out unless asked for.
 SLOW = {"pyiceberg": "its upsert of one percent of SF1 takes more than a minute and crashes; --with pyiceberg runs it"}

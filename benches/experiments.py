@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from benches.engines import BASE, LAKES, RANDOM
+from benches.engines import BASE, LAKES, MODULES, RANDOM
 
 # The table of a merge that the next one repeats was merged with this key.
 KEY = ("--idempotency-key", "feed-1")
@@ -88,17 +88,17 @@ V3, DELTA, V2 = LAKES
 
 
 def _random(layout: str) -> Experiment:
-    steps = [Step(name, "merge", "random") for name in (*LAKES, "ducklake", "deltalake")]
+    steps = [Step(name, "merge", "random") for name in (*LAKES, *MODULES, "ducklake", "deltalake")]
     goals = [Goal("ratio", V2, 1.5, (V3,))]
-    for name in (V3, DELTA):
+    for name in (V3, DELTA, *MODULES):
         goals += [Goal("ratio", name, 1.0, ("ducklake",)), Goal("ratio", name, 1 / 15, ("deltalake",))]
         goals += [Goal("peak", name, 400)]
     return Experiment("random", "1 % random updates, 0.1 % inserts", layout, steps, goals)
 
 
 def _narrow(layout: str) -> Experiment:
-    steps = [Step(name, "merge", "narrow") for name in (*LAKES, "ducklake")]
-    goals = [Goal("ratio", name, 1.0, ("ducklake",)) for name in (V3, DELTA)]
+    steps = [Step(name, "merge", "narrow") for name in (*LAKES, *MODULES, "ducklake")]
+    goals = [Goal("ratio", name, 1.0, ("ducklake",)) for name in (V3, DELTA, *MODULES)]
     if layout == SIXTEEN:  # else there is hardly a file outside
         goals += [Goal("outside", name) for name in LAKES]
     return Experiment("narrow", "updates in 1 % of the key range", layout, steps, goals)

@@ -1,4 +1,4 @@
-"""One operation of a peer or a floor, in this process: `python -m benches.peers ENGINE JSON`.
+"""One operation of a library (a peer, or ours) or a floor, in this process: `python -m benches.peers ENGINE JSON`.
 
 Prints {"seconds": .., "answer": ..}. The seconds are the operation's own, to the peer's advantage: from the libraries
 loaded and the engine started (DuckDB: the database attached; Sail: its server up) to the commit done.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benches import oracle
-from benches.data import COLUMNS, KEYS, OP, Q1, plain
+from benches.data import COLUMNS, KEYS, MODULE, OP, Q1, plain
 
 ON = " AND ".join(f"t.{key} = s.{key}" for key in KEYS)
 
@@ -36,6 +36,44 @@ class Task:
         start = time.perf_counter()
         yield
         self.seconds = time.perf_counter() - start
+
+
+def _lakehouse(task: Task, **create):
+    """Our own module, used as its peers are: Arrow in, one process, the operation alone is timed."""
+    sys.path.insert(0, str(MODULE))
+    import lakehouse
+    import pyarrow.dataset
+    import pyarrow.parquet as pq
+
+    if task.op == "load":
+        with task.timed():
+            chunks = [[part] for part in task.parts] if task.sixteen else [task.parts]
+            table = lakehouse.Table.create(task.table, pq.read_schema(task.parts[0]), **create)
+            for chunk in chunks:
+                table.append(pyarrow.dataset.dataset(chunk).scanner().to_reader())
+    elif task.op == "merge":
+        values = {column: f"source.{column}" for column in COLUMNS}
+        with task.timed():
+            merge = lakehouse.Table.open(task.table).merge(pq.read_table(task.feed), KEYS)
+            if task.mixed:
+                merge = merge.when_matched_delete(f"source.{OP} = 'D'").when_matched_update(values)
+                merge = merge.when_not_matched_insert(values, f"source.{OP} <> 'D'")
+            else:
+                merge = merge.when_matched_update_all().when_not_matched_insert_all()
+            return merge.execute()
+    else:
+        with task.timed():
+            rows = lakehouse.sql(Q1.format(table="lineitem"), {"lineitem": task.table}).to_arrow()
+        return plain(zip(*(column.to_pylist() for column in rows.columns), strict=True))
+
+
+def lakehouse_iceberg(task: Task):
+    """Iceberg v3."""
+    return _lakehouse(task, format="iceberg", format_version=3)
+
+
+def lakehouse_delta(task: Task):
+    return _lakehouse(task, format="delta")
 
 
 def deltalake(task: Task):
@@ -240,6 +278,7 @@ def floor_copy(task: Task):
     shutil.rmtree(target)
 
 
+OURS = (lakehouse_iceberg, lakehouse_delta)
 PEERS = (deltalake, pyiceberg, duckdb, ducklake, sail_delta, sail_iceberg)
 FLOORS = (floor_keys, floor_positions, floor_columns, floor_copy)
 
@@ -249,7 +288,7 @@ def _say(task: Task, answer) -> None:
 
 
 def main(engine: str, task: str) -> None:
-    run = {function.__name__: function for function in (*PEERS, *FLOORS)}[engine]
+    run = {function.__name__: function for function in (*OURS, *PEERS, *FLOORS)}[engine]
     request = Task(**json.loads(task))
     _say(request, run(request))
 

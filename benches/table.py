@@ -98,8 +98,9 @@ def _goals(result: dict) -> list[str]:
         lines.append(f"| {name} | " + " | ".join(_count(result["goals"], name, layout) for layout in LAYOUTS) + " |")
     lines += [
         "",
-        "A ratio is the whole process of `lake` to the peer's operation alone, its geometric mean over the pairs with "
-        "the 95 % interval; the upper bound must meet the limit. Last, whole process to whole process.",
+        "A ratio is the whole process of `lake`, or the operation of our Python module (`lakehouse`), to the peer's "
+        "operation alone: its geometric mean over the pairs with the 95 % interval; the upper bound must meet the "
+        "limit. Last, whole process to whole process.",
         "",
         "| | layout | by | what | measured | limit | verdict | processes | note |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",

@@ -47,11 +47,12 @@ def _judge(goal: Goal, steps: dict) -> dict:
 
 
 def _ratio(goal: Goal, steps: dict) -> dict:
-    """Whole process of `lake` to the other's operation alone, which leaves out its start: the stricter way."""
+    """Operation to operation, as both tell it. A command line is its whole process, so `lake` pays for its start, which
+    the peer does not; our Python module is timed as the peers are."""
     mine = steps[goal.step]["runs"]
     other = min(goal.against, key=lambda name: statistics.median(own(run) for run in steps[name]["runs"]))
     pairs = list(zip(mine, steps[other]["runs"], strict=False))
-    strict = interval([run["wall"] / own(peer) for run, peer in pairs])
+    strict = interval([own(run) / own(peer) for run, peer in pairs])
     whole = interval([run["wall"] / peer["wall"] for run, peer in pairs])
     answer = _bounded(strict, goal.limit) | {"what": f"time to {other}"}
     if any(peer["operation"] for _, peer in pairs):
