@@ -13,7 +13,7 @@ BASE, RANDOM = "base", "random"
 
 @dataclass(frozen=True)
 class Engine:
-    """A library (a peer, or ours) or a floor: `name` in tables, `function` in peers.py; `kind` says how DuckDB reads it."""
+    """A library (a peer, or ours) or a floor: its name in tables, its function in peers.py, its kind for DuckDB."""
 
     name: str
     function: str
