@@ -2,7 +2,7 @@
 //! values as text (Delta protocol, "Partition Value Serialization").
 
 use arrow::datatypes::{DataType, Schema, TimeUnit};
-use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime};
+use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use datafusion::scalar::ScalarValue;
 use serde_json::{Map, Value, json};
 
@@ -26,84 +26,8 @@ pub(super) struct PartitionColumn {
     pub(super) field: PartitionField,
     /// Its key in `partitionValues`.
     pub(super) physical: String,
-    /// The type of its values, as they are stored.
+    /// The type of its values.
     pub(super) data_type: DataType,
-}
-
-impl PartitionColumn {
-    /// Reads the value of a file.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] when the text is not a value of the column.
-    pub(super) fn parse(&self, text: Option<&str>) -> Result<ScalarValue> {
-        let count: fn(&str) -> Option<i32> = match self.field.transform {
-            Transform::Year => years,
-            Transform::Month => months,
-            Transform::Hour => hours,
-            _ => return parse(text, &self.data_type, &self.field.name),
-        };
-        match text.filter(|text| !text.is_empty()) {
-            None => Ok(ScalarValue::Int32(None)),
-            Some(text) => match count(text) {
-                Some(count) => Ok(ScalarValue::Int32(Some(count))),
-                None => Err(Error::invalid(
-                    format!(
-                        "the partition value {text:?} of column {} is no {}",
-                        self.field.name, self.field.transform
-                    ),
-                    "the Delta log",
-                )),
-            },
-        }
-    }
-
-    /// The value of a file as text; `None` is NULL.
-    ///
-    /// # Errors
-    /// As [`render`].
-    pub(super) fn render(&self, value: &ScalarValue) -> Result<Option<String>> {
-        let ScalarValue::Int32(Some(count)) = value else {
-            return render(value, &self.field.name);
-        };
-        let year = match self.field.transform {
-            Transform::Year => return Ok(Some((i64::from(*count) + 1970).to_string())),
-            Transform::Month => i64::from(*count).div_euclid(12) + 1970,
-            Transform::Hour => date(count.div_euclid(24)).map_or(i64::MAX, |day| day.year().into()),
-            _ => return render(value, &self.field.name),
-        };
-        // Spark writes the years before and after in forms of their own.
-        if !(1..=9999).contains(&year) {
-            return Err(Error::unsupported(
-                format!(
-                    "{} of {} lies outside of the years 1 to 9999",
-                    self.field.transform, self.field.source
-                ),
-                "partition by year(column), or by another column",
-            ));
-        }
-        Ok(Some(self.field.text(value)))
-    }
-}
-
-/// Years since 1970 of `2013`.
-fn years(text: &str) -> Option<i32> {
-    text.parse::<i32>().ok()?.checked_sub(1970)
-}
-
-/// Months since January 1970 of `2013-01`.
-fn months(text: &str) -> Option<i32> {
-    let day: NaiveDate = format!("{text}-01").parse().ok()?;
-    day.year()
-        .checked_sub(1970)?
-        .checked_mul(12)?
-        .checked_add(day.month0().cast_signed())
-}
-
-/// Hours since 1970 of `2013-01-01-05`.
-fn hours(text: &str) -> Option<i32> {
-    let (day, hour) = text.rsplit_once('-')?;
-    let hour: i32 = hour.parse().ok().filter(|hour| (0..24).contains(hour))?;
-    days(day.parse().ok()?)?.checked_mul(24)?.checked_add(hour)
 }
 
 /// A hidden column of a new table: name, Delta type, field metadata.
@@ -126,31 +50,37 @@ pub(super) fn plan(
             Error::invalid(format!("partitioning names the column {}", field.source), "")
                 .with_hint(format!("the table's columns are {}", names.join(", ")))
         })?;
-        let transform = spark(field.transform);
-        transform.result_type(source.data_type())?;
-        let derived = match transform {
+        let transform = match field.transform {
+            Transform::Bucket { buckets, .. } => Transform::Bucket {
+                buckets,
+                hash: BucketHash::Spark,
+            },
+            other => other,
+        };
+        let suffix = match transform {
             Transform::Identity => {
                 check_identity(source.name(), source.data_type())?;
-                None
+                ""
             }
-            other => Some(derived(&other, source.name(), source.data_type()).ok_or_else(|| {
-                Error::unsupported(
+            Transform::Day => "_day",
+            Transform::Bucket { .. } => "_bucket",
+            other => {
+                return Err(Error::unsupported(
                     format!(
-                        "Delta tables cannot be partitioned by {other} of {}, which is {}",
-                        field.source,
-                        source.data_type()
+                        "Delta tables cannot be partitioned by {other} of {}",
+                        field.source
                     ),
-                    "truncate takes text, int and bigint here; year, month, day, hour and bucket what they take elsewhere; \
-                     or use --format iceberg",
-                )
-            })?),
+                    "use the column itself, day(column) or bucket(N, column); or use --format iceberg",
+                ));
+            }
         };
-        let name = match (&derived, field.name.as_str()) {
-            (None, _) => source.name().clone(),
-            (Some(derived), "") => format!("{}{}", source.name(), derived.suffix),
-            (Some(_), given) => given.to_owned(),
+        transform.result_type(source.data_type())?;
+        let name = match (suffix, field.name.as_str()) {
+            ("", _) => source.name().clone(),
+            (_, "") => format!("{}{suffix}", source.name()),
+            (_, given) => given.to_owned(),
         };
-        if let Some(derived) = derived {
+        if !suffix.is_empty() {
             let lower = name.to_lowercase();
             if schema.fields().iter().any(|f| f.name().to_lowercase() == lower) {
                 return Err(Error::invalid(
@@ -159,12 +89,18 @@ pub(super) fn plan(
                 )
                 .with_hint("rename the column"));
             }
+            let expression = expression(&transform, source.name());
             let mut metadata = Map::new();
-            metadata.insert(GENERATION.into(), json!(derived.expression));
+            metadata.insert(GENERATION.into(), json!(expression));
             metadata.insert(HIDDEN.into(), json!(true));
             metadata.insert(SOURCE.into(), json!(source.name()));
             metadata.insert(TRANSFORM.into(), json!(transform.to_string()));
-            hidden.push((name.clone(), derived.type_name, metadata));
+            let type_name = if transform == Transform::Day {
+                "date"
+            } else {
+                "integer"
+            };
+            hidden.push((name.clone(), type_name, metadata));
         }
         if planned.iter().any(|other| other.name == name) {
             return Err(Error::invalid(format!("partitioning names {name} twice"), ""));
@@ -207,33 +143,13 @@ fn check_identity(column: &str, data_type: &DataType) -> Result<()> {
     Ok(())
 }
 
-/// Days that a session zone may move a value: Spark takes zoned timestamps apart in its session's zone, and
-/// moves hours that this zone skipped.
+/// Days that a session zone may move a value: Spark casts zoned timestamps in its session's zone.
 fn slack(transform: &Transform, source: &DataType) -> i32 {
-    let DataType::Timestamp(_, zone) = source else {
-        return 0;
-    };
-    i32::from(match transform {
-        Transform::Year | Transform::Month | Transform::Day => zone.is_some(),
-        Transform::Hour => true,
-        _ => false,
-    })
+    i32::from(*transform == Transform::Day && matches!(source, DataType::Timestamp(_, Some(_))))
 }
 
-/// The generated column that carries a transform.
-struct Derived {
-    /// What its name ends with, after the source's.
-    suffix: &'static str,
-    /// Its type, as Delta names it.
-    type_name: &'static str,
-    /// How Spark computes it.
-    expression: String,
-}
-
-/// How a transform of a column of this type is stored; `None` if there is no expression for it. Those of times are
-/// among the ones from which Spark derives filters on the partition (delta.io, "Use generated columns").
-fn derived(transform: &Transform, source: &str, data_type: &DataType) -> Option<Derived> {
-    use DataType as T;
+/// The generation expression, as Spark evaluates it.
+fn expression(transform: &Transform, source: &str) -> String {
     let plain = source
         .chars()
         .enumerate()
@@ -243,30 +159,10 @@ fn derived(transform: &Transform, source: &str, data_type: &DataType) -> Option<
     } else {
         format!("`{}`", source.replace('`', "``"))
     };
-    let (suffix, type_name, expression) = match (transform, data_type) {
-        (Transform::Year, _) => ("_year", "integer", format!("YEAR({name})")),
-        (Transform::Month, _) => ("_month", "string", format!("DATE_FORMAT({name}, 'yyyy-MM')")),
-        (Transform::Day, _) => ("_day", "date", format!("CAST({name} AS DATE)")),
-        (Transform::Hour, _) => ("_hour", "string", format!("DATE_FORMAT({name}, 'yyyy-MM-dd-HH')")),
-        (Transform::Bucket { buckets, .. }, _) => {
-            ("_bucket", "integer", format!("pmod(hash({name}), {buckets})"))
-        }
-        (Transform::Truncate(width), T::Utf8 | T::LargeUtf8 | T::Utf8View) => {
-            ("_trunc", "string", format!("SUBSTRING({name}, 1, {width})"))
-        }
-        (Transform::Truncate(width), T::Int32) => {
-            ("_trunc", "integer", format!("{name} - pmod({name}, {width})"))
-        }
-        (Transform::Truncate(width), T::Int64) => {
-            ("_trunc", "long", format!("{name} - pmod({name}, {width})"))
-        }
-        _ => return None,
-    };
-    Some(Derived {
-        suffix,
-        type_name,
-        expression,
-    })
+    match transform {
+        Transform::Bucket { buckets, .. } => format!("pmod(hash({name}), {buckets})"),
+        _ => format!("CAST({name} AS DATE)"),
+    }
 }
 
 /// The transform and source of a hidden column of ours; `None` for any other column, also for one
@@ -277,21 +173,19 @@ pub(super) fn hidden(column: &Column) -> Option<(Transform, &str)> {
         return None;
     }
     let source = metadata.get(SOURCE)?.as_str()?;
-    let transform = spark(metadata.get(TRANSFORM)?.as_str()?.parse().ok()?);
-    // Where the source's type matters, the column has it too.
-    let derived = derived(&transform, source, column.field.data_type())?;
-    (metadata.get(GENERATION)?.as_str()? == derived.expression).then_some((transform, source))
-}
-
-/// The transform with the hash that generation expressions have.
-fn spark(transform: Transform) -> Transform {
-    match transform {
-        Transform::Bucket { buckets, .. } => Transform::Bucket {
-            buckets,
+    let text = metadata.get(TRANSFORM)?.as_str()?;
+    let buckets = text
+        .strip_prefix("bucket[")
+        .and_then(|rest| rest.strip_suffix(']'));
+    let transform = match buckets {
+        None if text == "day" => Transform::Day,
+        None => return None,
+        Some(count) => Transform::Bucket {
+            buckets: count.parse().ok().filter(|count| *count > 0)?,
             hash: BucketHash::Spark,
         },
-        other => other,
-    }
+    };
+    (metadata.get(GENERATION)?.as_str()? == expression(&transform, source)).then_some((transform, source))
 }
 
 /// The partition columns of a loaded table, in order.
@@ -331,7 +225,7 @@ pub(super) fn load(columns: &[Column], partition_columns: &[String]) -> Result<V
 /// # Errors
 /// [`Error::Unsupported`] for a type that partition values cannot have, and for an empty text: the
 /// protocol reads it as NULL, so that the row would come back as another one.
-fn render(value: &ScalarValue, column: &str) -> Result<Option<String>> {
+pub(super) fn render(value: &ScalarValue, column: &str) -> Result<Option<String>> {
     if value.is_null() {
         return Ok(None);
     }
@@ -384,7 +278,7 @@ fn render(value: &ScalarValue, column: &str) -> Result<Option<String>> {
 ///
 /// # Errors
 /// [`Error::Invalid`] when the text is not a value of the type.
-fn parse(text: Option<&str>, data_type: &DataType, column: &str) -> Result<ScalarValue> {
+pub(super) fn parse(text: Option<&str>, data_type: &DataType, column: &str) -> Result<ScalarValue> {
     let Some(text) = text.filter(|text| !text.is_empty()) else {
         return Ok(ScalarValue::try_from(data_type)?);
     };
@@ -554,12 +448,11 @@ mod tests {
         let schema = Schema::new(vec![
             Field::new("a", DataType::Int64, true),
             Field::new("b", DataType::Utf8, true),
-            Field::new("c", DataType::Decimal128(9, 2), true),
         ]);
-        let error = plan(&schema, &[field("c", Transform::Truncate(3))]).unwrap_err();
+        let error = plan(&schema, &[field("b", Transform::Truncate(3))]).unwrap_err();
         assert!(error.hint().unwrap().contains("bucket"), "{error}");
         let error = plan(&schema, &[field("zz", Transform::Identity)]).unwrap_err();
-        assert!(error.hint().unwrap().contains("a, b, c"), "{error}");
+        assert!(error.hint().unwrap().contains("a, b"), "{error}");
     }
 
     #[test]
@@ -582,79 +475,6 @@ mod tests {
             buckets: 4,
             hash: BucketHash::Spark,
         };
-        let quoted = derived(&bucket, "my id", &DataType::Int64).unwrap();
-        assert_eq!(quoted.expression, "pmod(hash(`my id`), 4)");
-    }
-
-    #[test]
-    fn every_transform_comes_back_from_its_generated_column() {
-        let zoned = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-        for (transform, source, stored) in [
-            (Transform::Year, &zoned, DataType::Int32),
-            (Transform::Month, &DataType::Date32, DataType::Utf8),
-            (Transform::Day, &zoned, DataType::Date32),
-            (Transform::Hour, &zoned, DataType::Utf8),
-            (Transform::Truncate(3), &DataType::Utf8, DataType::Utf8),
-            (Transform::Truncate(10), &DataType::Int32, DataType::Int32),
-            (Transform::Truncate(10), &DataType::Int64, DataType::Int64),
-        ] {
-            let schema = Schema::new(vec![
-                Field::new("c", source.clone(), true),
-                Field::new("x", DataType::Utf8, true),
-            ]);
-            let (fields, columns) = plan(&schema, &[field("c", transform)]).unwrap();
-            let (name, _, metadata) = &columns[0];
-            let column = Column {
-                field: Field::new(name, stored, true),
-                physical: name.clone(),
-                metadata: metadata.clone(),
-            };
-            assert_eq!(hidden(&column), Some((transform, "c")), "{metadata:?}");
-            assert_eq!(fields[0].name, *name);
-        }
-    }
-
-    #[test]
-    fn years_months_and_hours_are_stored_as_spark_computes_them() {
-        let column = |transform| PartitionColumn {
-            field: field("ts", transform),
-            physical: "p".into(),
-            data_type: DataType::Utf8,
-        };
-        for (transform, count, text) in [
-            (Transform::Year, 43, "2013"),
-            (Transform::Year, -1971, "-1"),
-            (Transform::Month, 516, "2013-01"),
-            (Transform::Month, -1, "1969-12"),
-            (Transform::Month, -23_628, "0001-01"),
-            (Transform::Hour, 376_949, "2013-01-01-05"),
-            (Transform::Hour, -1, "1969-12-31-23"),
-        ] {
-            let (column, value) = (column(transform), ScalarValue::Int32(Some(count)));
-            assert_eq!(column.render(&value).unwrap().as_deref(), Some(text));
-            assert_eq!(column.parse(Some(text)).unwrap(), value);
-            assert_eq!(column.parse(None).unwrap(), ScalarValue::Int32(None));
-            assert_eq!(column.render(&ScalarValue::Int32(None)).unwrap(), None);
-        }
-        // What Spark writes for the year 10,000 is read; we do not write it.
-        let months = column(Transform::Month);
-        assert_eq!(
-            months.parse(Some("+10000-01")).unwrap(),
-            ScalarValue::Int32(Some(96_360))
-        );
-        for (transform, count) in [
-            (Transform::Month, 96_360),
-            (Transform::Month, -23_641),
-            (Transform::Hour, i32::MIN),
-        ] {
-            let error = column(transform)
-                .render(&ScalarValue::Int32(Some(count)))
-                .unwrap_err();
-            assert!(error.to_string().contains("ts"), "{error}");
-        }
-        for text in ["2013", "2013-13", "x", "2013-01-01-24", "2013-01-01T05"] {
-            assert!(column(Transform::Hour).parse(Some(text)).is_err(), "{text}");
-            assert!(months.parse(Some(text)).is_err(), "{text}");
-        }
+        assert_eq!(expression(&bucket, "my id"), "pmod(hash(`my id`), 4)");
     }
 }

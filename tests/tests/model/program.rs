@@ -51,20 +51,12 @@ impl Program {
         let rng = &mut rng;
         let columns = columns(rng);
         let has = |name: &str| columns.iter().any(|c| c.name == name);
-        let mut partitionings = vec![
-            "",
-            "",
-            "bucket(3, id)",
-            "truncate(10, id)",
-            "region",
-            "region, bucket(2, id)",
-            "truncate(1, region)",
-        ];
+        let mut partitionings = vec!["", "", "bucket(3, id)", "region", "region, bucket(2, id)"];
         if has("ts") {
-            partitionings.extend(["day(ts)", "day(ts), region", "hour(ts)", "month(ts)"]);
+            partitionings.extend(["day(ts)", "day(ts), region"]);
         }
         if has("d") {
-            partitionings.extend(["day(d)", "d", "month(d)", "year(d)"]);
+            partitionings.extend(["day(d)", "d"]);
         }
         if has("flag") {
             partitionings.push("flag");
