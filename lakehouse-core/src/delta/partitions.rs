@@ -289,10 +289,7 @@ pub(super) fn parse(text: Option<&str>, data_type: &DataType, column: &str) -> R
         )
     };
     Ok(match data_type {
-        DataType::Date32 => {
-            let day: NaiveDate = text.get(..10).unwrap_or(text).parse().map_err(|_| broken())?;
-            ScalarValue::Date32(Some(days(day).ok_or_else(broken)?))
-        }
+        DataType::Date32 => ScalarValue::Date32(Some(day(text).ok_or_else(broken)?)),
         DataType::Timestamp(TimeUnit::Microsecond, zone) => {
             let (micros, _) = instant(text).ok_or_else(broken)?;
             ScalarValue::TimestampMicrosecond(Some(micros), zone.clone())
@@ -325,13 +322,18 @@ pub(super) fn instant(text: &str) -> Option<(i64, usize)> {
     Some((i64::from(days(day)?) * 86_400_000_000, digits))
 }
 
+/// Days since 1970-01-01 of a date (`2013-01-01`, `-0001-12-31`, `+10000-01-01`), or of an instant's.
+pub(super) fn day(text: &str) -> Option<i32> {
+    days(text.split(['T', ' ']).next()?.parse().ok()?)
+}
+
 /// The date that is so many days after 1970-01-01.
 pub(super) fn date(days: i32) -> Option<NaiveDate> {
     NaiveDate::from_num_days_from_ce_opt(days.checked_add(719_163)?)
 }
 
 /// Days since 1970-01-01.
-pub(super) fn days(date: NaiveDate) -> Option<i32> {
+fn days(date: NaiveDate) -> Option<i32> {
     i32::try_from(date.signed_duration_since(NaiveDate::default()).num_days()).ok()
 }
 
@@ -398,6 +400,9 @@ mod tests {
             ScalarValue::Float64(Some(0.1)),
             ScalarValue::Date32(Some(-1)),
             ScalarValue::Date32(Some(15_706)),
+            // 31 December of the year -1, 1 January of the year 10,000.
+            ScalarValue::Date32(Some(-719_529)),
+            ScalarValue::Date32(Some(2_932_897)),
             ScalarValue::TimestampMicrosecond(Some(-1), Some("UTC".into())),
             ScalarValue::TimestampMicrosecond(Some(1_357_034_400_000_000), None),
             ScalarValue::Decimal128(Some(-5), 10, 2),

@@ -7,7 +7,7 @@ use chrono::DateTime;
 use datafusion::scalar::ScalarValue;
 use serde_json::Value;
 
-use super::partitions::{date, days, decimal_text, instant};
+use super::partitions::{date, day, decimal_text, instant};
 use crate::model::schema::physical_name;
 use crate::model::{ColumnStats, DataFile};
 
@@ -110,8 +110,8 @@ fn bound(value: &Value, data_type: &DataType, upper: bool) -> Option<(ScalarValu
         }
         DataType::Utf8 => (ScalarValue::Utf8(Some(value.as_str()?.to_owned())), false),
         DataType::Date32 => {
-            let day = value.as_str()?.get(..10)?.parse().ok()?;
-            (ScalarValue::Date32(Some(days(day)?)), true)
+            let day = day(value.as_str()?)?;
+            (ScalarValue::Date32(Some(day)), true)
         }
         DataType::Timestamp(TimeUnit::Microsecond, zone) => {
             let (micros, digits) = instant(value.as_str()?)?;
@@ -346,6 +346,15 @@ mod tests {
             assert_eq!((back.min, back.max, back.exact), (Some(min), Some(max), true));
             assert_eq!(back.nulls, Some(1));
         }
+    }
+
+    #[test]
+    fn bounds_of_years_that_have_not_four_digits_are_read_whole() {
+        let field = Field::new("c", DataType::Date32, true);
+        let text = r#"{"numRecords":1,"minValues":{"c":"-0001-12-31"},"maxValues":{"c":"+10000-01-01"},"nullCount":{"c":0}}"#;
+        let found = parse(Some(text), &[&field]).columns.remove("c").unwrap();
+        assert_eq!(found.min, Some(ScalarValue::Date32(Some(-719_529))));
+        assert_eq!(found.max, Some(ScalarValue::Date32(Some(2_932_897))));
     }
 
     #[test]
