@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CARGO ?= cargo
-# Dependencies are compiled once, whichever packages a build selects (lakehouse-core/Cargo.toml says how).
+# Builds are of the whole workspace: one package alone selects other features, and its dependencies are compiled again.
 LAKE := target/debug/lake
 # Names that each foreign server is raced for, by fifty writers (`make interop`).
 KEYS ?= 40
@@ -21,8 +21,7 @@ build:
 	$(CARGO) build --workspace --lib --bins
 
 ## The main job on real data: both formats, twelve monthly merges, compact, query, time travel, check.
-demo:
-	$(CARGO) build --package lakehouse-cli
+demo: build
 	$(LAKE) demo
 
 test: test-rust test-planted test-python
