@@ -15,7 +15,7 @@ use parquet::arrow::arrow_writer::{
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::types::SchemaDescriptor;
+use parquet::schema::types::{ColumnPath, SchemaDescriptor};
 use rayon::iter::{
     IndexedParallelIterator, IntoParallelIterator, IntoParallelRefMutIterator, ParallelIterator,
 };
@@ -26,6 +26,7 @@ use super::layout::Layout;
 use super::statistics;
 use crate::error::{Error, Result};
 use crate::model::CommitId;
+use crate::model::schema::ROW_ID_COLUMN;
 
 /// Rows handed to the encoder at once: how finely file sizes are met.
 const STEP_ROWS: usize = 8_192;
@@ -34,6 +35,9 @@ const PARALLEL_VALUES: usize = 16_384;
 /// Row groups at which a file is closed. The format numbers them with 16 bits, and a step may make as many
 /// as it has rows.
 const MAX_GROUPS: usize = i16::MAX as usize - STEP_ROWS;
+
+/// Bytes that are made room for at once, before they have been read.
+const MAX_RESERVED: u64 = 128 << 20;
 
 /// Numbers files within this process. Several writers may work under one commit id, and a plan may be
 /// made again under it: no two of them may ever use one name.
@@ -182,12 +186,15 @@ impl Encoder {
     fn new(recipe: &Recipe, folder: &str) -> Result<Self> {
         // No copy of the Arrow schema in the file: types are the table's, and it would weigh more than a
         // small file.
-        let properties = WriterProperties::builder()
+        let mut properties = WriterProperties::builder()
             .set_compression(recipe.codec.parquet())
-            .set_coerce_types(true)
-            .build();
+            .set_coerce_types(true);
+        if recipe.layout.lineage {
+            // No id comes twice.
+            properties = properties.set_column_dictionary_enabled(ColumnPath::from(ROW_ID_COLUMN), false);
+        }
         let root = recipe.parquet.root_schema_ptr();
-        let writer = SerializedFileWriter::new(Vec::new(), root, Arc::new(properties))?;
+        let writer = SerializedFileWriter::new(Vec::new(), root, Arc::new(properties.build()))?;
         let schema = Arc::clone(&recipe.layout.file);
         Ok(Self {
             path: recipe.path(folder),
@@ -302,6 +309,9 @@ impl Encoder {
                 beside.push(close(writer, self.indexed)?);
             }
         }
+        // What a foreign footer says is not to be trusted with all memory.
+        let bytes = group.bytes.min(MAX_RESERVED) as usize;
+        self.writer.inner_mut().reserve(bytes);
         let mut out = self.writer.next_row_group()?;
         for _ in 0..group.columns {
             let Some(mut chunk) = group.chunks.blocking_recv() else {

@@ -569,7 +569,15 @@ async fn files_carry_physical_names_field_ids_and_row_lineage() {
     let result = written(&store, table, options, &[batch]).await;
     let file = &result.files[0];
     assert!(file.path.starts_with("region_0=eu/"), "{}", file.path);
-    let stored = stored_schema(store.get(&file.path).await.unwrap());
+    let bytes = store.get(&file.path).await.unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).unwrap();
+    let dictionaries = reader.metadata().row_group(0).columns().iter();
+    let dictionaries = dictionaries.map(|chunk| chunk.dictionary_page_offset().is_some());
+    assert!(
+        dictionaries.eq([true, true, false, true]),
+        "all but the row ids, of which no two are the same"
+    );
+    let stored = stored_schema(bytes);
     let stored: Vec<_> = stored.iter().map(|(n, id)| (n.as_str(), *id)).collect();
     assert_eq!(
         stored,
