@@ -7,19 +7,27 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use arrow::array::RecordBatch;
+use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::SendableRecordBatchStream;
-use futures::TryStreamExt;
+use datafusion::physical_plan::stream::RecordBatchReceiverStream;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use tokio::sync::Semaphore;
 
-use super::rows::{Places, in_order, named, table_columns};
+use super::rows::{Places, named, table_columns};
 use super::work::{Origin, Work};
 use crate::error::Result;
 use crate::model::schema::{LAST_UPDATED_COLUMN, ROW_ID_COLUMN};
 use crate::model::{DataFile, RowMask};
-use crate::scan::{MetadataColumns, ScanReport, SnapshotTable, read_footer, session};
+use crate::scan::{MetadataColumns, ScanReport, SnapshotTable, config, read_footer, session_with};
 use crate::write::CopySource;
 
 /// Footers that are held at once, in bytes of memory.
 const FOOTERS: usize = 64 << 20;
+
+/// Bytes of rows, and batches of them, that are read before they are written.
+const READ_AHEAD: usize = 64 << 20;
+const READ_AHEAD_BATCHES: usize = 64;
 
 /// Writes the rows of these files that are not hidden to new files, those of each file in their order, with
 /// their lineage. Returns how many there were.
@@ -91,7 +99,8 @@ impl Lot {
             work.count("bytes_read", report.bytes_planned.load(Relaxed));
         }
         if !partly.is_empty() {
-            let (mut rows, _) = visible(work, partly, true).await?;
+            let (rows, _) = visible(work, partly, true).await?;
+            let mut rows = read_ahead(rows);
             let mut current = None;
             while let Some(batch) = rows.try_next().await? {
                 moved += self.weave(work, &mut current, &batch).await?;
@@ -185,9 +194,38 @@ async fn visible(
         .with_metadata_columns(columns)
         .with_hidden_rows(files);
     let report = table.report();
-    let ctx = in_order(&session(work.options.memory_limit));
+    // Files are read one after the other, so that rows keep their order.
+    let ctx = session_with(work.options.memory_limit, config().with_target_partitions(1));
     let stream = ctx.read_table(Arc::new(table))?.execute_stream().await?;
     Ok((stream, report))
+}
+
+/// Reads a scan on another thread while row groups are copied.
+fn read_ahead(mut rows: SendableRecordBatchStream) -> BoxStream<'static, DataFusionResult<RecordBatch>> {
+    let room = Arc::new(Semaphore::new(READ_AHEAD));
+    let mut ahead = RecordBatchReceiverStream::builder(rows.schema(), READ_AHEAD_BATCHES);
+    let (send, left) = (ahead.tx(), Arc::clone(&room));
+    ahead.spawn(async move {
+        while let Some(batch) = rows.next().await {
+            let batch = batch?;
+            match left.acquire_many(weight(&batch)).await {
+                // Given back by whoever takes the batch.
+                Ok(taken) => taken.forget(),
+                Err(_) => break,
+            }
+            if send.send(Ok(batch)).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    });
+    let taken = move |batch: &RecordBatch| room.add_permits(weight(batch) as usize);
+    ahead.build().inspect_ok(taken).boxed()
+}
+
+/// Bytes of memory that a batch takes, or all that may be taken if it is larger.
+fn weight(batch: &RecordBatch) -> u32 {
+    batch.get_array_memory_size().min(READ_AHEAD) as u32
 }
 
 /// Writes rows of a scan to another file, with their lineage; returns how many.

@@ -268,12 +268,6 @@ fn scan(
         .with_files(files)
 }
 
-/// A session that reads files one after the other, so that rows keep their order.
-pub(super) fn in_order(ctx: &SessionContext) -> SessionContext {
-    let config = ctx.copied_config().with_target_partitions(1);
-    SessionContext::new_with_config_rt(config, ctx.runtime_env())
-}
-
 /// A column that a scan or join was asked for. Such columns come last: a column of the user's that has
 /// the same name is another one.
 pub(super) fn named(batch: &RecordBatch, name: &str) -> Result<ArrayRef> {

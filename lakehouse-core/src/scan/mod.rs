@@ -27,4 +27,4 @@ pub use plan::{plan_files, read_file_masks};
 pub use provider::{MetadataColumns, ScanReport, SnapshotTable};
 pub use reader::read_footer;
 pub use schema_text::parse_columns;
-pub use session::{memory, session};
+pub use session::{config, memory, session, session_with};

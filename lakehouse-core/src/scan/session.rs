@@ -29,6 +29,11 @@ const NAMED_CONSUMERS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// function names and keywords stay case-insensitive), spilling joins and sorts within the memory
 /// limit (bytes; `None` for 60 % of the machine's or container's memory).
 pub fn session(memory_limit: Option<usize>) -> SessionContext {
+    session_with(memory_limit, config())
+}
+
+/// The same with settings of its own: [`config`], changed.
+pub fn session_with(memory_limit: Option<usize>, config: SessionConfig) -> SessionContext {
     let limit = memory(memory_limit);
     let pool: Arc<dyn MemoryPool> = Arc::new(TrackConsumersPool::new(
         FairSpillPool::new(limit),
@@ -39,7 +44,7 @@ pub fn session(memory_limit: Option<usize>) -> SessionContext {
         .build_arc()
         .unwrap_or_default();
     let state = SessionStateBuilder::new()
-        .with_config(config())
+        .with_config(config)
         .with_runtime_env(runtime)
         .with_expr_planners(planners())
         .with_default_features()
@@ -58,7 +63,7 @@ pub fn memory(limit: Option<usize>) -> usize {
 }
 
 /// The settings of every session.
-pub(super) fn config() -> SessionConfig {
+pub fn config() -> SessionConfig {
     let mut config = SessionConfig::new().with_information_schema(true);
     let options = config.options_mut();
     options.execution.time_zone = Some("+00:00".to_owned());

@@ -19,7 +19,7 @@ use super::cdc::{Cdc, Own, Reader};
 use super::debezium;
 use super::spool::{Part, Spool};
 use crate::error::{Error, Result};
-use crate::scan::session;
+use crate::scan::{config, session_with};
 use crate::write::conform_at;
 
 /// Name of the column that numbers the source's rows.
@@ -60,13 +60,12 @@ pub(super) struct Source {
 /// A session whose joins keep the source whole on the build side, so that its keys reach the scan of
 /// the target as a filter.
 pub(super) fn session_for_merge(memory_limit: Option<usize>) -> SessionContext {
-    let ctx = session(memory_limit);
-    let mut config = ctx.copied_config();
+    let mut config = config();
     let optimizer = &mut config.options_mut().optimizer;
     optimizer.join_reordering = false;
     optimizer.hash_join_single_partition_threshold = usize::MAX;
     optimizer.hash_join_single_partition_threshold_rows = usize::MAX;
-    SessionContext::new_with_config_rt(config, ctx.runtime_env())
+    session_with(memory_limit, config)
 }
 
 /// The same session, whose joins tell the scan of the target nothing of their keys. DataFusion 55.2 takes a cast
