@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 
 use super::actions::{Action, Metadata, Protocol};
 use super::create::check_name;
-use super::partitions::hidden;
 use super::protocol::{self, TIMESTAMP_NTZ, TYPE_WIDENING};
 use super::schema::{self, delta_field};
 use super::state::State;
@@ -55,9 +54,7 @@ impl State {
         for field in wanted.fields() {
             let name = field.name().to_lowercase();
             let taken = |column: &&schema::Column| {
-                column.field.name().to_lowercase() == name
-                    && hidden(column).is_some()
-                    && self.is_partition(column)
+                column.field.name().to_lowercase() == name && self.is_hidden(column)
             };
             if let Some(column) = self.columns().iter().find(taken) {
                 return Err(Error::invalid(
@@ -81,7 +78,7 @@ impl State {
                 .columns()
                 .iter()
                 .find(|column| field["name"] == **column.field.name());
-            column.is_some_and(|column| hidden(column).is_some() && self.is_partition(column))
+            column.is_some_and(|column| self.is_hidden(column))
         };
         if let Some(fields) = value["fields"].as_array_mut() {
             fields.sort_by_key(hides);

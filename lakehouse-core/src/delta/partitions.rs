@@ -148,26 +148,30 @@ fn slack(transform: &Transform, source: &DataType) -> i32 {
     i32::from(*transform == Transform::Day && matches!(source, DataType::Timestamp(_, Some(_))))
 }
 
-/// The generation expression, as Spark evaluates it.
+/// The generation expression, as Spark evaluates it. The name is quoted whatever it is: `null` alone would be no column.
 fn expression(transform: &Transform, source: &str) -> String {
-    let plain = source
-        .chars()
-        .enumerate()
-        .all(|(i, c)| c == '_' || c.is_ascii_alphabetic() || (i > 0 && c.is_ascii_digit()));
-    let name = if plain {
-        source.to_owned()
-    } else {
-        format!("`{}`", source.replace('`', "``"))
-    };
+    of_column(transform, &format!("`{}`", source.replace('`', "``")))
+}
+
+/// The same of a column that is written as `name`.
+fn of_column(transform: &Transform, name: &str) -> String {
     match transform {
         Transform::Bucket { buckets, .. } => format!("pmod(hash({name}), {buckets})"),
         _ => format!("CAST({name} AS DATE)"),
     }
 }
 
-/// The transform and source of a hidden column of ours; `None` for any other column, also for one
-/// whose marker does not agree with its generation expression.
-pub(super) fn hidden(column: &Column) -> Option<(Transform, &str)> {
+/// Whether a name is a column's without quotes, as they were written once.
+fn is_plain(name: &str) -> bool {
+    let letters =
+        |(i, c): (usize, char)| c == '_' || c.is_ascii_alphabetic() || (i > 0 && c.is_ascii_digit());
+    let literals = ["null", "true", "false"];
+    name.chars().enumerate().all(letters) && !literals.iter().any(|word| name.eq_ignore_ascii_case(word))
+}
+
+/// The transform of a hidden column of ours and its source among the table's columns; `None` for any other column,
+/// also for one whose marker does not agree with its generation expression or with the types.
+pub(super) fn hidden<'a>(column: &Column, columns: &'a [Column]) -> Option<(Transform, &'a Column)> {
     let metadata = &column.metadata;
     if metadata.get(HIDDEN) != Some(&Value::Bool(true)) {
         return None;
@@ -185,7 +189,12 @@ pub(super) fn hidden(column: &Column) -> Option<(Transform, &str)> {
             hash: BucketHash::Spark,
         },
     };
-    (metadata.get(GENERATION)?.as_str()? == expression(&transform, source)).then_some((transform, source))
+    let generation = metadata.get(GENERATION)?.as_str()?;
+    let meant = generation == expression(&transform, source)
+        || is_plain(source) && generation == of_column(&transform, source);
+    let source = columns.iter().find(|column| column.field.name() == source)?;
+    let values = transform.result_type(source.field.data_type()).ok()?;
+    (meant && values == *column.field.data_type()).then_some((transform, source))
 }
 
 /// The partition columns of a loaded table, in order.
@@ -203,8 +212,7 @@ pub(super) fn load(columns: &[Column], partition_columns: &[String]) -> Result<V
                     "metaData of the Delta log",
                 )
             })?;
-            let derived = hidden(column).and_then(|(transform, source)| Some((transform, find(source)?)));
-            let (transform, source) = derived.unwrap_or((Transform::Identity, column));
+            let (transform, source) = hidden(column, columns).unwrap_or((Transform::Identity, column));
             Ok(PartitionColumn {
                 field: PartitionField {
                     source: source.field.name().clone(),
@@ -461,25 +469,54 @@ mod tests {
     }
 
     #[test]
-    fn the_marker_counts_only_with_the_expression_that_it_stands_for() {
-        let column = |expression: &str| Column {
-            field: Field::new("ts_day", DataType::Date32, true),
-            physical: "ts_day".into(),
+    fn the_marker_counts_only_with_the_expression_and_the_types_that_it_stands_for() {
+        let plain = |name: &str, data_type| Column {
+            field: Field::new(name, data_type, true),
+            physical: name.into(),
+            metadata: Map::new(),
+        };
+        let time = || DataType::Timestamp(TimeUnit::Microsecond, None);
+        let marked = |source: &str, expression: &str| Column {
             metadata: [
                 (GENERATION.to_owned(), json!(expression)),
                 (HIDDEN.to_owned(), json!(true)),
-                (SOURCE.to_owned(), json!("ts")),
+                (SOURCE.to_owned(), json!(source)),
                 (TRANSFORM.to_owned(), json!("day")),
             ]
             .into_iter()
             .collect(),
+            ..plain("x_day", DataType::Date32)
         };
-        assert_eq!(hidden(&column("CAST(ts AS DATE)")), Some((Transform::Day, "ts")));
-        assert_eq!(hidden(&column("CAST(other AS DATE)")), None);
+        let columns = [
+            plain("ts", time()),
+            plain("null", time()),
+            plain("n", DataType::Int64),
+        ];
+        let source = |column: &Column| {
+            let (transform, source) = hidden(column, &columns)?;
+            assert_eq!(transform, Transform::Day);
+            Some(source.field.name().clone())
+        };
+        assert_eq!(source(&marked("ts", "CAST(`ts` AS DATE)")).unwrap(), "ts");
+        assert_eq!(source(&marked("ts", "CAST(ts AS DATE)")).unwrap(), "ts");
+        assert_eq!(source(&marked("null", "CAST(`null` AS DATE)")).unwrap(), "null");
+        for (name, expression) in [
+            ("ts", "CAST(`other` AS DATE)"),
+            ("null", "CAST(null AS DATE)"),
+            ("gone", "CAST(`gone` AS DATE)"),
+            ("n", "CAST(`n` AS DATE)"),
+        ] {
+            assert_eq!(source(&marked(name, expression)), None, "{expression}");
+        }
+        let other = Column {
+            field: Field::new("x_day", DataType::Utf8, true),
+            ..marked("ts", "CAST(`ts` AS DATE)")
+        };
+        assert_eq!(source(&other), None);
         let bucket = Transform::Bucket {
             buckets: 4,
             hash: BucketHash::Spark,
         };
-        assert_eq!(expression(&bucket, "my id"), "pmod(hash(`my id`), 4)");
+        assert_eq!(expression(&bucket, "my`id"), "pmod(hash(`my``id`), 4)");
     }
 }

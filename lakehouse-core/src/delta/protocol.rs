@@ -156,7 +156,8 @@ pub(super) fn refusal(protocol: &Protocol, metadata: &Metadata, columns: &[Colum
     }
     let ours = |name: &String| {
         let column = columns.iter().find(|column| column.field.name() == name);
-        metadata.partition_columns.contains(name) && column.is_some_and(|column| hidden(column).is_some())
+        metadata.partition_columns.contains(name)
+            && column.is_some_and(|column| hidden(column, columns).is_some())
     };
     let generated = schema::columns_with(schema, GENERATION);
     let foreign = generated.iter().find(|name| !ours(name));

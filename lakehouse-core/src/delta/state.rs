@@ -134,12 +134,18 @@ impl State {
     pub(super) fn is_partition(&self, column: &Column) -> bool {
         self.metadata.partition_columns.contains(column.field.name())
     }
+
+    /// Whether it is a partition column that users do not see.
+    pub(super) fn is_hidden(&self, column: &Column) -> bool {
+        self.is_partition(column) && hidden(column, &self.columns).is_some()
+    }
 }
 
 /// The columns that users see: all but hidden partition columns.
 pub(super) fn visible(columns: &[Column], partition_columns: &[String]) -> SchemaRef {
-    let shown =
-        |column: &&Column| hidden(column).is_none() || !partition_columns.contains(column.field.name());
+    let shown = |column: &&Column| {
+        hidden(column, columns).is_none() || !partition_columns.contains(column.field.name())
+    };
     let fields: Vec<Field> = columns.iter().filter(shown).map(|c| c.field.clone()).collect();
     Arc::new(Schema::new(fields))
 }
