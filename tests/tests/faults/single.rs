@@ -30,31 +30,40 @@ async fn each_request_fails_in_turn(place: Place, format: (TableFormat, Option<u
     println!("{format:?} {place:?}: {runs} runs with one fault");
 }
 
-fn in_memory(format: (TableFormat, Option<u8>)) {
-    block_on(async { each_request_fails_in_turn(Place::in_memory(format).await, format, 1).await });
+/// `usual`, or each one by hand.
+fn every(usual: u64) -> u64 {
+    match std::env::var("LAKEHOUSE_FAULTS").as_deref() {
+        Ok("all") => 1,
+        _ => usual,
+    }
+}
+
+fn in_memory(format: (TableFormat, Option<u8>), usual: u64) {
+    block_on(async {
+        each_request_fails_in_turn(Place::in_memory(format).await, format, every(usual)).await
+    });
 }
 
 fn on_local_disk(format: (TableFormat, Option<u8>)) {
-    let every = match std::env::var("LAKEHOUSE_FAULTS").as_deref() {
-        Ok("all") => 1,
-        _ => 4,
-    };
-    block_on(async { each_request_fails_in_turn(Place::on_local_disk(format).await, format, every).await });
+    block_on(async {
+        each_request_fails_in_turn(Place::on_local_disk(format).await, format, every(12)).await
+    });
 }
 
 #[test]
-fn iceberg_v2_survives_every_single_fault() {
-    in_memory(FORMATS[0]);
+fn iceberg_v2_survives_single_faults() {
+    // Its requests are those of version 3 but for the files that masks are in.
+    in_memory(FORMATS[0], 2);
 }
 
 #[test]
 fn iceberg_v3_survives_every_single_fault() {
-    in_memory(FORMATS[1]);
+    in_memory(FORMATS[1], 1);
 }
 
 #[test]
 fn delta_survives_every_single_fault() {
-    in_memory(FORMATS[2]);
+    in_memory(FORMATS[2], 1);
 }
 
 #[test]

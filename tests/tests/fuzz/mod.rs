@@ -120,6 +120,7 @@ impl Fuzz {
                 .worker_threads(1)
                 .thread_name(format!("fuzz {target}"))
                 .on_thread_start(alloc::watch)
+                .on_thread_stop(alloc::leave)
                 .enable_all()
                 .build()
                 .unwrap(),

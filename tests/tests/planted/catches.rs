@@ -40,7 +40,7 @@ pub(super) const CATCHES: &[Catch] = &[
     // One outcome, whatever the store answers.
     catch(
         Bug::LostReplyIsALoss,
-        "faults::single::iceberg_v2_survives_every_single_fault",
+        "faults::single::iceberg_v3_survives_every_single_fault",
         "the table cannot be read any more",
     )
     .with(APPEND_ONLY),
@@ -94,7 +94,7 @@ pub(super) const CATCHES: &[Catch] = &[
     // What is newest.
     catch(
         Bug::HintTrusted,
-        "faults::single::iceberg_v2_survives_every_single_fault",
+        "faults::single::iceberg_v3_survives_every_single_fault",
         "acknowledged, but not there",
     )
     .with(APPEND_ONLY),
