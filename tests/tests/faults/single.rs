@@ -40,13 +40,13 @@ fn every(usual: u64) -> u64 {
 
 fn in_memory(format: (TableFormat, Option<u8>), usual: u64) {
     block_on(async {
-        each_request_fails_in_turn(Place::in_memory(format).await, format, every(usual)).await
+        each_request_fails_in_turn(Place::in_memory(format).await, format, every(usual)).await;
     });
 }
 
 fn on_local_disk(format: (TableFormat, Option<u8>)) {
     block_on(async {
-        each_request_fails_in_turn(Place::on_local_disk(format).await, format, every(12)).await
+        each_request_fails_in_turn(Place::on_local_disk(format).await, format, every(12)).await;
     });
 }
 
