@@ -20,8 +20,8 @@ use super::super::update::{Assigned, changed_rows, column, write_updated};
 use super::super::work::{Origin, Work};
 use super::clauses::{Clauses, needed};
 use super::plan::{Plan, SOURCE, TARGET};
-use super::ranges;
 use super::source::{NUMBER, Source};
+use super::{members, ranges};
 use crate::error::{Error, Result};
 use crate::model::schema::{FILE_COLUMN, POSITION_COLUMN, ROW_ID_COLUMN};
 use crate::model::{DataFile, Prune};
@@ -96,8 +96,13 @@ impl<'a> Matching<'a> {
         let table = Arc::clone(&work.snapshot.schema);
         let within = ranges::within(&self.plan.keys, &table, source, &files)?;
         let (mut target, report) = target(work, self.ctx, files)?;
-        if let Some(within) = within {
-            target = target.filter(within)?;
+        let filter = match within {
+            // Of what is left, most rows match as a rule.
+            Some(within) => Some(within),
+            None => members::may_match(&self.plan.keys, &table, source)?,
+        };
+        if let Some(filter) = filter {
+            target = target.filter(filter)?;
         }
         let mut columns = needed(&self.plan.matched, &table, self.plan.skip_unchanged);
         columns.push(column(Some(SOURCE), NUMBER));

@@ -16,6 +16,7 @@ mod clauses;
 mod debezium;
 mod feed;
 mod matching;
+mod members;
 mod plan;
 mod ranges;
 mod source;
