@@ -53,7 +53,7 @@ fn on_local_disk(format: (TableFormat, Option<u8>)) {
 #[test]
 fn iceberg_v2_survives_single_faults() {
     // Its requests are those of version 3 but for the files that masks are in.
-    in_memory(FORMATS[0], 2);
+    in_memory(FORMATS[0], 4);
 }
 
 #[test]
