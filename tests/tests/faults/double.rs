@@ -42,7 +42,7 @@ async fn two_faults(format: (TableFormat, Option<u8>), runs: u64) {
 }
 
 fn runs() -> u64 {
-    setting("LAKEHOUSE_DOUBLE_FAULTS", 600) / 3
+    setting("LAKEHOUSE_DOUBLE_FAULTS", 300) / 3
 }
 
 #[test]

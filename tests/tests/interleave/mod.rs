@@ -185,22 +185,28 @@ fn pairs(verbs: &[Verb]) -> impl Iterator<Item = Vec<Verb>> {
     })
 }
 
-/// Every pair with every overlap; the table for it is `bed`'s. Iceberg v2 commits as v3 does: of it, unless by hand, the
-/// pairs of [`SOME`].
+/// Iceberg v2 commits as v3 does: unless by hand, little of it is run.
+fn few(kind: Kind) -> bool {
+    kind.1 == Some(2) && number("LAKEHOUSE_SCHEDULES").is_none()
+}
+
+/// Every ordered pair with every overlap, one of the two ways in all orders, the other to a bound; the table for it is `bed`'s.
 async fn all_pairs<'a>(kind: Kind, verbs: &[Verb], bed: impl Fn(Overlap) -> &'a Bed, tally: &mut Tally) {
-    let verbs = match kind.1 == Some(2) && number("LAKEHOUSE_SCHEDULES").is_none() {
-        true => &SOME,
-        false => verbs,
-    };
+    let verbs = if few(kind) { &SOME } else { verbs };
     for verbs in pairs(verbs) {
         for overlap in OVERLAPS {
-            let case = Case {
+            let mut case = Case {
                 verbs: verbs.clone(),
                 overlap,
                 points: Points::Versions,
                 loses_reply: None,
             };
             explore(bed(overlap), &case, Search::Exhaustive, tally).await;
+            // With the rows exchanged too; by hand the pair comes a second time.
+            if !few(kind) && number("LAKEHOUSE_SCHEDULES").is_none() && verbs[0] != verbs[1] {
+                case.verbs.reverse();
+                explore(bed(overlap), &case, Search::Preemptions(1), tally).await;
+            }
         }
     }
 }
@@ -247,7 +253,7 @@ fn staged(kind: Kind) {
             &format!("staged changes, {kind:?}, with lost replies and late advice"),
             started,
         );
-        for verbs in TRIPLES {
+        for verbs in TRIPLES.iter().filter(|_| !few(kind)) {
             let case = Case {
                 verbs: verbs.to_vec(),
                 overlap: Overlap::SameRow,
