@@ -46,14 +46,14 @@ fn in_memory(format: (TableFormat, Option<u8>), usual: u64) {
 
 fn on_local_disk(format: (TableFormat, Option<u8>)) {
     block_on(async {
-        each_request_fails_in_turn(Place::on_local_disk(format).await, format, every(12)).await;
+        each_request_fails_in_turn(Place::on_local_disk(format).await, format, every(24)).await;
     });
 }
 
 #[test]
 fn iceberg_v2_survives_single_faults() {
     // Its requests are those of version 3 but for the files that masks are in.
-    in_memory(FORMATS[0], 4);
+    in_memory(FORMATS[0], 8);
 }
 
 #[test]
