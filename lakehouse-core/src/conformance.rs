@@ -69,7 +69,7 @@ macro_rules! scenarios {
 
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn in_memory() {
-                    let name = uuid::Uuid::new_v4();
+                    let name = crate::store::clock::new_name();
                     let store = crate::store::Store::open(&format!("memory://{name}/table")).unwrap();
                     $crate::conformance::$scenario($crate::conformance::Bed::new(store, $make, $version)).await;
                 }

@@ -14,8 +14,8 @@ use crate::model::{At, Change, CommitId, MetadataChange, Snapshot};
 use crate::planted::{self, Bug};
 use crate::store::clock;
 
-/// How old staged files, and the version they were planned on, may become before they are published. Clean-up
-/// removes what is older than twice this and belongs to no version.
+/// How old staged files, and the version they were planned on, may become before they are published. What is
+/// older than twice this and belongs to no version is nobody's.
 pub(super) const LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest pause after the first lost race; it doubles with every further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(4);

@@ -112,7 +112,7 @@ pub(crate) async fn old_versions_are_found_by_number_distance_and_time(bed: Bed)
     let mut versions = Vec::new();
     for (n, name) in ["a", "b", "c"].iter().enumerate() {
         // Versions are told apart by time: no two in one millisecond.
-        tokio::time::sleep(std::time::Duration::from_millis(15)).await;
+        clock::pause(std::time::Duration::from_millis(30)).await;
         snapshot = publish(
             &format,
             &snapshot,

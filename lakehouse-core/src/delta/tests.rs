@@ -25,7 +25,7 @@ crate::conformance::suite!(conformance, |store| Arc::new(Delta::new(store)), Non
 
 /// A store in memory that nobody else has.
 pub(super) fn memory() -> Store {
-    Store::open(&format!("memory://{}/table", uuid::Uuid::new_v4())).unwrap()
+    Store::open(&format!("memory://{}/table", clock::new_name())).unwrap()
 }
 
 fn definition(partitioning: &[(&str, Transform)], properties: &[(&str, &str)]) -> Definition {
@@ -599,7 +599,7 @@ async fn expired_tombstones_are_left_out_of_checkpoints() {
         ..Change::new(OperationKind::Delete, clock::new_commit_id())
     };
     snapshot = committed(table.publish(&snapshot, &delete).await.unwrap());
-    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    clock::pause(std::time::Duration::from_millis(40)).await;
     snapshot = committed(table.publish(&snapshot, &append(&["c"])).await.unwrap());
     assert_eq!(snapshot.version, 3);
     let pointer: Value =
@@ -621,7 +621,7 @@ async fn keys_of_idempotency_expire_only_where_the_table_says_so() {
             ..append(&["a"])
         };
         snapshot = committed(table.publish(&snapshot, &keyed).await.unwrap());
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        clock::pause(std::time::Duration::from_millis(40)).await;
         snapshot = committed(table.publish(&snapshot, &append(&["b"])).await.unwrap());
         assert_eq!(snapshot.version, 2);
         let pointer: Value =

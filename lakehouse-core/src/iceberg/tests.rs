@@ -43,7 +43,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let store = Store::open(&format!("memory://{}/t", uuid::Uuid::new_v4())).unwrap();
+        let store = Store::open(&format!("memory://{}/t", clock::new_name())).unwrap();
         Self {
             format: Iceberg::new(store.clone()),
             store,

@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Schema};
-use chrono::Utc;
+use chrono::DateTime;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DataFusionError, SchemaError, TableReference};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
@@ -21,6 +21,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use super::{dialect, session};
 use crate::error::{Error, Result};
 use crate::model::check_chains;
+use crate::store::clock;
 
 /// Nesting depth at which an expression is refused.
 const MAX_DEPTH: usize = 100;
@@ -193,7 +194,7 @@ fn plan(mut parsed: Parsed, schema: &DFSchema, text: &str) -> Result<Expr> {
     let context = SimplifyContext::builder()
         .with_schema(Arc::new(schema.clone()))
         .with_config_options(Arc::clone(PLANNER.config_options()))
-        .with_query_execution_start_time(Some(Utc::now()))
+        .with_query_execution_start_time(DateTime::from_timestamp_millis(clock::now_ms()))
         .build();
     let simplifier = ExprSimplifier::new(context);
     let coerced = simplifier

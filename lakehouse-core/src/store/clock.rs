@@ -17,6 +17,8 @@
 //! # });
 //! ```
 
+#![expect(clippy::disallowed_methods, reason = "this is where they are allowed")]
+
 use std::cell::RefCell;
 use std::pin::pin;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -120,6 +122,14 @@ pub fn new_snapshot_id() -> i64 {
     }
     let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
     ((high ^ low) >> 1) as i64
+}
+
+/// A name that nobody else takes.
+pub fn new_name() -> String {
+    let id = current().map_or_else(uuid::Uuid::new_v4, |source| {
+        uuid::Builder::from_random_bytes(source.draw(|random| random.random())).into_uuid()
+    });
+    id.simple().to_string()
 }
 
 /// Waits for a random time between half of `longest` and `longest`, so that writers that collided once

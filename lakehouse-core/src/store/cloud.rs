@@ -408,6 +408,8 @@ fn failed(url: &Url, error: &object_store::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use object_store::signer::Signer;
+
     use super::*;
 
     #[test]
@@ -419,6 +421,45 @@ mod tests {
         assert!(plain_http("http://minio.example", true, "x").unwrap());
         let error = plain_http("http://minio.example", false, "aws_allow_http").unwrap_err();
         assert!(error.hint().unwrap().contains("aws_allow_http=true"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_bucket_is_in_the_path_or_in_the_host_as_asked() {
+        let amazons = "https://s3.eu-west-1.amazonaws.com/lake/t/x?";
+        let in_host = "https://lake.s3.eu-west-1.amazonaws.com/t/x?";
+        let (here, own) = ("http://127.0.0.1:9000", "https://lake.minio.example");
+        let virtually = ("aws_s3_addressing_style", "virtual");
+        for (asked, start) in [
+            (vec![], amazons),
+            (vec![("aws_s3_addressing_style", "path")], amazons),
+            (vec![virtually], in_host),
+            (vec![("aws_virtual_hosted_style_request", "true")], in_host),
+            (
+                vec![("aws_endpoint_url", here)],
+                "http://127.0.0.1:9000/lake/t/x?",
+            ),
+            (
+                vec![("aws_endpoint_url", own), virtually],
+                "https://lake.minio.example/t/x?",
+            ),
+        ] {
+            let keys = [
+                ("aws_access_key_id", "key"),
+                ("aws_secret_access_key", "secret"),
+                ("aws_region", "eu-west-1"),
+            ];
+            let options: StorageOptions = keys.into_iter().chain(asked.clone()).collect();
+            let (builder, _) = s3(&"s3://lake/t".parse().unwrap(), &options).unwrap();
+            let store = builder.build().unwrap();
+            let (key, soon) = (Path::from("t/x"), Duration::from_secs(60));
+            let signed = store.signed_url("GET".parse().unwrap(), &key, soon);
+            let signed = signed.await.unwrap();
+            assert!(
+                signed.as_str().starts_with(start),
+                "{asked:?}: {}",
+                signed.origin().ascii_serialization()
+            );
+        }
     }
 
     #[test]

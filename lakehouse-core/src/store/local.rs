@@ -24,7 +24,10 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
+use super::clock;
 use super::links::{self, Bounds};
+#[cfg(test)]
+use super::power;
 use crate::planted::{self, Bug};
 
 /// Folders with new names in them that are not synced yet, and how many names they got: of the whole
@@ -261,7 +264,7 @@ struct Temporary {
 impl Temporary {
     fn new(target: &FsPath) -> Result<Self> {
         let folder = target.parent().unwrap_or(FsPath::new("/"));
-        let path = folder.join(format!(".lake-{}.tmp", uuid::Uuid::new_v4().simple()));
+        let path = folder.join(format!(".lake-{}.tmp", clock::new_name()));
         let open = || OpenOptions::new().write(true).create_new(true).open(&path);
         let file = match open() {
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -278,14 +281,20 @@ impl Temporary {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        (&*self.file)
-            .write_all(bytes)
-            .map_err(|error| failed(&self.target, error))
+        let written = (&*self.file).write_all(bytes);
+        #[cfg(test)]
+        power::note(power::Event::Written(self.path.clone()));
+        written.map_err(|error| failed(&self.target, error))
     }
 
     /// Gives the file its name unless another has it. Both the file and the name are durable then.
     fn link(self) -> Result<PutResult> {
         let result = self.sync()?;
+        // Opened first: a failure here must not find the name given already.
+        let folder = match self.target.parent() {
+            Some(folder) => open_folder(folder)?,
+            None => None,
+        };
         std::fs::hard_link(&self.path, &self.target).map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => Error::AlreadyExists {
                 path: self.target.display().to_string(),
@@ -293,8 +302,10 @@ impl Temporary {
             },
             _ => failed(&self.target, error),
         })?;
-        if let Some(folder) = self.target.parent() {
-            sync_folder(folder)?;
+        #[cfg(test)]
+        power::note(power::Event::Named(self.path.clone(), self.target.clone()));
+        if let (Some(folder), Some(path)) = (folder, self.target.parent()) {
+            sync_open(&folder, path).map_err(|error| unsure(&self.target, &error))?;
         }
         Ok(result)
     }
@@ -303,6 +314,8 @@ impl Temporary {
     fn rename(self) -> Result<PutResult> {
         let result = self.sync()?;
         std::fs::rename(&self.path, &self.target).map_err(|error| failed(&self.target, error))?;
+        #[cfg(test)]
+        power::note(power::Event::Named(self.path.clone(), self.target.clone()));
         unsynced(self.target.parent());
         Ok(result)
     }
@@ -311,6 +324,8 @@ impl Temporary {
         self.file
             .sync_all()
             .map_err(|error| failed(&self.target, error))?;
+        #[cfg(test)]
+        power::note(power::Event::Synced(self.path.clone()));
         Ok(PutResult {
             e_tag: None,
             version: None,
@@ -384,10 +399,12 @@ fn ended() -> Error {
 /// Makes a folder and those above it, and remembers where new names appeared.
 fn create_folder(folder: &FsPath) -> Result<()> {
     let missing = folder.ancestors().take_while(|ancestor| !ancestor.exists());
-    let parents: Vec<_> = missing.filter_map(FsPath::parent).map(FsPath::to_owned).collect();
+    let missing: Vec<PathBuf> = missing.map(FsPath::to_owned).collect();
     std::fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
-    for parent in &parents {
-        unsynced(Some(parent));
+    for made in &missing {
+        #[cfg(test)]
+        power::note(power::Event::Made(made.clone()));
+        unsynced(made.parent());
     }
     Ok(())
 }
@@ -421,15 +438,46 @@ fn sync_folders(root: &FsPath) -> Result<()> {
 }
 
 fn sync_folder(folder: &FsPath) -> Result<()> {
-    if cfg!(not(unix)) {
-        return Ok(());
+    match open_folder(folder)? {
+        Some(open) => sync_open(&open, folder).map_err(|error| failed(folder, error)),
+        None => Ok(()),
     }
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    match synced {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+}
+
+/// A folder that can be synced; `None` where there is none, or the system knows no such thing.
+fn open_folder(folder: &FsPath) -> Result<Option<File>> {
+    if cfg!(not(unix)) {
+        return Ok(None);
+    }
+    match File::open(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        other => other.map(Some).map_err(|error| failed(folder, error)),
+    }
+}
+
+/// Syncs a folder that was opened, of this path.
+fn sync_open(folder: &File, _path: &FsPath) -> io::Result<()> {
+    match folder.sync_all() {
         // Some file systems cannot sync a folder and need not.
-        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
-        other => other.map_err(|error| failed(folder, error)),
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {}
+        other => other?,
+    }
+    #[cfg(test)]
+    power::note(power::Event::FolderSynced(_path.to_owned()));
+    Ok(())
+}
+
+/// The file has its name, and nobody knows whether that will last. Without the system's own reason: a full disk says
+/// elsewhere that nothing was written.
+fn unsure(path: &FsPath, error: &io::Error) -> Error {
+    tracing::warn!(%error, path = %path.display(), "a new name could not be synced to disk");
+    Error::Generic {
+        store: "local disk",
+        source: format!(
+            "{} has its name, but that could not be synced: {error}",
+            path.display()
+        )
+        .into(),
     }
 }
 
@@ -468,12 +516,27 @@ pub fn is_left_over(path: &str) -> bool {
 mod tests {
     use object_store::ObjectStoreExt;
 
+    use super::super::failure::is_certain;
     use super::*;
 
     fn waiting(root: &FsPath) -> Vec<PathBuf> {
         let folders = UNSYNCED.lock().unwrap_or_else(PoisonError::into_inner);
         let ours = folders.keys().filter(|folder| folder.starts_with(root));
         ours.cloned().collect()
+    }
+
+    #[test]
+    fn a_name_that_is_given_and_not_synced_is_no_failure_that_says_nothing_was_written() {
+        for kind in [
+            ErrorKind::StorageFull,
+            ErrorKind::QuotaExceeded,
+            ErrorKind::PermissionDenied,
+        ] {
+            let error = || io::Error::from(kind);
+            let path = FsPath::new("/table/metadata/v2.metadata.json");
+            assert!(is_certain(&failed(path, error())), "{kind:?}");
+            assert!(!is_certain(&unsure(path, &error())), "{kind:?}");
+        }
     }
 
     #[tokio::test]

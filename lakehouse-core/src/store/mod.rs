@@ -11,6 +11,8 @@ mod local;
 mod location;
 mod memory;
 mod options;
+#[cfg(test)]
+mod power;
 mod probe;
 mod profile;
 pub mod sim;

@@ -650,6 +650,7 @@ async fn fourteen_hundred_partitions_on_disk_take_seconds() {
             RecordBatch::try_new(Arc::clone(&schema), arrays.collect()).unwrap()
         })
         .collect();
+    #[expect(clippy::disallowed_methods, reason = "time is measured")]
     let started = std::time::Instant::now();
     let result = written(
         &store,

@@ -56,7 +56,7 @@ impl Plan for AddOne {
 }
 
 async fn table() -> (Handle, MemoryCatalog) {
-    let store = Store::open(&format!("memory://{}/t", uuid::Uuid::new_v4())).unwrap();
+    let store = Store::open(&format!("memory://{}/t", clock::new_name())).unwrap();
     let catalog = MemoryCatalog::default();
     let format = Arc::new(Iceberg::in_catalog(store.clone(), Arc::new(catalog.clone())));
     let definition = Definition {

@@ -822,6 +822,7 @@ fn a_hundred_thousand_files_are_pruned_by_sixty_six_thousand_keys_in_no_time() {
             .collect::<TimestampMicrosecondArray>()
             .with_timezone("UTC"),
     );
+    #[expect(clippy::disallowed_methods, reason = "time is measured")]
     let started = std::time::Instant::now();
     let predicate = col("ts").lt(lit("1975-01-01"));
     let prune = Prune::matching(predicate, columns())
