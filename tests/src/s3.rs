@@ -5,7 +5,7 @@
 //! It also serves Google's XML interface, which differs from S3, as far as `object_store` speaks it, only in the header
 //! of the condition (`x-goog-if-generation-match: 0`), and without signatures: no server was found that honours it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -46,6 +46,8 @@ pub enum Lax {
     IgnoresConditions,
     /// It does not know conditional puts: 501.
     RefusesConditions,
+    /// To it a name is taken even when its object was deleted.
+    RemembersNames,
 }
 
 /// Whose clients a server understands.
@@ -82,6 +84,8 @@ struct Object {
 #[derive(Debug, Default)]
 struct State {
     objects: BTreeMap<(String, String), Object>,
+    /// Of all objects that there ever were.
+    names: BTreeSet<(String, String)>,
     uploads: BTreeMap<String, BTreeMap<i32, Bytes>>,
     count: u64,
     /// Faults: method, part of the path, how often still, what.
@@ -325,10 +329,13 @@ impl Memory {
             return Err(s3_error!(NotImplemented, "conditions are not known here"));
         }
         let there = state.objects.get(&(bucket.clone(), key.clone()));
-        if conditional && self.lax == Lax::Not {
+        if conditional && self.lax != Lax::IgnoresConditions {
             let holds = match (&if_match, there) {
                 (Some(tag), Some(there)) => *tag == there.tag,
                 (Some(_), None) => return Err(missing()),
+                (None, None) if self.lax == Lax::RemembersNames => {
+                    !state.names.contains(&(bucket.clone(), key.clone()))
+                }
                 (None, there) => there.is_none(),
             };
             if !holds {
@@ -342,6 +349,7 @@ impl Memory {
             tag: tag.clone(),
             modified: UNIX_EPOCH + Duration::from_millis(now_ms().unsigned_abs()),
         };
+        state.names.insert((bucket.clone(), key.clone()));
         state.objects.insert((bucket, key), object);
         Ok(ETag::Strong(tag))
     }

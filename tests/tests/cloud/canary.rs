@@ -69,6 +69,9 @@ async fn secrets_come_out_nowhere_whatever_is_run_and_however_much_is_logged() {
     let mut settings = server.options();
     settings.push(("aws_session_token".to_owned(), TOKEN.to_owned()));
     let home = tempfile::tempdir().unwrap();
+    let rows = home.path().join("rows.csv");
+    std::fs::write(&rows, "id,name\n5,e\n").unwrap();
+    let rows = rows.display().to_string();
     let mut logged = 0;
     for (at, way) in [Way::Environment, Way::Options, Way::Profile]
         .into_iter()
@@ -88,30 +91,42 @@ async fn secrets_come_out_nowhere_whatever_is_run_and_however_much_is_logged() {
                 "--format",
                 format,
             ];
-            let verbs: [&[&str]; 15] = [
+            let update = format!("UPDATE '{table}' SET name = 'u' WHERE id = 2");
+            let delete = format!("DELETE FROM '{table}' WHERE id = 5");
+            let merge =
+                format!("MERGE INTO '{table}' t USING ({source}) s ON t.id = s.id WHEN MATCHED THEN DELETE");
+            let verbs: [&[&str]; 20] = [
                 &create,
                 &["query", &insert],
                 &["merge", table, source, "--on", "id"],
                 &["merge", table, source, "--on", "id", "--dry-run"],
                 &["update", table, "--set", "name = 'z'", "--where", "id = 1"],
                 &["delete", table, "--where", "id = 3"],
+                &["append", table, &rows],
+                &["overwrite", table, &rows, "--where", "id = 5"],
+                &["query", &update],
+                &["query", &delete],
+                &["query", &merge],
                 &["compact", table],
                 &["query", &select],
                 &["history", table],
                 &["files", table],
                 &["show", table],
-                &["restore", table, "--to", "-1"],
+                &["restore", table, "--version", "-1"],
                 // These fail.
                 &create,
                 &["merge", table, source, "--on", "no_such_column"],
                 &["show", &missing],
             ];
-            for words in verbs {
+            for (number, words) in verbs.into_iter().enumerate() {
                 for json in [false, true] {
+                    let fails = number >= verbs.len() - 3;
                     let words: Vec<&str> = words.iter().copied().chain(json.then_some("--json")).collect();
                     let out = run(&words, way, &settings, home.path());
                     let what = format!("{way:?} {words:?}");
+                    // The second time there may be nothing left to do it to.
                     assert!(out.status.code().is_some(), "{what}: {out:?}");
+                    assert!(json || out.status.success() != fails, "{what}: {out:?}");
                     logged += out.stderr.len();
                     assert_silent(&what, &out.stdout);
                     assert_silent(&what, &out.stderr);

@@ -148,10 +148,11 @@ async fn reads_and_data_files_survive_faults_and_slow_answers() {
 }
 
 #[tokio::test]
-async fn a_store_that_overwrites_or_knows_no_conditions_is_refused_before_anything_is_committed() {
+async fn a_store_whose_conditional_puts_are_not_right_is_refused_before_anything_is_committed() {
     for (cloud, lax, why) in [
         (Cloud::S3, Lax::IgnoresConditions, "overwrites"),
         (Cloud::S3, Lax::RefusesConditions, "conditional writes"),
+        (Cloud::S3, Lax::RemembersNames, "a name whose object was deleted"),
         (Cloud::Google, Lax::IgnoresConditions, "overwrites"),
     ] {
         let server = Server::start(cloud, lax).await.unwrap();

@@ -130,18 +130,23 @@ fn race(table: &str, format: &str, processes: u64, settings: &[(String, String)]
     );
 }
 
+fn on_server(cloud: Cloud, processes: u64) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = runtime.block_on(Server::start(cloud, Lax::Not)).unwrap();
+    for format in ["iceberg", "delta"] {
+        let table = server.url(&format!("race-{format}"));
+        race(&table, format, processes, &server.options());
+    }
+}
+
 #[test]
 fn processes_on_s3_lose_and_double_nothing() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let server = runtime.block_on(Server::start(Cloud::S3, Lax::Not)).unwrap();
-    for format in ["iceberg", "delta"] {
-        race(
-            &server.url(&format!("race-{format}")),
-            format,
-            8,
-            &server.options(),
-        );
-    }
+    on_server(Cloud::S3, 8);
+}
+
+#[test]
+fn processes_on_google_lose_and_double_nothing() {
+    on_server(Cloud::Google, 4);
 }
 
 #[test]

@@ -104,3 +104,41 @@ async fn requests_do_not_depend_on_the_number_of_files_and_those_of_an_append_no
         assert_eq!(late[3], pinned[3], "{format:?}: appending after 60 commits");
     }
 }
+
+/// Appends that ask for more than the others, by their numbers: in Iceberg those that join a hundred manifests, which
+/// they read; in Delta every tenth version, which writes a checkpoint and reads the log since the last.
+fn tidying(format: TableFormat) -> Vec<(i64, String)> {
+    let joins = "get 106, head 3, put 5, create 1, list 0, delete 0";
+    let first = "get 25, head 1, put 2, create 2, list 2, delete 0";
+    let checkpoint = "get 30, head 2, put 2, create 2, list 2, delete 0";
+    match format {
+        TableFormat::Iceberg => [100, 199].map(|at| (at, joins.to_owned())).to_vec(),
+        TableFormat::Delta => (9..=209)
+            .step_by(10)
+            .map(|at| (at, if at == 9 { first } else { checkpoint }.to_owned()))
+            .collect(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_ask_for_the_same_again_and_again_but_for_those_that_tidy_metadata() {
+    for format in FORMATS {
+        let usual = match format.0 {
+            TableFormat::Iceberg => ICEBERG[3],
+            TableFormat::Delta => DELTA[3],
+        };
+        let (store, faults) = counted(format, 10).await;
+        let table = Table::open_in(store).await.unwrap();
+        let mut others = Vec::new();
+        for at in 1..=210_i64 {
+            faults.reset();
+            append(&table, &format!("({}, 'r00001', 0)", -at)).await;
+            let asked = kinds(faults.counts());
+            // The first loads the table, too.
+            if at > 1 && asked != usual {
+                others.push((at, asked));
+            }
+        }
+        assert_eq!(others, tidying(format.0), "{format:?}");
+    }
+}

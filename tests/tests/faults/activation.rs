@@ -16,8 +16,8 @@ const KINDS: [Kind; 6] = [
     Kind::Delete,
 ];
 
-/// The kinds of requests that a fault does something of its own to.
-fn is_about(fault: Fault, kind: Kind) -> bool {
+/// The kinds of requests that a fault does something of its own to; at others it is [`Fault::FailBefore`].
+pub(super) fn is_about(fault: Fault, kind: Kind) -> bool {
     match fault {
         Fault::FalseExists => kind == Kind::Create,
         Fault::Late => matches!(kind, Kind::Put | Kind::Create | Kind::Delete),

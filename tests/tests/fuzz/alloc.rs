@@ -6,13 +6,18 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use mimalloc::MiMalloc;
 
-thread_local! {
-    static WATCHED: Cell<bool> = const { Cell::new(false) };
+/// What the threads of one target asked for and did not give back. What they free for others is counted too: near
+/// enough.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    live: AtomicI64,
+    peak: AtomicI64,
 }
 
-/// What watched threads asked for and did not give back. What they free for others is counted too: near enough.
-static LIVE: AtomicI64 = AtomicI64::new(0);
-static PEAK: AtomicI64 = AtomicI64::new(0);
+thread_local! {
+    /// Whose thread it is, if anybody's.
+    static WATCHED: Cell<Option<&'static Held>> = const { Cell::new(None) };
+}
 
 /// Threads that are watched: a look at each thread's own flag costs the other tests a tenth of their time.
 static WATCHERS: AtomicUsize = AtomicUsize::new(0);
@@ -21,9 +26,11 @@ static WATCHERS: AtomicUsize = AtomicUsize::new(0);
 pub(crate) struct Counting;
 
 fn count(bytes: i64) {
-    if WATCHERS.load(Ordering::Relaxed) > 0 && WATCHED.try_with(Cell::get).unwrap_or(false) {
-        let live = LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        PEAK.fetch_max(live, Ordering::Relaxed);
+    if WATCHERS.load(Ordering::Relaxed) > 0
+        && let Ok(Some(held)) = WATCHED.try_with(Cell::get)
+    {
+        let live = held.live.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        held.peak.fetch_max(live, Ordering::Relaxed);
     }
 }
 
@@ -54,10 +61,10 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// From now on this thread counts.
-pub(super) fn watch() {
+/// From now on this thread counts for a target.
+pub(super) fn watch(held: &'static Held) {
     WATCHERS.fetch_add(1, Ordering::Relaxed);
-    WATCHED.set(true);
+    WATCHED.set(Some(held));
 }
 
 /// The thread ends.
@@ -65,8 +72,10 @@ pub(super) fn leave() {
     WATCHERS.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// The most that watched threads held since the last call, in bytes beyond what they hold now.
-pub(super) fn peak() -> i64 {
-    let live = LIVE.load(Ordering::Relaxed);
-    PEAK.swap(live, Ordering::Relaxed) - live
+impl Held {
+    /// The most that the target's threads held since the last call, in bytes beyond what they hold now.
+    pub(super) fn peak(&self) -> i64 {
+        let live = self.live.load(Ordering::Relaxed);
+        self.peak.swap(live, Ordering::Relaxed) - live
+    }
 }

@@ -85,6 +85,8 @@ impl Tally {
     }
 
     fn print(&self, what: &str, started: Instant) {
+        // Else not every order was seen.
+        assert_eq!(self.diverged, 0, "{what}: the same choices led to other requests");
         println!(
             "{what}: {} schedules of {} cases, {} given up as known, {} diverged, {:.1} s",
             self.schedules,
