@@ -43,6 +43,9 @@ pub enum Fault {
     /// A write fails, and is carried out all the same after two more requests. Other requests fail as with
     /// [`Fault::FailBefore`].
     Late,
+    /// A write fails, and is carried out all the same when nobody waits for it any more: [`Faults::deliver`]. Other
+    /// requests fail as with [`Fault::FailBefore`].
+    Stray,
     /// An upload in parts is given up by the store at this request: it can no longer be completed. Other requests
     /// fail as with [`Fault::FailBefore`].
     Torn,
@@ -75,7 +78,7 @@ impl fmt::Display for Fault {
                 "injected: the request did not arrive"
             }
             Self::Torn => "injected: there is no such upload",
-            Self::Late => "injected: no reply in time",
+            Self::Late | Self::Stray => "injected: no reply in time",
             Self::CutShort => "injected: the reply broke off",
             Self::FailAfter => "injected: the reply was lost",
             Self::Crash => "injected: the store is gone",
@@ -113,6 +116,13 @@ pub enum Kind {
     Delete,
 }
 
+impl Kind {
+    /// Whether it changes what is stored.
+    pub fn is_write(self) -> bool {
+        matches!(self, Self::Put | Self::Create | Self::Delete)
+    }
+}
+
 /// What a store was asked for since the last reset.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -139,8 +149,8 @@ pub struct Counts {
 /// A write that is still under way.
 #[derive(Debug)]
 struct Late {
-    /// The request before which it is carried out.
-    due: u64,
+    /// The request before which it is carried out, if any.
+    due: Option<u64>,
     location: Path,
     write: Option<(PutPayload, PutOptions)>,
 }
@@ -151,8 +161,9 @@ enum Met {
     Through,
     /// Carry it out, then lose the reply.
     Lost,
-    /// Carry it out later.
+    /// Carry it out some requests later, or when told to.
     Late,
+    Stray,
     CutShort,
     Stale,
 }
@@ -220,14 +231,23 @@ impl Faults {
         let now = state.log.len() as u64 + 1;
         let (due, late) = std::mem::take(&mut state.late)
             .into_iter()
-            .partition(|late| late.due <= now);
+            .partition(|late| late.due.is_some_and(|due| due <= now));
         state.late = late;
         due
     }
 
-    fn later(&self, location: &Path, write: Option<(PutPayload, PutOptions)>) -> Error {
+    /// Carries out every write that is still under way, on this store: that of the table without the faults. Returns
+    /// how many there were.
+    pub async fn deliver(&self, store: &Store) -> usize {
+        let late = std::mem::take(&mut self.state().late);
+        let count = late.len();
+        carry_out(&**store.object_store(), late).await;
+        count
+    }
+
+    fn later(&self, met: Met, location: &Path, write: Option<(PutPayload, PutOptions)>) -> Error {
         let mut state = self.state();
-        let due = state.log.len() as u64 + 3;
+        let due = (met == Met::Late).then(|| state.log.len() as u64 + 3);
         state.late.push(Late {
             due,
             location: location.clone(),
@@ -272,7 +292,8 @@ impl Faults {
         match fault {
             None => Ok(Met::Through),
             Some(Fault::FailAfter) => Ok(Met::Lost),
-            Some(Fault::Late) if matches!(kind, Kind::Put | Kind::Create | Kind::Delete) => Ok(Met::Late),
+            Some(Fault::Late) if kind.is_write() => Ok(Met::Late),
+            Some(Fault::Stray) if kind.is_write() => Ok(Met::Stray),
             Some(Fault::CutShort) if kind == Kind::Get => Ok(Met::CutShort),
             Some(Fault::StaleList) if kind == Kind::List => Ok(Met::Stale),
             Some(Fault::Throttle) => {
@@ -362,21 +383,41 @@ fn reply<T>(met: Met, result: Result<T>) -> Result<T> {
     }
 }
 
-impl FaultStore {
-    /// Carries out the late writes that are due; nobody waits for their answers.
-    async fn deliver(&self) {
-        for late in self.faults.due() {
-            let done = match late.write {
-                Some((payload, options)) => {
-                    let put = self.inner.put_opts(&late.location, payload, options).await;
-                    put.map(drop)
-                }
-                None => self.inner.delete(&late.location).await,
-            };
-            if let Err(error) = done {
-                tracing::debug!(%error, "a late write did nothing");
+/// Carries out late writes; nobody waits for their answers.
+async fn carry_out(inner: &dyn ObjectStore, late: Vec<Late>) {
+    for late in late {
+        let done = match late.write {
+            Some((payload, options)) => {
+                let put = inner.put_opts(&late.location, payload, options).await;
+                put.map(drop)
             }
+            None => inner.delete(&late.location).await,
+        };
+        if let Err(error) = done {
+            tracing::debug!(%error, "a late write did nothing");
         }
+    }
+}
+
+impl FaultStore {
+    /// Carries out the late writes that are due.
+    async fn deliver(&self) {
+        carry_out(&*self.inner, self.faults.due()).await;
+    }
+
+    /// A listing, with the late writes that are due carried out before it.
+    fn listed(
+        &self,
+        prefix: Option<&Path>,
+        list: impl FnOnce(&dyn ObjectStore) -> BoxStream<'static, Result<ObjectMeta>> + Send + 'static,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (inner, due) = (Arc::clone(&self.inner), self.faults.due());
+        let met = self.faults.meet(Kind::List, prefix.map_or("", Path::as_ref), 0);
+        let objects = async move {
+            carry_out(&*inner, due).await;
+            list(&*inner)
+        };
+        lose_list(met, objects.flatten_stream().boxed())
     }
 }
 
@@ -390,8 +431,8 @@ impl ObjectStore for FaultStore {
         self.deliver().await;
         let bytes = payload.content_length() as u64;
         let met = self.faults.meet(kind, location.as_ref(), bytes)?;
-        if met == Met::Late {
-            return Err(self.faults.later(location, Some((payload, opts))));
+        if matches!(met, Met::Late | Met::Stray) {
+            return Err(self.faults.later(met, location, Some((payload, opts))));
         }
         reply(met, self.inner.put_opts(location, payload, opts).await)
     }
@@ -445,9 +486,10 @@ impl ObjectStore for FaultStore {
                 let faults = faults.clone();
                 async move {
                     let location = location?;
+                    carry_out(&*inner, faults.due()).await;
                     let met = faults.meet(Kind::Delete, location.as_ref(), 0)?;
-                    if met == Met::Late {
-                        return Err(faults.later(&location, None));
+                    if matches!(met, Met::Late | Met::Stray) {
+                        return Err(faults.later(met, &location, None));
                     }
                     reply(met, inner.delete(&location).await)?;
                     Ok(location)
@@ -457,8 +499,8 @@ impl ObjectStore for FaultStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let met = self.faults.meet(Kind::List, prefix.map_or("", Path::as_ref), 0);
-        lose_list(met, self.inner.list(prefix))
+        let folder = prefix.cloned();
+        self.listed(prefix, move |inner| inner.list(folder.as_ref()))
     }
 
     fn list_with_offset(
@@ -466,8 +508,10 @@ impl ObjectStore for FaultStore {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        let met = self.faults.meet(Kind::List, prefix.map_or("", Path::as_ref), 0);
-        lose_list(met, self.inner.list_with_offset(prefix, offset))
+        let (folder, offset) = (prefix.cloned(), offset.clone());
+        self.listed(prefix, move |inner| {
+            inner.list_with_offset(folder.as_ref(), &offset)
+        })
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -490,7 +534,7 @@ impl ObjectStore for FaultStore {
 /// Writes in several steps are not carried out later.
 fn not_late(met: Result<Met>) -> Result<Met> {
     match met? {
-        Met::Late => Err(injected_error(Fault::Late)),
+        Met::Late | Met::Stray => Err(injected_error(Fault::Late)),
         met => Ok(met),
     }
 }
@@ -528,7 +572,7 @@ fn lose_list(
             })
             .try_flatten()
             .boxed(),
-        Ok(Met::Through | Met::Late | Met::CutShort) => objects,
+        Ok(Met::Through | Met::Late | Met::Stray | Met::CutShort) => objects,
         Ok(Met::Lost) => objects
             .take(1)
             .chain(futures::stream::once(async {
@@ -566,7 +610,7 @@ impl MultipartUpload for FaultUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
         match self.meet(data.content_length() as u64) {
             Err(error) => async { Err(error) }.boxed(),
-            Ok(Met::Late) => async { Err(injected_error(Fault::Late)) }.boxed(),
+            Ok(Met::Late | Met::Stray) => async { Err(injected_error(Fault::Late)) }.boxed(),
             Ok(met) => {
                 let part = self.inner.put_part(data);
                 async move { reply(met, part.await) }.boxed()

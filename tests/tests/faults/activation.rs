@@ -20,7 +20,7 @@ const KINDS: [Kind; 6] = [
 pub(super) fn is_about(fault: Fault, kind: Kind) -> bool {
     match fault {
         Fault::FalseExists => kind == Kind::Create,
-        Fault::Late => matches!(kind, Kind::Put | Kind::Create | Kind::Delete),
+        Fault::Late | Fault::Stray => kind.is_write(),
         Fault::CutShort => kind == Kind::Get,
         Fault::StaleList => kind == Kind::List,
         _ => true,

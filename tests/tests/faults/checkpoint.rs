@@ -75,7 +75,7 @@ fn a_checkpoint_is_whole_or_not_there_whichever_request_fails() {
                 faults.fail_at(at, fault);
                 let case = format!("{fault:?} at request {at}: {}", log[at as usize - 1].1);
                 let done = tenth(store).await;
-                faults.reset();
+                faults.deliver(&healthy).await;
                 let now = keys(&healthy).await;
                 let checkpoint = now.iter().any(|key| key.ends_with(".checkpoint.parquet"));
                 let pointer = now.iter().any(|key| key.ends_with("_last_checkpoint"));

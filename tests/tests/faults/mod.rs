@@ -28,12 +28,13 @@ use lakehouse_core::{Compact, Error, Merge, Options, Report, Result, Rows, Schem
 use object_store::memory::InMemory;
 use place::Place;
 
-/// What a request can meet; a ninth, [`Fault::Torn`], is about uploads in parts alone: `uploads.rs`.
-const FAULTS: [Fault; 8] = [
+/// What a request can meet; a tenth, [`Fault::Torn`], is about uploads in parts alone: `uploads.rs`.
+const FAULTS: [Fault; 9] = [
     Fault::FailBefore,
     Fault::FailAfter,
     Fault::FalseExists,
     Fault::Late,
+    Fault::Stray,
     Fault::Throttle,
     Fault::CutShort,
     Fault::StaleList,
@@ -277,15 +278,15 @@ impl Scene {
         let result = open_and_run(store, self.verb, &self.options).await;
         let (fired, log) = (faults.fired(), faults.log());
         // Listed before it is read, so that what arrives late makes a difference.
-        let objects = healthy.list("").await.unwrap();
-        let found = content(&healthy).await;
+        let mut objects = healthy.list("").await.unwrap();
+        let mut found = content(&healthy).await;
         match &result {
             Ok(report) => {
                 assert!(report.committed, "{case}: {report:?}");
                 assert_eq!(found, self.after, "{case}: acknowledged, but not there");
                 // Names are new each time; a fault may keep an aid such as the hint from being written.
                 if let [(_, fault)] = armed
-                    && !matches!(fault, Fault::Late)
+                    && !matches!(fault, Fault::Late | Fault::Stray)
                 {
                     let (now, then) = (keys(&healthy).await.len(), self.objects_after);
                     assert!(
@@ -308,12 +309,22 @@ impl Scene {
                 assert_eq!(found, self.before, "{case}: {error}, and yet it landed\n{log:?}");
                 // A second fault may hit the cleaning, and what arrives late may arrive after it.
                 if let [(_, fault)] = armed
-                    && !matches!(fault, Fault::Crash | Fault::Late)
+                    && !matches!(fault, Fault::Crash | Fault::Late | Fault::Stray)
                 {
                     let keys = keys(&healthy).await;
                     assert_eq!(keys, self.keys_before, "{case}: {error}: files left behind");
                 }
             }
+        }
+        if faults.deliver(&healthy).await > 0 {
+            // What arrives when nobody waits for it may settle what was unknown, and nothing else.
+            let (then, unknown) = (found, matches!(result, Err(Error::CommitUnknown { .. })));
+            objects = healthy.list("").await.unwrap();
+            found = content(&healthy).await;
+            assert!(
+                found == then || unknown && found == self.after,
+                "{case}: {result:?}, and then something arrived: {found:?}"
+            );
         }
         faults.reset();
         let second = open_and_run(healthy.clone(), self.verb, &self.options).await;

@@ -1,15 +1,13 @@
 //! A store that is away from the commit's own request on, for as long as the operation keeps asking, and well again
 //! right after: whoever cleans up then must know what it cleans.
 
-use lakehouse_core::store::sim::{Fault, Kind};
+use lakehouse_core::store::sim::{Fault, Faults, Kind};
 use lakehouse_core::{Error, Options, Report, Result, Table, TableFormat};
 
 use super::*;
 
 /// More requests than any operation sends.
 const FOR_GOOD: u64 = 2_000;
-
-type Log = Vec<(Kind, String)>;
 
 /// Runs an operation; the store fails its requests from `from` to `upto`, the first as `first` says.
 async fn away(
@@ -18,7 +16,7 @@ async fn away(
     first: Fault,
     from: u64,
     upto: u64,
-) -> (Result<Report>, Store, Log) {
+) -> (Result<Report>, Store, Faults) {
     let healthy = over(prepared);
     let (store, faults) = faulty(&healthy);
     let table = Table::open_in(store).await.unwrap();
@@ -27,7 +25,7 @@ async fn away(
         faults.fail_at(at, if at == from { first } else { Fault::FailBefore });
     }
     let result = verb.run(&table, &Options::default()).await;
-    (result, healthy, faults.log())
+    (result, healthy, faults)
 }
 
 fn makes_a_version(kind: Kind, path: &str) -> bool {
@@ -47,12 +45,18 @@ fn what_may_have_landed_is_left_alone_whenever_the_store_comes_back() {
             prepare(Store::over(Arc::clone(&prepared) as _, root), format, version).await;
             let before = content(&over(&prepared)).await;
             let verb = Verb::Update;
-            let (_, healthy, log) = away(&prepared, verb, Fault::FailBefore, FOR_GOOD, 0).await;
+            let (_, healthy, faults) = away(&prepared, verb, Fault::FailBefore, FOR_GOOD, 0).await;
             let after = content(&healthy).await;
+            let log = faults.log();
             let commit = log.iter().position(|(kind, path)| makes_a_version(*kind, path));
             let commit = commit.unwrap() as u64 + 1;
-            for (first, expected) in [(Fault::FailAfter, &after), (Fault::FailBefore, &before)] {
-                let (result, _, log) = away(&prepared, verb, first, commit, FOR_GOOD).await;
+            for (first, expected) in [
+                (Fault::FailAfter, &after),
+                (Fault::FailBefore, &before),
+                (Fault::Stray, &before),
+            ] {
+                let (result, _, faults) = away(&prepared, verb, first, commit, FOR_GOOD).await;
+                let log = faults.log();
                 let case = format!("{format} {version:?}: {first:?} at the commit, then no answer");
                 assert!(
                     matches!(result, Err(Error::CommitUnknown { .. })),
@@ -64,7 +68,7 @@ fn what_may_have_landed_is_left_alone_whenever_the_store_comes_back() {
                 let last = log.iter().rposition(|(kind, _)| *kind != Kind::Delete).unwrap() as u64 + 1;
                 for upto in [own, last] {
                     let case = format!("{case} for {} requests", upto - commit);
-                    let (result, healthy, _) = away(&prepared, verb, first, commit, upto).await;
+                    let (result, healthy, faults) = away(&prepared, verb, first, commit, upto).await;
                     let found = match readable(&healthy).await {
                         Ok(found) => found,
                         Err(error) => {
@@ -74,6 +78,11 @@ fn what_may_have_landed_is_left_alone_whenever_the_store_comes_back() {
                     assert_eq!(&found, expected, "{case}: {result:?}");
                     match result {
                         Ok(report) => assert!(report.committed && found == after, "{case}: {report:?}"),
+                        Err(Error::CommitUnknown { .. }) if first == Fault::Stray => {
+                            // It lands after all, and finds everything that it needs.
+                            assert_eq!(faults.deliver(&healthy).await, 1, "{case}");
+                            assert_eq!(content(&healthy).await, after, "{case}, then it arrives");
+                        }
                         Err(Error::CommitUnknown { .. }) => {}
                         Err(other) => panic!("{case}: {other}"),
                     }

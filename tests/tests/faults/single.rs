@@ -104,7 +104,7 @@ fn creating_a_table_survives_every_single_fault() {
                     let case = format!("{format} {version:?}: {fault:?} at request {at}");
                     let made = Table::create_in(store, format, &definition(version)).await;
                     activation.met("Create", fault, at, faults.fired(), &faults.log());
-                    faults.reset();
+                    faults.deliver(&healthy).await;
                     let again = Table::create_in(healthy.clone(), format, &definition(version)).await;
                     match (&made, &again) {
                         (Ok(_), Err(Error::AlreadyExists { .. })) => {}
