@@ -88,7 +88,7 @@ impl Cloud {
     /// The store of the table at `url`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for options that are not known or cannot be.
+    /// [`Error::Invalid`] for options that cannot be.
     pub(super) fn open(self, url: &Url, options: &StorageOptions) -> Result<Opened> {
         let retries = RetryConfig {
             max_retries: RETRIES,
@@ -121,9 +121,6 @@ impl Cloud {
         options: &StorageOptions,
         retry: RetryConfig,
     ) -> Result<(Arc<dyn ObjectStore>, bool)> {
-        for (name, _) in options.iter() {
-            check_name(name)?;
-        }
         let prefix = Path::from_url_path(url.path())
             .map_err(|error| Error::invalid(error.to_string(), format!("location {url}")))?;
         match self {
@@ -362,8 +359,14 @@ const LOCKS: [&str; 3] = [
     "dynamo_table_name",
 ];
 
+/// That each of these options is one of some kind of storage: jobs give the same ones to tables of several kinds.
+///
 /// # Errors
 /// [`Error::Invalid`] for a name that no kind of storage knows.
+pub(super) fn check_names(options: &StorageOptions) -> Result<()> {
+    options.iter().try_for_each(|(name, _)| check_name(name))
+}
+
 fn check_name(name: &str) -> Result<()> {
     if LOCKS.contains(&name) {
         return Err(Error::invalid(
@@ -409,6 +412,8 @@ fn failed(url: &Url, error: &object_store::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use object_store::signer::Signer;
+
+    use crate::store::Store;
 
     use super::*;
 
@@ -508,8 +513,11 @@ mod tests {
         ] {
             check_name(known).unwrap();
         }
-        let error = check_name("aws_regoin").unwrap_err().to_string();
-        assert!(error.contains("aws_regoin"), "{error}");
+        for location in ["s3://bucket/t", "memory://options", "some/folder"] {
+            let misspelt = [("aws_regoin", "eu-west-1")].into_iter().collect();
+            let error = Store::open_with(location, &misspelt).unwrap_err().to_string();
+            assert!(error.contains("aws_regoin"), "{location}: {error}");
+        }
         let error = check_name("aws_s3_locking_provider").unwrap_err().to_string();
         assert!(error.contains("lock table"), "{error}");
     }

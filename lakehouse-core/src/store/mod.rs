@@ -113,6 +113,7 @@ impl Store {
     /// As [`Store::open_with`].
     pub fn at(location: &Location, options: &StorageOptions) -> Result<Self> {
         let url = &location.0;
+        cloud::check_names(options)?;
         let limits = Arc::new(options.limits()?);
         if url.scheme() == "memory" {
             return Ok(Self {
