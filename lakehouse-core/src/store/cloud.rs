@@ -121,6 +121,7 @@ impl Cloud {
         options: &StorageOptions,
         retry: RetryConfig,
     ) -> Result<(Arc<dyn ObjectStore>, bool)> {
+        refuse_locks(options)?;
         let prefix = Path::from_url_path(url.path())
             .map_err(|error| Error::invalid(error.to_string(), format!("location {url}")))?;
         match self {
@@ -367,15 +368,21 @@ pub(super) fn check_names(options: &StorageOptions) -> Result<()> {
     options.iter().try_for_each(|(name, _)| check_name(name))
 }
 
+/// # Errors
+/// [`Error::Invalid`] for an option that would have a lock guard the table.
+fn refuse_locks(options: &StorageOptions) -> Result<()> {
+    let Some((name, _)) = options.iter().find(|(name, _)| LOCKS.contains(name)) else {
+        return Ok(());
+    };
+    Err(Error::invalid(
+        "a lock table guards a log only if every writer uses it; here commits are conditional writes of the store \
+         itself",
+        format!("storage option {name}"),
+    )
+    .with_hint("leave the option out, and let no writer use the lock table on this table any more"))
+}
+
 fn check_name(name: &str) -> Result<()> {
-    if LOCKS.contains(&name) {
-        return Err(Error::invalid(
-            "a lock table guards a log only if every writer uses it; here commits are conditional writes of the \
-             store itself",
-            format!("storage option {name}"),
-        )
-        .with_hint("leave the option out, and let no writer use the lock table on this table any more"));
-    }
     let known = matches!(
         name,
         UNSAFE_SINGLE_WRITER
@@ -384,7 +391,8 @@ fn check_name(name: &str) -> Result<()> {
             | "profile"
             | "aws_s3_addressing_style"
             | "addressing_style"
-    ) || name.starts_with(Limits::PREFIX)
+    ) || LOCKS.contains(&name)
+        || name.starts_with(Limits::PREFIX)
         || AmazonS3ConfigKey::from_str(name).is_ok()
         || GoogleConfigKey::from_str(name).is_ok()
         || AzureConfigKey::from_str(name).is_ok();
@@ -518,7 +526,12 @@ mod tests {
             let error = Store::open_with(location, &misspelt).unwrap_err().to_string();
             assert!(error.contains("aws_regoin"), "{location}: {error}");
         }
-        let error = check_name("aws_s3_locking_provider").unwrap_err().to_string();
+        let locked = [("aws_s3_locking_provider", "dynamodb")].into_iter().collect();
+        let error = Store::open_with("s3://bucket/t", &locked)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("lock table"), "{error}");
+        // Nobody takes it for a guard there.
+        Store::open_with("memory://locked", &locked).unwrap();
     }
 }
