@@ -33,11 +33,13 @@ test-rust: build
 test-planted:
 	$(CARGO) test --package lakehouse-tests --features planted --test all planted::
 
-## Long runs of what `make test` does a little of, a quarter of the time for each: many actors by seed, random orders of
-## requests, kill -9, programs against the model. A failure prints its seed. make soak SECONDS=600
+## Long runs of what `make test` does a little of, a sixth of the time for each: many actors by seed, random orders of
+## requests, kill -9, programs against the model, two faults, damaged input. A failure prints its seed.
+## make soak SECONDS=600
 soak: build
-	for family in soak:: interleave:: crash:: model::every_format; do \
-		LAKEHOUSE_SOAK_SECONDS=$$(($(SECONDS) / 4)) $(CARGO) test --package lakehouse-tests --test all -- \
+	for family in soak:: interleave:: crash:: model::every_format faults::double fuzz::; do \
+		LAKEHOUSE_SOAK_SECONDS=$$(($(SECONDS) / 6)) LAKEHOUSE_FUZZ_SECONDS=$$(($(SECONDS) / 12)) \
+			$(CARGO) test --package lakehouse-tests --test all -- \
 			--nocapture --test-threads=6 --skip same_seed --skip explorer --skip history $$family || exit 1; \
 	done
 

@@ -40,11 +40,11 @@ pub enum Fault {
     /// A create is answered "already exists" although nothing was written. Other requests fail as
     /// with [`Fault::FailBefore`].
     FalseExists,
-    /// A write fails, and is carried out all the same after two more requests. Other requests fail as with
-    /// [`Fault::FailBefore`].
+    /// A write fails, and is carried out all the same after two more requests. Other requests, uploads in parts and
+    /// copies fail as with [`Fault::FailBefore`].
     Late,
     /// A write fails, and is carried out all the same when nobody waits for it any more: [`Faults::deliver`]. Other
-    /// requests fail as with [`Fault::FailBefore`].
+    /// requests, uploads in parts and copies fail as with [`Fault::FailBefore`].
     Stray,
     /// An upload in parts is given up by the store at this request: it can no longer be completed. Other requests
     /// fail as with [`Fault::FailBefore`].
@@ -225,10 +225,14 @@ impl Faults {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes that are due by now.
-    fn due(&self) -> Vec<Late> {
+    /// The number of the next request.
+    fn next(&self) -> u64 {
+        self.state().log.len() as u64 + 1
+    }
+
+    /// Writes that are due before this request.
+    fn due(&self, now: u64) -> Vec<Late> {
         let mut state = self.state();
-        let now = state.log.len() as u64 + 1;
         let (due, late) = std::mem::take(&mut state.late)
             .into_iter()
             .partition(|late| late.due.is_some_and(|due| due <= now));
@@ -402,7 +406,7 @@ async fn carry_out(inner: &dyn ObjectStore, late: Vec<Late>) {
 impl FaultStore {
     /// Carries out the late writes that are due.
     async fn deliver(&self) {
-        carry_out(&*self.inner, self.faults.due()).await;
+        carry_out(&*self.inner, self.faults.due(self.faults.next())).await;
     }
 
     /// A listing, with the late writes that are due carried out before it.
@@ -411,13 +415,14 @@ impl FaultStore {
         prefix: Option<&Path>,
         list: impl FnOnce(&dyn ObjectStore) -> BoxStream<'static, Result<ObjectMeta>> + Send + 'static,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (inner, due) = (Arc::clone(&self.inner), self.faults.due());
-        let met = self.faults.meet(Kind::List, prefix.map_or("", Path::as_ref), 0);
+        let (inner, faults) = (Arc::clone(&self.inner), self.faults.clone());
+        let now = faults.next();
+        let met = faults.meet(Kind::List, prefix.map_or("", Path::as_ref), 0);
         let objects = async move {
-            carry_out(&*inner, due).await;
-            list(&*inner)
+            carry_out(&*inner, faults.due(now)).await;
+            lose_list(met, list(&*inner))
         };
-        lose_list(met, objects.flatten_stream().boxed())
+        objects.flatten_stream().boxed()
     }
 }
 
@@ -486,7 +491,7 @@ impl ObjectStore for FaultStore {
                 let faults = faults.clone();
                 async move {
                     let location = location?;
-                    carry_out(&*inner, faults.due()).await;
+                    carry_out(&*inner, faults.due(faults.next())).await;
                     let met = faults.meet(Kind::Delete, location.as_ref(), 0)?;
                     if matches!(met, Met::Late | Met::Stray) {
                         return Err(faults.later(met, &location, None));

@@ -1,18 +1,18 @@
 //! Two faults in one run: also while the first one is being dealt with.
 
+use std::time::Instant;
+
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::support::setting;
+use crate::support::{setting, soak_until};
 
 async fn two_faults(format: (TableFormat, Option<u8>), runs: u64) {
+    let until = soak_until();
     // The same for everyone; another one with every run by hand.
-    let usual = if std::env::var_os("LAKEHOUSE_DOUBLE_FAULTS").is_some() {
-        rand::random()
-    } else {
-        1
-    };
+    let by_hand = until.is_some() || std::env::var_os("LAKEHOUSE_DOUBLE_FAULTS").is_some();
+    let usual = if by_hand { rand::random() } else { 1 };
     let seed = setting("LAKEHOUSE_SEED", usual);
     println!("{format:?}: LAKEHOUSE_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
@@ -23,7 +23,7 @@ async fn two_faults(format: (TableFormat, Option<u8>), runs: u64) {
     }
     let (mut both, mut one) = (0, 0);
     // The second fault is not met if the first ends the run before it.
-    while both < runs {
+    while until.map_or(both < runs, |until| Instant::now() < until) {
         let scene = &scenes[random.random_range(0..scenes.len())];
         let mut pick = || loop {
             let fault = FAULTS[random.random_range(0..FAULTS.len())];
