@@ -78,11 +78,13 @@ pub enum Bug {
     CacheTrusted,
     /// Table metadata is read back only after it was published.
     PublishedUnread,
+    /// Rows that go are copied with their row group, and not masked where it comes to be.
+    NewMaskForgotten,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::LostReplyIsALoss,
         Self::ExistsUnread,
         Self::CleanedAfterUnknown,
@@ -118,6 +120,7 @@ impl Bug {
         Self::MovedRowsUnseen,
         Self::CacheTrusted,
         Self::PublishedUnread,
+        Self::NewMaskForgotten,
     ];
 }
 

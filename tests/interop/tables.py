@@ -149,6 +149,13 @@ class Life:
     steps: dict[str, Step] = field(default_factory=dict)
     rows: dict[int, Row] = field(default_factory=dict)
     row_groups_copied: int = 0
+    # Files that were written with rows that are masked in them.
+    masked_anew: list[str] = field(default_factory=list)
+
+    def masks(self) -> dict[str, int]:
+        """How many rows are masked in each file."""
+        files = json.loads(self.lake("files", self.path, "--json"))["files"]
+        return {file["path"]: file["masked_rows"] for file in files}
 
     def step(self, name: str, *arguments: object, change: Callable[[dict[int, Row]], None], **options: object) -> None:
         """Does to the table what `arguments` say, and to the model what `change` does."""
@@ -286,9 +293,18 @@ def whole_life(lake: Lake, kind: Kind, folder: Path) -> Life:
 
 
 def copied_life(lake: Lake, kind: Kind, folder: Path) -> Life:
-    """Files of many row groups, rewritten by a merge and a delete that touch some of them."""
+    """Files of many row groups, rewritten by deletes and a merge that touch some of them."""
     life = born(lake, kind, folder)
     append(life, [row(i) for i in range(120)])
+
+    def delete_range(model: dict[int, Row]) -> None:
+        for i in range(43):
+            model.pop(i, None)
+
+    # Where this ends, a row group is copied with rows that are masked in the new file.
+    before = life.masks()
+    life.step("delete range", "delete", "--where", "id < 43", change=delete_range)
+    life.masked_anew = [path for path, masked in life.masks().items() if masked and path not in before]
     merge_feed(life, strategy=("--strategy", "copy-on-write"))
 
     def delete(model: dict[int, Row]) -> None:

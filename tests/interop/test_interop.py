@@ -251,6 +251,7 @@ def test_every_reader_filters_every_kind_of_partitioning(short, tmp_path):
 def test_every_reader_reads_row_groups_that_were_copied(cli, kind, tmp_path):
     life = copied_life(cli, kind, tmp_path)
     assert life.row_groups_copied > 10, life.row_groups_copied
+    assert life.masked_anew
     for step in life.steps.values():
         check_all(life, step, step.version)
     for number in range(len(FILTERS)):

@@ -214,6 +214,8 @@ def run(seed, folder, explain=False):
             format=format,
             format_version=version,
             partition_by=rng.choice(PARTITIONINGS),
+            # Row groups of a few rows, so that some are copied where a file is rewritten.
+            properties=rng.choice([{}, {"write.parquet.row-group-limit": "4"}]),
         )
         peer.register("first", first)
         peer.execute("CREATE TABLE t AS SELECT * FROM first")

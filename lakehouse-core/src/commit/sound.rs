@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::identity;
 use crate::error::{Error, Result};
-use crate::model::{Change, Snapshot};
+use crate::model::{Change, DataFile, Snapshot};
 
 /// Refuses a change that would damage the table.
 ///
@@ -44,6 +44,10 @@ fn defect(base: &Snapshot, change: &Change) -> Option<String> {
             ));
         }
     }
+    let full = |file: &&DataFile| file.masked_rows().is_some_and(|masked| masked > file.rows);
+    if let Some(file) = change.added.iter().find(full) {
+        return Some(format!("{} has more rows masked than rows", identity(file)));
+    }
     for file in &change.removed {
         if !named.insert(identity(file)) {
             return Some(format!("{} is removed and named elsewhere too", identity(file)));
@@ -67,18 +71,12 @@ fn defect(base: &Snapshot, change: &Change) -> Option<String> {
     if change.data_change {
         return None;
     }
-    let masked: Option<u64> = change
-        .removed
-        .iter()
-        .map(crate::model::DataFile::masked_rows)
-        .sum();
+    let masked = |files: &[DataFile]| files.iter().map(DataFile::masked_rows).sum::<Option<u64>>();
+    let hidden = masked(&change.removed)?;
     let before: u64 = change.removed.iter().map(|file| file.rows).sum();
     let after: u64 = change.added.iter().map(|file| file.rows).sum();
-    let visible = before.checked_sub(masked?);
-    (visible != Some(after)).then(|| {
-        format!(
-            "rows are not conserved: {before} rows, {} of them masked, became {after}",
-            masked.unwrap_or_default()
-        )
-    })
+    let after = after.saturating_sub(masked(&change.added)?);
+    let visible = before.checked_sub(hidden);
+    (visible != Some(after))
+        .then(|| format!("rows are not conserved: {before} rows, {hidden} of them masked, became {after}"))
 }

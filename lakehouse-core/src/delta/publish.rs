@@ -225,7 +225,9 @@ fn metrics(change: &Change, entry: &[Action]) -> Value {
     metrics.insert("numRemovedFiles".into(), count(|action| action.remove.is_some()));
     metrics.insert(
         "numOutputRows".into(),
-        change.added.iter().map(|file| file.rows).sum(),
+        (change.added.iter())
+            .map(|file| file.rows.saturating_sub(file.masked_rows().unwrap_or_default()))
+            .sum(),
     );
     metrics.insert(
         "numOutputBytes".into(),

@@ -31,6 +31,19 @@ impl RowMask {
         self.0.range_cardinality(positions)
     }
 
+    /// Those of these rows that are hidden, as they are called where the first of the rows is at `start`.
+    pub fn moved(&self, positions: Range<u64>, start: u64) -> Self {
+        let mut among = RoaringTreemap::new();
+        among.insert_range(positions.clone());
+        among &= &self.0;
+        Self(
+            among
+                .iter()
+                .map(|position| position - positions.start + start)
+                .collect(),
+        )
+    }
+
     /// Whether the row is hidden.
     pub fn contains(&self, position: u64) -> bool {
         self.0.contains(position)
@@ -105,5 +118,8 @@ mod tests {
         }
         assert_eq!(all, mask.iter().collect::<Vec<_>>());
         assert_eq!((mask.hidden_in(0..5), mask.hidden_in(69_999..1 << 33)), (2, 5));
+        let moved = mask.moved(69_999..1 << 33, 7);
+        let shifted = mask.iter().filter(|position| *position >= 69_999);
+        assert!(moved.iter().eq(shifted.map(|position| position - 69_999 + 7)));
     }
 }

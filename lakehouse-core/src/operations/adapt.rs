@@ -113,10 +113,10 @@ pub(super) async fn adapt(
     Ok(Some(work.change.clone()))
 }
 
-/// Whether an object was staged for the masks of a change.
+/// Whether an object was staged for the masks of a change, and for nothing else.
 fn is_mask(mine: &Change, path: &str) -> bool {
-    let mut masks = mine.masked.iter().flat_map(|(_, after)| &after.masks);
-    masks.any(|mask| mask.path == path)
+    let holds = |file: &DataFile| file.masks.iter().any(|mask| mask.path == path);
+    mine.masked.iter().any(|(_, after)| holds(after)) && !mine.added.iter().any(holds)
 }
 
 /// What the winners did, as far as it concerns this change.

@@ -44,6 +44,12 @@ impl Decider {
         self.masks && self.strategy != Strategy::CopyOnWrite
     }
 
+    /// Whether a file may be written with so many of its rows masked, so that they need not be decoded to leave them
+    /// out: half as many as make a file worth rewriting, or the next change would do it again.
+    pub(super) fn may_stay(self, rows: u64, masked: u64) -> bool {
+        self.masks && self.strategy == Strategy::Auto && !rewriting_pays(2.0 * masked as f64 / rows as f64)
+    }
+
     /// Decides for one file; `masked` are the rows that must not be visible afterwards, those that were
     /// masked before included.
     pub(super) fn decide(self, file: &DataFile, masked: &RowMask) -> Fate {

@@ -1,5 +1,5 @@
-//! Rows that only move to other files: row groups of which every row moves are copied as they are stored,
-//! the others are read, row by row.
+//! Rows that only move to other files: row groups of which every row moves, or enough of them that the others can be
+//! masked, are copied as they are stored, the rest is read, row by row.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -14,9 +14,10 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
 
+use super::decide::Decider;
 use super::rows::{Places, named, table_columns};
 use super::work::{Origin, Work};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::schema::{LAST_UPDATED_COLUMN, ROW_ID_COLUMN};
 use crate::model::{DataFile, RowMask};
 use crate::scan::{MetadataColumns, ScanReport, SnapshotTable, config, read_footer, session_with};
@@ -30,17 +31,39 @@ const READ_AHEAD: usize = 64 << 20;
 const READ_AHEAD_BATCHES: usize = 64;
 
 /// Writes the rows of these files that are not hidden to new files, those of each file in their order, with
-/// their lineage. Returns how many there were.
-pub(super) async fn move_rows(work: &mut Work, files: Vec<(DataFile, RowMask)>) -> Result<u64> {
+/// their lineage. Returns how many there were. As far as a `decider` says so, hidden rows are carried along and masked
+/// there; otherwise there are none in the new files.
+///
+/// # Errors
+/// When there are more or fewer rows than the files' metadata says; those of reading and writing.
+pub(super) async fn move_rows(
+    work: &mut Work,
+    files: Vec<(DataFile, RowMask)>,
+    decider: Option<Decider>,
+) -> Result<u64> {
     let mut moved = 0;
+    let visible: u64 = (files.iter())
+        .map(|(file, hidden)| file.rows.saturating_sub(hidden.len()))
+        .sum();
+    let place = files
+        .first()
+        .map(|(file, _)| file.path.clone())
+        .unwrap_or_default();
     let mut lot = Lot::default();
     for (file, hidden) in files {
-        lot.add(work, file, hidden).await?;
+        lot.add(work, file, hidden, decider).await?;
         if lot.footers >= FOOTERS {
             moved += std::mem::take(&mut lot).run(work).await?;
         }
     }
     moved += lot.run(work).await?;
+    if moved != visible {
+        return Err(Error::invalid(
+            format!("rows would be lost: {visible} are visible, {moved} were read"),
+            place,
+        )
+        .with_hint("nothing was committed; the metadata of these files does not agree with their content"));
+    }
     work.count("num_target_rows_copied", moved);
     Ok(moved)
 }
@@ -63,26 +86,40 @@ struct Lot {
 /// The row groups of one file that are copied, in order, with the positions of their rows.
 struct Copies {
     source: CopySource,
+    /// Rows of the file that do not move.
+    hidden: RowMask,
     groups: VecDeque<(usize, Range<u64>)>,
 }
 
 impl Lot {
-    async fn add(&mut self, work: &mut Work, file: DataFile, mut hidden: RowMask) -> Result<()> {
+    async fn add(
+        &mut self,
+        work: &mut Work,
+        file: DataFile,
+        mut hidden: RowMask,
+        decider: Option<Decider>,
+    ) -> Result<()> {
         let Some(source) = source(work, &file, &hidden).await? else {
             self.whole.push((file, hidden));
             return Ok(());
         };
-        let groups = VecDeque::from(source.untouched(&hidden));
+        let may_stay = |rows, masked| decider.is_some_and(|decider| decider.may_stay(rows, masked));
+        let groups = VecDeque::from(source.copied(&hidden, may_stay));
         if groups.is_empty() {
             self.whole.push((file, hidden));
             return Ok(());
         }
-        for (_, rows) in &groups {
+        let copies = Copies {
+            source,
+            hidden: hidden.clone(),
+            groups,
+        };
+        for (_, rows) in &copies.groups {
             hidden.insert_range(rows.clone());
         }
-        self.bytes += source.bytes_to_read(&hidden);
-        self.footers += source.memory();
-        self.copies.insert(file.path.clone(), Copies { source, groups });
+        self.bytes += copies.source.bytes_to_read(&hidden);
+        self.footers += copies.source.memory();
+        self.copies.insert(file.path.clone(), copies);
         self.partly.push((file, hidden));
         Ok(())
     }
@@ -162,9 +199,7 @@ impl Copies {
             let Some((group, rows)) = self.groups.pop_front() else {
                 break;
             };
-            let count = rows.end - rows.start;
-            work.copy(&mut self.source, group, count).await?;
-            moved += count;
+            moved += work.copy(&mut self.source, group, rows, &self.hidden).await?;
         }
         Ok(moved)
     }

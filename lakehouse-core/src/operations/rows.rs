@@ -181,7 +181,7 @@ impl Touched {
                 Fate::Rewrite => to_rewrite.push((file, touched)),
             }
         }
-        rewrite(work, to_rewrite).await?;
+        rewrite(work, to_rewrite, decider).await?;
         stage_masks(work, to_mask).await
     }
 }
@@ -200,16 +200,17 @@ async fn complete_masks(work: &mut Work, files: &[DataFile], touched: &[RowMask]
     Ok(complete)
 }
 
-/// Stages complete masks and notes them in the change.
-pub(super) async fn stage_masks(work: &mut Work, masks: Vec<(DataFile, RowMask)>) -> Result<()> {
-    if masks.is_empty() {
-        return Ok(());
-    }
+/// Stages complete masks, with them those of new files, and notes them in the change.
+pub(super) async fn stage_masks(work: &mut Work, mut masks: Vec<(DataFile, RowMask)>) -> Result<()> {
     work.begin("write");
     let before: Vec<DataFile> = masks.iter().map(|(file, _)| file.clone()).collect();
     if work.options.dry_run {
         let unchanged = before.clone();
         work.change.masked.extend(before.into_iter().zip(unchanged));
+        return Ok(());
+    }
+    masks.extend(work.take_masked_anew().await?);
+    if masks.is_empty() {
         return Ok(());
     }
     let format = Arc::clone(&work.handle.format);
@@ -223,13 +224,14 @@ pub(super) async fn stage_masks(work: &mut Work, masks: Vec<(DataFile, RowMask)>
         after
     });
     closed?;
-    let after = after?;
+    let mut after = after?;
+    work.change.added.extend(after.split_off(before.len()));
     work.change.masked.extend(before.into_iter().zip(after));
     Ok(())
 }
 
 /// Writes the untouched rows of these files to new ones and removes the old.
-async fn rewrite(work: &mut Work, files: Vec<(DataFile, RowMask)>) -> Result<()> {
+async fn rewrite(work: &mut Work, files: Vec<(DataFile, RowMask)>, decider: Decider) -> Result<()> {
     if files.is_empty() {
         return Ok(());
     }
@@ -240,7 +242,7 @@ async fn rewrite(work: &mut Work, files: Vec<(DataFile, RowMask)>) -> Result<()>
     for (hidden, touched) in hidden.iter_mut().zip(&touched) {
         hidden.union(touched);
     }
-    move_rows(work, files.iter().cloned().zip(hidden).collect()).await?;
+    move_rows(work, files.iter().cloned().zip(hidden).collect(), Some(decider)).await?;
     work.change.removed.extend(files);
     Ok(())
 }

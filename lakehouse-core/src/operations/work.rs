@@ -1,6 +1,7 @@
 //! The frame around every verb: plan, commit, clean up, report.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,10 @@ use crate::commit::{CommitOptions, Plan, commit};
 use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::schema::{LAST_UPDATED_COLUMN, ROW_ID_COLUMN};
-use crate::model::{At, Change, CommitId, DataFile, Evolved, MetadataChange, OperationKind, Prune, Snapshot};
+use crate::model::{
+    At, Change, CommitId, DataFile, Evolved, MetadataChange, OperationKind, Prune, RowMask, Snapshot,
+};
+use crate::planted::{self, Bug};
 use crate::store::clock;
 use crate::write::{CopySource, TableWriter, conform};
 
@@ -50,6 +54,8 @@ pub(super) struct Work {
     /// Writers opened so far: their files have names of their own.
     writers: u32,
     writer: Option<TableWriter>,
+    /// Rows of new files that are masked, by path.
+    masked_anew: BTreeMap<String, RowMask>,
     /// New files carry the lineage columns.
     lineage: bool,
     /// How data files are written.
@@ -236,6 +242,7 @@ impl Work {
             change,
             writers: 0,
             writer: None,
+            masked_anew: BTreeMap::new(),
             lineage: false,
             settings: Settings::new(options),
             found: Found::default(),
@@ -389,13 +396,50 @@ impl Work {
         Ok(())
     }
 
-    /// Moves a row group of so many rows to the new data files as it is stored.
-    pub(super) async fn copy(&mut self, source: &mut CopySource, group: usize, rows: u64) -> Result<()> {
-        let read = self.writer()?.copy(source, group).await?;
-        self.count("bytes_read", read);
+    /// Moves a row group with these rows to the new data files as it is stored; those that are hidden are masked there.
+    /// Returns how many are not.
+    pub(super) async fn copy(
+        &mut self,
+        source: &mut CopySource,
+        group: usize,
+        rows: Range<u64>,
+        hidden: &RowMask,
+    ) -> Result<u64> {
+        let copied = self.writer()?.copy(source, group).await?;
+        let masked = hidden.moved(rows.clone(), copied.start);
+        let visible = rows.end - rows.start - masked.len();
+        if !masked.is_empty() && !planted::is(Bug::NewMaskForgotten) {
+            self.masked_anew.entry(copied.path).or_default().union(&masked);
+        }
+        self.count("bytes_read", copied.bytes_read);
         self.count("num_target_row_groups_copied", 1);
-        self.count("num_output_rows", rows);
-        Ok(())
+        self.count("num_output_rows", visible);
+        Ok(visible)
+    }
+
+    /// The new files of which rows are masked, and these rows. Files are closed for it; those returned are not among
+    /// the added ones any more.
+    pub(super) async fn take_masked_anew(&mut self) -> Result<Vec<(DataFile, RowMask)>> {
+        if self.masked_anew.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.finish_files().await?;
+        let mut masks = std::mem::take(&mut self.masked_anew);
+        let added = std::mem::take(&mut self.change.added).into_iter();
+        let (to_mask, others) = added.partition::<Vec<_>, _>(|file| masks.contains_key(&file.path));
+        self.change.added = others;
+        let to_mask = to_mask.into_iter().map(|file| {
+            let mask = masks.remove(&file.path).unwrap_or_default();
+            (file, mask)
+        });
+        let to_mask = to_mask.collect();
+        match masks.first_key_value() {
+            Some((path, _)) => Err(Error::invalid(
+                "a row group was copied to a file that is not there",
+                path,
+            )),
+            None => Ok(to_mask),
+        }
     }
 
     /// The writer of new data files.

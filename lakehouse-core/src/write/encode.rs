@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{FieldRef, SchemaRef};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{
     ArrowColumnChunk, ArrowColumnWriter, ArrowLeafColumn, ArrowRowGroupWriterFactory, compute_leaves,
@@ -73,6 +74,13 @@ pub(super) struct Encoder {
     /// By leaf; `None` where a row group was copied whose NaNs nobody counted.
     nans: Vec<Option<u64>>,
     rows: u64,
+}
+
+/// A column that is encoded while others are copied.
+struct Beside {
+    writer: ArrowColumnWriter,
+    field: FieldRef,
+    values: ArrayRef,
 }
 
 struct OpenGroup {
@@ -190,7 +198,7 @@ impl Encoder {
             .set_compression(recipe.codec.parquet())
             .set_coerce_types(true);
         if recipe.layout.lineage {
-            // No id comes twice.
+            // An id hardly comes twice.
             properties = properties.set_column_dictionary_enabled(ColumnPath::from(ROW_ID_COLUMN), false);
         }
         let root = recipe.parquet.root_schema_ptr();
@@ -297,43 +305,66 @@ impl Encoder {
     /// Appends a row group as it is stored elsewhere, and the lineage columns where it has none.
     fn copy(&mut self, mut group: Incoming) -> Result<()> {
         self.flush()?;
-        let mut beside = Vec::new();
-        if let Some(lineage) = &group.lineage {
-            let mut writers = self.factory.create_column_writers(self.groups())?;
-            let own = writers.len() - lineage.len();
-            let fields = self.schema.fields().iter().rev().take(lineage.len()).rev();
-            for ((mut writer, values), field) in writers.drain(own..).zip(lineage).zip(fields) {
-                for leaf in compute_leaves(field, values)? {
-                    writer.write(&leaf)?;
-                }
-                beside.push(close(writer, self.indexed)?);
-            }
-        }
+        // Nobody listens any more if reading has failed.
+        let _ = group.place.send((self.path.clone(), self.rows));
+        let beside = match group.lineage.take() {
+            Some(values) => self.beside(values)?,
+            None => Vec::new(),
+        };
         // What a foreign footer says is not to be trusted with all memory.
         let bytes = group.bytes.min(MAX_RESERVED) as usize;
         self.writer.inner_mut().reserve(bytes);
+        let indexed = self.indexed;
         let mut out = self.writer.next_row_group()?;
-        for _ in 0..group.columns {
-            let Some(mut chunk) = group.chunks.blocking_recv() else {
-                return Err(Error::invalid(
-                    "reading a row group that is copied stopped",
-                    self.path.as_str(),
-                ));
+        thread::scope(|scope| {
+            let stopped = || Error::invalid("encoding row ids stopped", self.path.as_str());
+            // On a thread of its own, since this one waits for what is read.
+            let encoding = match beside.is_empty() {
+                true => None,
+                false => {
+                    let spawned = thread::Builder::new().spawn_scoped(scope, move || encode(beside, indexed));
+                    Some(spawned.map_err(|_| stopped())?)
+                }
             };
-            if !self.indexed {
-                (chunk.close.column_index, chunk.close.offset_index) = (None, None);
+            for _ in 0..group.columns {
+                let Some(mut chunk) = group.chunks.blocking_recv() else {
+                    return Err(Error::invalid(
+                        "reading a row group that is copied stopped",
+                        self.path.as_str(),
+                    ));
+                };
+                if !indexed {
+                    (chunk.close.column_index, chunk.close.offset_index) = (None, None);
+                }
+                out.append_column(&chunk.stored, chunk.close)?;
             }
-            out.append_column(&chunk.stored, chunk.close)?;
-        }
-        for chunk in beside {
-            chunk.append_to_row_group(&mut out)?;
-        }
+            let Some(encoding) = encoding else { return Ok(()) };
+            for chunk in encoding.join().map_err(|_| stopped())?? {
+                chunk.append_to_row_group(&mut out)?;
+            }
+            Ok(())
+        })?;
         out.close()?;
         self.rows += group.rows;
         for (sum, nans) in self.nans.iter_mut().zip(&group.nans) {
             *sum = sum.zip(*nans).map(|(a, b)| a + b);
         }
         Ok(())
+    }
+
+    /// The last columns of the next row group, with their values.
+    fn beside(&self, values: [ArrayRef; 2]) -> Result<Vec<Beside>> {
+        let mut writers = self.factory.create_column_writers(self.groups())?;
+        let own = writers.len() - values.len();
+        let fields = self.schema.fields().iter().rev().take(values.len()).rev();
+        let columns = writers.drain(own..).zip(fields.cloned()).zip(values);
+        Ok(columns
+            .map(|((writer, field), values)| Beside {
+                writer,
+                field,
+                values,
+            })
+            .collect())
     }
 
     /// From now on, row groups have no page indexes; false if some have. A file where some column chunks
@@ -415,6 +446,17 @@ fn joined(batches: &[RecordBatch]) -> Result<Cow<'_, [RecordBatch]>> {
         }
         _ => Ok(Cow::Borrowed(batches)),
     }
+}
+
+fn encode(columns: Vec<Beside>, indexed: bool) -> Result<Vec<ArrowColumnChunk>> {
+    let mut chunks = Vec::with_capacity(columns.len());
+    for mut column in columns {
+        for leaf in compute_leaves(&column.field, &column.values)? {
+            column.writer.write(&leaf)?;
+        }
+        chunks.push(close(column.writer, indexed)?);
+    }
+    Ok(chunks)
 }
 
 fn close(column: ArrowColumnWriter, indexed: bool) -> Result<ArrowColumnChunk> {

@@ -18,6 +18,8 @@ pub(super) struct Program {
     pub(super) partitioning: &'static str,
     /// Files are rewritten instead of masked.
     pub(super) copy_on_write: bool,
+    /// A few rows each, so that files have several and some of them are copied.
+    pub(super) small_row_groups: bool,
     pub(super) target_file_bytes: Option<u64>,
     pub(super) steps: Vec<Step>,
     /// Of each step.
@@ -65,6 +67,7 @@ impl Program {
         // Delta has no way to tell an empty partition value from NULL.
         EMPTY_TEXT.set(!partitioning.contains("region"));
         let copy_on_write = rng.random_bool(0.25);
+        let small_row_groups = rng.random_bool(0.5);
         let target_file_bytes = *[None, None, Some(3000)].choose(rng).unwrap();
         let mut steps = vec![Step::Append(columns.clone(), rows(rng, &columns, 12))];
         for done in 0..rng.random_range(3..8) {
@@ -79,6 +82,7 @@ impl Program {
             columns,
             partitioning,
             copy_on_write,
+            small_row_groups,
             target_file_bytes,
             steps,
             strategies,

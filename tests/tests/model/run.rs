@@ -46,6 +46,9 @@ impl Kind {
                 }
             }
         }
+        if program.small_row_groups {
+            properties.insert("write.parquet.row-group-limit".to_owned(), "3".to_owned());
+        }
         Definition {
             schema: Arc::new(schema(&program.columns)),
             partition_fields: parse_partitioning(program.partitioning).unwrap(),

@@ -193,6 +193,12 @@ pub(super) const CATCHES: &[Catch] = &[
     )
     .with(FEW_PROGRAMS),
     catch(
+        Bug::NewMaskForgotten,
+        "model::every_format_agrees_with_the_model_at_every_version",
+        "differs:",
+    )
+    .with(FEW_PROGRAMS),
+    catch(
         Bug::CheckpointOfAPart,
         "faults::checkpoint::a_checkpoint_is_whole_or_not_there_whichever_request_fails",
         "a checkpoint says something else than the log",

@@ -11,7 +11,7 @@ use lakehouse_core::operations::Strategy;
 use lakehouse_core::store::StorageOptions;
 use lakehouse_core::{Compact, Merge, Options, Report, Table};
 
-use crate::verbs::{FORMATS, append, content, rows, table_in};
+use crate::verbs::{FORMATS, append, content, rows, table_in, table_made};
 use hooked::Hooked;
 
 /// A hundred rows `(id, 'eu', id)` in two files, and a handle on the table whose next commit meets a winner.
@@ -313,5 +313,54 @@ async fn statements_that_read_what_the_other_deletes_do_not_both_run() {
         hooked.before_commit(run(winner, 60, 1));
         run(table.clone(), 1, 60).await;
         assert_eq!(content(&table).await.len(), 99, "{format:?}");
+    }
+}
+
+/// A delete that rewrites one file, with a mask in the new one, and masks a row of the other.
+#[tokio::test]
+async fn a_new_file_keeps_its_mask_when_others_come_first() {
+    const DELETED: &str = "id < 18 OR id = 60";
+    // What comes first, and whether it can be fitted to it.
+    for (winner_deletes, plans) in [("id = 99", 1), ("id = 61", 1), ("id = 30", 2)] {
+        for format in FORMATS {
+            let (store, hooked) = hooked::store();
+            // Row groups of four rows, so that one of them keeps half of its rows.
+            let table = table_made(
+                store.clone(),
+                format,
+                "",
+                &[("write.parquet.row-group-limit", "4")],
+            )
+            .await;
+            for file in [0..50, 50..100] {
+                let values: Vec<String> = file.map(|id| format!("({id}, 'eu', {id})")).collect();
+                append(&table, &values.join(", ")).await;
+            }
+            let winner = Table::open_in(hooked.plain(&store)).await.unwrap();
+            hooked.before_commit(async move {
+                winner.delete(winner_deletes, &Options::default()).await.unwrap();
+            });
+            let report = table.delete(DELETED, &Options::default()).await.unwrap();
+            let what = format!("{format:?} after {winner_deletes}");
+            assert_eq!((report.attempts, report.plans), (2, plans), "{what}");
+            assert_eq!(report.metric("num_target_files_rewritten"), 1, "{what}");
+            assert_eq!(content(&table).await.len(), 100 - 19 - 1, "{what}");
+            let files = table.files(&At::Latest).await.unwrap();
+            let mut masked: Vec<_> = files.iter().map(|file| (file.rows, file.masked_rows())).collect();
+            masked.sort_unstable();
+            // Of the file that the winner deletes of, the row group that it hits is decoded or copied too.
+            assert_eq!(
+                masked[1],
+                (50, Some(if plans == 1 { 2 } else { 1 })),
+                "{what}: {masked:?}"
+            );
+            assert_eq!(
+                masked[0].0 - masked[0].1.unwrap(),
+                if plans == 1 { 32 } else { 31 },
+                "{what}"
+            );
+            assert!(masked[0].1 > Some(0), "{what}: {masked:?}");
+            assert_eq!(orphans(&table).await, Vec::<String>::new(), "{what}");
+        }
     }
 }

@@ -1,5 +1,6 @@
-//! Rewritten files: row groups of which no row goes are copied as they are stored, and nobody can tell.
+//! Rewritten files: row groups of which no row goes, or few, are copied as they are stored, and nobody can tell.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
@@ -12,6 +13,8 @@ use lakehouse_core::scan::{MetadataColumns, SnapshotTable};
 use lakehouse_core::store::Store;
 use lakehouse_core::store::sim::faulty;
 use lakehouse_core::{Compact, Merge, Options, Report, Rows, Table, TableFormat, scan};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use super::FORMATS;
 use crate::support::memory;
@@ -98,9 +101,6 @@ async fn same(copied: &Table, decoded: &Table, what: &str) {
 /// Every bound that the metadata has holds.
 async fn bounds_hold(table: &Table, what: &str) {
     for file in table.files(&At::Latest).await.unwrap() {
-        if !file.masks.is_empty() {
-            continue;
-        }
         let snapshot = table.snapshot(&At::Latest).await.unwrap();
         let provider = SnapshotTable::new(table.handle().clone(), snapshot).with_files(vec![file.clone()]);
         let ctx = SessionContext::new();
@@ -108,12 +108,20 @@ async fn bounds_hold(table: &Table, what: &str) {
         let sql = "SELECT count(*), min(id), max(id), sum(CASE WHEN name IS NULL THEN 1 ELSE 0 END) FROM t WHERE id + 0 = id";
         let batches = ctx.sql(sql).await.unwrap().collect().await.unwrap();
         let number = |at: usize| batches[0].column(at).as_primitive::<Int64Type>().value(0);
-        assert_eq!(file.rows, number(0) as u64, "{what}");
+        let visible = file.rows - file.masked_rows().unwrap();
+        assert_eq!(visible, number(0) as u64, "{what}");
         let bound = |value: &Option<datafusion::scalar::ScalarValue>| match value {
             Some(datafusion::scalar::ScalarValue::Int64(value)) => *value,
             _ => None,
         };
         let ids = &file.columns["id"];
+        if visible < file.rows {
+            // Rows that are masked count too.
+            let (min, max) = (bound(&ids.min).unwrap(), bound(&ids.max).unwrap());
+            assert!(min <= number(1) && max >= number(2), "{what}: {min} to {max}");
+            assert!(file.columns["name"].nulls >= Some(number(3) as u64), "{what}");
+            continue;
+        }
         assert_eq!(
             (bound(&ids.min), bound(&ids.max)),
             (Some(number(1)), Some(number(2))),
@@ -287,5 +295,95 @@ async fn a_local_table_is_rewritten_the_same_way() {
             "{format:?}"
         );
         assert_eq!(ask(&table, "SELECT * FROM t").await.num_rows(), 1296);
+    }
+}
+
+/// Updates, deletes, or updates by a merge the rows of a range, the file by file decision left to the table or not.
+async fn change(table: &Table, what: u32, (low, high): (i64, i64), options: &Options) -> Report {
+    let range = format!("id BETWEEN {low} AND {high}");
+    match what {
+        0 => table
+            .update("name = 'u' || id", Some(&range), options)
+            .await
+            .unwrap(),
+        1 => table
+            .delete(&format!("{range} AND id % 3 > 0"), options)
+            .await
+            .unwrap(),
+        _ => {
+            let (schema, batches) = query(&source(low, high).replace("value % 5", "value % 3")).await;
+            let merge = Merge::on("id").when_matched_update_all();
+            let rows = Rows::batches(schema, batches);
+            table.merge(rows, &merge, options).await.unwrap()
+        }
+    }
+}
+
+/// Paths of the files, and of those that have masks.
+async fn paths(table: &Table) -> (BTreeSet<String>, BTreeSet<String>) {
+    let files = table.files(&At::Latest).await.unwrap();
+    let masked = files.iter().filter(|file| !file.masks.is_empty());
+    let masked = masked.map(|file| file.path.clone()).collect();
+    (files.into_iter().map(|file| file.path).collect(), masked)
+}
+
+#[tokio::test]
+async fn row_groups_of_which_few_rows_go_are_copied_and_masked_in_the_new_file() {
+    for format in FORMATS {
+        let mut masked_anew = 0;
+        for seed in 0..4 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let partitioning = ["", "bucket(2, id)"][seed as usize % 2];
+            let auto = table(memory("auto"), format, partitioning, true).await;
+            let decoded = table(memory("decoded"), format, partitioning, false).await;
+            for round in 0..6 {
+                let low = random.random_range(0..ROWS - 300);
+                let range = (low, low + random.random_range(100..600));
+                let what = random.random_range(0..3);
+                let before = paths(&auto).await.0;
+                let report = change(&auto, what, range, &Options::default()).await;
+                let other = change(&decoded, what, range, &rewriting()).await;
+                let what = format!(
+                    "{format:?}, seed {seed}, round {round}: {} {range:?}",
+                    report.operation
+                );
+                same(&auto, &decoded, &what).await;
+                bounds_hold(&auto, &what).await;
+                for metric in ["num_target_rows_updated", "num_target_rows_deleted"] {
+                    assert_eq!(report.metric(metric), other.metric(metric), "{what}: {metric}");
+                }
+                assert_eq!(paths(&decoded).await.1, BTreeSet::new(), "{what}");
+                let (_, masked) = paths(&auto).await;
+                masked_anew += masked.difference(&before).count();
+            }
+            for table in [&auto, &decoded] {
+                let options = Options::default();
+                table.compact(&Compact::default(), &options).await.unwrap();
+                assert_eq!(paths(table).await.1, BTreeSet::new(), "{format:?}, seed {seed}");
+            }
+            same(&auto, &decoded, &format!("{format:?}, seed {seed}: compact")).await;
+        }
+        assert!(masked_anew > 5, "{format:?}: {masked_anew}");
+    }
+}
+
+#[tokio::test]
+async fn of_a_third_of_a_file_nothing_is_decoded_where_its_keys_are_together() {
+    for format in FORMATS {
+        let (store, requests) = faulty(&memory("third"));
+        let table = heavy(store, format).await;
+        let file = table.files(&At::Latest).await.unwrap().remove(0);
+        requests.reset();
+        // Six row groups, and half of another one.
+        let report = table.delete("id < 650", &Options::default()).await.unwrap();
+        assert_eq!(report.metric("num_target_files_rewritten"), 1, "{format:?}");
+        assert_eq!(report.metric("num_target_row_groups_copied"), 14, "{format:?}");
+        assert_eq!(report.metric("num_target_rows_copied"), 1350, "{format:?}");
+        let new = table.files(&At::Latest).await.unwrap().remove(0);
+        assert!(new.path != file.path, "{format:?}");
+        assert_eq!((new.rows, new.masked_rows()), (1400, Some(50)), "{format:?}");
+        let rows = ask(&table, "SELECT min(id), count(*) FROM t WHERE payload > ''").await;
+        let number = |column: usize| rows.column(column).as_primitive::<Int64Type>().value(0);
+        assert_eq!((number(0), number(1)), (650, 1350), "{format:?}");
     }
 }

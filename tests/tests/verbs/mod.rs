@@ -50,7 +50,7 @@ pub(crate) async fn table(format: (TableFormat, Option<u8>), partitioning: &str)
 
 /// The same in this store.
 pub(crate) async fn table_in(store: Store, format: (TableFormat, Option<u8>), partitioning: &str) -> Table {
-    made(store, format, partitioning, &[]).await
+    table_made(store, format, partitioning, &[]).await
 }
 
 /// The same in a store of its own, with these properties.
@@ -59,10 +59,11 @@ pub(crate) async fn table_with(
     partitioning: &str,
     properties: &[(&str, &str)],
 ) -> Table {
-    made(memory("verbs"), format, partitioning, properties).await
+    table_made(memory("verbs"), format, partitioning, properties).await
 }
 
-async fn made(
+/// The same with these properties.
+pub(crate) async fn table_made(
     store: Store,
     format: (TableFormat, Option<u8>),
     partitioning: &str,

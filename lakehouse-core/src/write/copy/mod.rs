@@ -26,6 +26,7 @@ use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::oneshot;
 
 use super::lane::Alone;
 use super::writer::{Done, TableWriter};
@@ -52,6 +53,19 @@ pub(super) struct Incoming {
     pub(super) chunks: Receiver<Chunk>,
     /// Values of the last columns, which are not among the chunks.
     pub(super) lineage: Option<[ArrayRef; 2]>,
+    /// Is told the file's path and the position of the first row in it.
+    pub(super) place: oneshot::Sender<(String, u64)>,
+}
+
+/// A row group that has moved.
+#[derive(Debug)]
+pub struct Copied {
+    /// Path of its new file.
+    pub path: String,
+    /// Position of its first row there.
+    pub start: u64,
+    /// Bytes that were read for it.
+    pub bytes_read: u64,
 }
 
 /// A column chunk as it is stored.
@@ -68,27 +82,28 @@ pub(super) struct Stored {
 }
 
 impl TableWriter {
-    /// Appends a row group that [`CopySource::untouched`] named to the file of its partition, after the rows
-    /// written so far. Returns the bytes read.
+    /// Appends a row group that [`CopySource::copied`] named to the file of its partition, after the rows
+    /// written so far.
     ///
     /// # Errors
     /// As [`TableWriter::write`]; and when the old file cannot be read.
-    pub async fn copy(&mut self, source: &mut CopySource, group: usize) -> Result<u64> {
+    pub async fn copy(&mut self, source: &mut CopySource, group: usize) -> Result<Copied> {
         let result = self.copy_group(source, group).await;
         self.quiet_after(result).await
     }
 
-    async fn copy_group(&mut self, source: &mut CopySource, group: usize) -> Result<u64> {
+    async fn copy_group(&mut self, source: &mut CopySource, group: usize) -> Result<Copied> {
         let store = self.store.clone();
-        let mut read = source.load_pages(&store).await?;
+        let mut bytes_read = source.load_pages(&store).await?;
         let (lineage, lineage_read) = source.lineage(&store, group).await?;
-        read += lineage_read;
+        bytes_read += lineage_read;
 
         let lane = self.lane_of_partition(&source.key, &source.file.partition);
         self.start(lane, false).await?;
         self.wait_for(lane).await?;
         let columns = source.columns(lineage.is_some());
         let (send, chunks) = channel(1);
+        let (place, placed) = oneshot::channel();
         let incoming = Incoming {
             rows: source.rows_of(group),
             bytes: source.bytes_of(group),
@@ -97,6 +112,7 @@ impl TableWriter {
             columns,
             chunks,
             lineage,
+            place,
         };
         let state = &mut self.lanes[lane];
         let open = state.open.take().map(Alone::into_inner);
@@ -108,19 +124,22 @@ impl TableWriter {
             let (open, complete) = recipe.copy(&folder, open, incoming)?;
             Ok(Done { lane, open, complete })
         });
-        match send_chunks(source, &store, group, columns, send).await? {
-            Some(bytes) => read += bytes,
+        let sent = send_chunks(source, &store, group, columns, send).await?;
+        let (Some(sent), Ok((path, start))) = (sent, placed.await) else {
             // The job stopped early: its error says why.
-            None => {
-                self.wait_for(lane).await?;
-                return Err(Error::invalid(
-                    "a row group could not be copied",
-                    source.file.path.as_str(),
-                ));
-            }
-        }
+            self.wait_for(lane).await?;
+            return Err(Error::invalid(
+                "a row group could not be copied",
+                source.file.path.as_str(),
+            ));
+        };
+        bytes_read += sent;
         self.relieve().await?;
-        Ok(read)
+        Ok(Copied {
+            path,
+            start,
+            bytes_read,
+        })
     }
 }
 

@@ -135,12 +135,27 @@ impl CopySource {
         &self.file.path
     }
 
-    /// The row groups that can be copied if these rows go, with the positions of their rows, in order.
-    pub fn untouched(&self, hidden: &RowMask) -> Vec<(usize, Range<u64>)> {
+    /// The row groups to copy if these rows go, with the positions of their rows, in order: those that none goes of,
+    /// and of the others as many as `may_stay` allows, those that lose the least first. It is asked about a number of
+    /// rows and how many of them would be there for nothing.
+    pub fn copied(&self, hidden: &RowMask, may_stay: impl Fn(u64, u64) -> bool) -> Vec<(usize, Range<u64>)> {
+        let rows_of = |number: usize| self.rows_of(number);
         let groups = self.groups.iter().enumerate();
-        groups
-            .filter(|(_, group)| group.copyable && hidden.hidden_in(group.rows.clone()) == 0)
-            .map(|(number, group)| (number, group.rows.clone()))
+        let mut left: Vec<(usize, u64)> = groups
+            .filter(|(_, group)| group.copyable)
+            .map(|(number, group)| (number, hidden.hidden_in(group.rows.clone())))
+            .filter(|(number, gone)| *gone < rows_of(*number))
+            .collect();
+        left.sort_by_cached_key(|(number, gone)| gone * u64::from(u32::MAX) / rows_of(*number));
+        let (mut rows, mut gone) = (0, 0);
+        let kept = left.iter().take_while(|group| {
+            (rows, gone) = (rows + rows_of(group.0), gone + group.1);
+            gone == 0 || may_stay(rows, gone)
+        });
+        let mut kept: Vec<usize> = kept.map(|(number, _)| *number).collect();
+        kept.sort_unstable();
+        kept.into_iter()
+            .map(|number| (number, self.groups[number].rows.clone()))
             .collect()
     }
 
