@@ -202,6 +202,9 @@ async fn complete_masks(work: &mut Work, files: &[DataFile], touched: &[RowMask]
 
 /// Stages complete masks, with them those of new files, and notes them in the change.
 pub(super) async fn stage_masks(work: &mut Work, mut masks: Vec<(DataFile, RowMask)>) -> Result<()> {
+    if masks.is_empty() && !work.masks_new_files() {
+        return Ok(());
+    }
     work.begin("write");
     let before: Vec<DataFile> = masks.iter().map(|(file, _)| file.clone()).collect();
     if work.options.dry_run {
@@ -210,9 +213,6 @@ pub(super) async fn stage_masks(work: &mut Work, mut masks: Vec<(DataFile, RowMa
         return Ok(());
     }
     masks.extend(work.take_masked_anew().await?);
-    if masks.is_empty() {
-        return Ok(());
-    }
     let format = Arc::clone(&work.handle.format);
     let (snapshot, id) = (Arc::clone(&work.snapshot), work.change.commit_id.clone());
     // The new rows are complete: their files are closed meanwhile.

@@ -417,6 +417,11 @@ impl Work {
         Ok(visible)
     }
 
+    /// Whether rows of new files are masked.
+    pub(super) fn masks_new_files(&self) -> bool {
+        !self.masked_anew.is_empty()
+    }
+
     /// The new files of which rows are masked, and these rows. Files are closed for it; those returned are not among
     /// the added ones any more.
     pub(super) async fn take_masked_anew(&mut self) -> Result<Vec<(DataFile, RowMask)>> {

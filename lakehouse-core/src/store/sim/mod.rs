@@ -11,6 +11,8 @@
 //! # Ok::<(), lakehouse_core::Error>(()) }).unwrap();
 //! ```
 
+mod upload;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -25,10 +27,10 @@ use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-    UploadPart,
 };
 
 use super::Store;
+use upload::FaultUpload;
 
 /// How one request fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -585,51 +587,5 @@ fn lose_list(
             }))
             .into_stream()
             .boxed(),
-    }
-}
-
-#[derive(Debug)]
-struct FaultUpload {
-    inner: Box<dyn MultipartUpload>,
-    faults: Faults,
-    path: String,
-    /// The store has given it up.
-    torn: bool,
-}
-
-impl FaultUpload {
-    fn meet(&mut self, bytes: u64) -> Result<Met> {
-        let met = self.faults.meet(Kind::Put, &self.path, bytes);
-        self.torn |= met
-            .as_ref()
-            .is_err_and(|error| injected(error) == Some(Fault::Torn));
-        if self.torn {
-            return Err(injected_error(Fault::Torn));
-        }
-        met
-    }
-}
-
-#[async_trait]
-impl MultipartUpload for FaultUpload {
-    fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        match self.meet(data.content_length() as u64) {
-            Err(error) => async { Err(error) }.boxed(),
-            Ok(Met::Late | Met::Stray) => async { Err(injected_error(Fault::Late)) }.boxed(),
-            Ok(met) => {
-                let part = self.inner.put_part(data);
-                async move { reply(met, part.await) }.boxed()
-            }
-        }
-    }
-
-    async fn complete(&mut self) -> Result<PutResult> {
-        let met = not_late(self.meet(0))?;
-        reply(met, self.inner.complete().await)
-    }
-
-    async fn abort(&mut self) -> Result<()> {
-        self.faults.meet(Kind::Delete, &self.path, 0)?;
-        self.inner.abort().await
     }
 }
