@@ -194,10 +194,9 @@ pub(super) const CATCHES: &[Catch] = &[
     .with(FEW_PROGRAMS),
     catch(
         Bug::NewMaskForgotten,
-        "model::every_format_agrees_with_the_model_at_every_version",
-        "differs:",
-    )
-    .with(FEW_PROGRAMS),
+        "races::a_new_file_keeps_its_mask_when_others_come_first",
+        "left: 82",
+    ),
     catch(
         Bug::CheckpointOfAPart,
         "faults::checkpoint::a_checkpoint_is_whole_or_not_there_whichever_request_fails",
