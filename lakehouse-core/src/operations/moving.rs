@@ -59,7 +59,7 @@ pub(super) async fn move_rows(
     moved += lot.run(work).await?;
     if moved != visible {
         return Err(Error::invalid(
-            format!("rows would be lost: {visible} are visible, {moved} were read"),
+            format!("the number of rows would change: {visible} are visible, {moved} were read"),
             place,
         )
         .with_hint("nothing was committed; the metadata of these files does not agree with their content"));
