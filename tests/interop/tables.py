@@ -91,12 +91,19 @@ class Lake:
         assert done.returncode == 1, f"{' '.join(done.args)}: {done.returncode}\n{done.stderr.decode()}"
         return done.stderr.decode()
 
-    def read(self, path: Path, scratch: Path, version: int | None = None, where: str | None = None) -> pa.Table:
+    def read(
+        self,
+        path: Path,
+        scratch: Path,
+        version: int | None = None,
+        where: str | None = None,
+        options: tuple[str, ...] = (),
+    ) -> pa.Table:
         """A table, through a Parquet file."""
         at = "" if version is None else f"@{version}"
         condition = "" if where is None else f" WHERE {where}"
         out = scratch / "out.parquet"
-        self("query", f"SELECT * FROM t{condition}", "-t", f"t={path}{at}", "--output", "parquet", "-o", out)
+        self("query", f"SELECT * FROM t{condition}", "-t", f"t={path}{at}", "--output", "parquet", "-o", out, *options)
         return pq.read_table(out)
 
 

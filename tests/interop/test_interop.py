@@ -477,16 +477,16 @@ def check_unchanged(cli: Lake, path: Path, expected: pa.Table, scratch: Path) ->
     assert_same(expected, cli.read(path, scratch))
 
 
-def foreign_merge(cli: Lake, path: Path, expected: pa.Table, scratch: Path) -> pa.Table:
+def foreign_merge(cli: Lake, path: Path, expected: pa.Table, scratch: Path, *options: str) -> pa.Table:
     """An append, a merge and a delete by `lake`; what the table must hold then."""
     import pyarrow.parquet as pq
 
     pq.write_table(writers.rows(1000, 1010), scratch / "append.parquet")
-    cli.write("append", path, scratch / "append.parquet")
+    cli.write("append", path, scratch / "append.parquet", *options)
     source = pa.concat_tables([writers.rows(40, 46, name="by lake"), writers.rows(1005, 1015, name="by lake")])
     pq.write_table(source, scratch / "merge.parquet")
-    cli.write("merge", path, scratch / "merge.parquet", "--on", "id")
-    cli.write("delete", path, "--where", "id % 8 = 6")
+    cli.write("merge", path, scratch / "merge.parquet", "--on", "id", *options)
+    cli.write("delete", path, "--where", "id % 8 = 6", *options)
     rows = {r["id"]: r for part in (expected, writers.rows(1000, 1010), source) for r in part.to_pylist()}
     return pa.Table.from_pylist([r for r in rows.values() if r["id"] % 8 != 6], schema=writers.SCHEMA)
 
@@ -503,6 +503,27 @@ def test_lake_writes_into_delta_tables_of_others(cli, write, tmp_path):
     expected = pa.concat_tables([expected, after])
     check("delta", path, expected, key=KEY)
     assert_same(expected, cli.read(path, tmp_path), KEY)
+
+
+def test_files_of_others_outside_of_the_table_are_used_where_that_is_allowed_by_name(cli, tmp_path):
+    path, expected = writers.pyiceberg_elsewhere(tmp_path / "t")
+    elsewhere = Path(f"{path}-data")
+    before = {file: file.read_bytes() for file in elsewhere.rglob("*.parquet")}
+    assert len(before) == 2
+    for verb in (["files", path], ["delete", path, "--where", "id = 1"]):
+        complaint = cli.refused(*verb)
+        assert str(elsewhere) in complaint and "allow_locations=" in complaint
+
+    allowed = ("--storage-option", f"allow_locations={elsewhere}")
+    assert_same(expected, cli.read(path, tmp_path, options=allowed), KEY)
+    expected = foreign_merge(cli, path, expected, tmp_path, *allowed)
+    check("iceberg", path, expected, key=KEY)
+    assert_same(expected, cli.read(path, tmp_path, options=allowed), KEY)
+    cli.write("compact", path, *allowed)
+    check("iceberg", path, expected, key=KEY)
+    # Nothing of it is outside any more.
+    assert_same(expected, cli.read(path, tmp_path), KEY)
+    assert {file: file.read_bytes() for file in elsewhere.rglob("*")} == before
 
 
 def test_lake_replaces_deletion_vectors_of_others(cli, tmp_path):

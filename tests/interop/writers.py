@@ -131,6 +131,20 @@ def pyiceberg_equality_deletes_null(path: Path) -> tuple[Path, pa.Table]:
     return _equality_deletes(path, "name", [(0, "näme 3"), (1, None)])
 
 
+def pyiceberg_elsewhere(path: Path) -> tuple[Path, pa.Table]:
+    """Data files are in another folder, as `write.data.path` says. No catalog knows the table: its folder says which
+    metadata is the newest."""
+    table = _create(path, properties={"write.data.path": f"file://{path}-data"})
+    table.append(rows(0, 30))
+    table.append(rows(30, 60))
+    newest = newest_metadata(path).read_bytes()
+    for file in (path / "metadata").glob("*.metadata.json"):
+        file.unlink()
+    (path / "metadata" / "v1.metadata.json").write_bytes(newest)
+    (path / "metadata" / "version-hint.text").write_text("1")
+    return path, rows(0, 60)
+
+
 def _equality_deletes(path: Path, column: str, pairs: list[tuple]) -> tuple[Path, pa.Table]:
     table = _create(path)
     table.append(rows(0, 50))

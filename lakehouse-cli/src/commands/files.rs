@@ -24,6 +24,9 @@ pub(super) async fn files(args: Files, ui: &Ui) -> Result<(), Failure> {
     let table = args.storage.open(&args.table).await?;
     let snapshot = table.snapshot(&At::Latest).await?;
     let mut files = table.files(&At::Version(snapshot.version)).await?;
+    for file in &mut files {
+        file.path = table.handle().store.shown(&file.path);
+    }
     files.sort_by(|a, b| a.path.cmp(&b.path));
     if ui.json {
         let files: Vec<_> = files

@@ -76,7 +76,7 @@ async fn read_position_deletes(
     stream::iter(wanted)
         .map(|(path, targets)| async move {
             let content = store.get_within(&path, store.limits().mask_bytes).await?;
-            let content = content.ok_or_else(|| Error::not_found(&path, store.location()))?;
+            let content = content.ok_or_else(|| store.absent(&path))?;
             let (place, limits) = (path.clone(), *store.limits());
             let work = move || {
                 let wanted = |target: &str| targets.get(target).copied();

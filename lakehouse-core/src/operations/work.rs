@@ -328,7 +328,7 @@ impl Work {
     /// Notes what becomes of a file.
     pub(super) fn note_file(&mut self, file: &DataFile, touched: u64, fate: Fate) {
         self.summary.files.push(TouchedFile {
-            path: file.path.clone(),
+            path: self.handle.store.shown(&file.path),
             rows: file.rows,
             bytes: file.bytes,
             touched,

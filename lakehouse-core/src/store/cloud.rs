@@ -15,7 +15,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
 use url::{Host, Url};
 
-use super::options::{ALLOW_LINKS, StorageOptions, UNSAFE_SINGLE_WRITER};
+use super::options::{ALLOW_LINKS, ALLOW_LOCATIONS, StorageOptions, UNSAFE_SINGLE_WRITER};
 use super::profile::Profile;
 use crate::error::{Error, Result};
 use crate::model::limits::Limits;
@@ -387,6 +387,7 @@ fn check_name(name: &str) -> Result<()> {
         name,
         UNSAFE_SINGLE_WRITER
             | ALLOW_LINKS
+            | ALLOW_LOCATIONS
             | "aws_profile"
             | "profile"
             | "aws_s3_addressing_style"

@@ -6,6 +6,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::cloud::Cloud;
+use super::options::ALLOW_LOCATIONS;
 use crate::error::{Error, Result};
 use crate::planted::{self, Bug};
 
@@ -150,6 +151,11 @@ struct Spelled {
     path: String,
 }
 
+/// Whether a path found in metadata is one wherever the table is.
+pub(super) fn is_absolute(recorded: &str) -> bool {
+    Spelled::parse(recorded).place.is_some()
+}
+
 impl Spelled {
     fn parse(text: &str) -> Self {
         let Some((scheme, rest)) = split_scheme(text) else {
@@ -285,7 +291,8 @@ impl Root {
             None if planted::is(Bug::OutsideAccepted) => key(spelled.path.trim_start_matches('/'), recorded),
             None => Err(Error::Denied {
                 what: format!(
-                    "the metadata names \"{recorded}\", which is outside of the table at {}",
+                    "the metadata names \"{recorded}\", which is outside of the table at {} (storage option \
+                     {ALLOW_LOCATIONS}=PLACE names places that it may name files in)",
                     self.verbatim
                 ),
             }),

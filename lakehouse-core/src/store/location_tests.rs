@@ -1,7 +1,10 @@
 //! Locations as users write them, paths as metadata records them.
 
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
 use url::Url;
 
+use super::Store;
 use super::location::{Location, Root};
 use crate::error::{Error, Result};
 
@@ -228,7 +231,7 @@ fn a_table_opened_through_a_link_knows_its_real_path() {
     let real = std::fs::canonicalize(folder.path()).unwrap();
     std::fs::create_dir(real.join("real")).unwrap();
     std::os::unix::fs::symlink(real.join("real"), real.join("link")).unwrap();
-    let store = super::Store::open(real.join("link").to_str().unwrap()).unwrap();
+    let store = Store::open(real.join("link").to_str().unwrap()).unwrap();
     let recorded = real.join("real/data/x");
     assert_eq!(store.relative(recorded.to_str().unwrap()).unwrap(), "data/x");
     assert!(store.location().ends_with("/link"));
@@ -269,4 +272,78 @@ fn folders_with_odd_names_are_found_in_a_bucket() {
     let odd = root("s3://bucket/a b/ü%25");
     assert_eq!(odd.verbatim(), "s3://bucket/a b/ü%");
     assert_eq!(odd.relative("s3://bucket/a b/ü%/data/x").unwrap(), "data/x");
+}
+
+#[test]
+fn places_that_are_allowed_by_name_hold_what_is_named_in_full() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (table, first, second) = (place("t"), place("a b"), place("c"));
+    for name in [&first, &second] {
+        std::fs::create_dir(name).unwrap();
+    }
+    let url = Url::from_directory_path(&first).unwrap();
+    let allowed = [("allow_locations", format!("{url} {second}"))]
+        .into_iter()
+        .collect();
+    let store = Store::open_with(&table, &allowed).unwrap();
+
+    assert_eq!(
+        store.relative(&format!("{first}/x%20y")).unwrap(),
+        "__elsewhere__/0/x%20y"
+    );
+    assert_eq!(
+        store.relative_encoded(&format!("{url}x%20y")).unwrap(),
+        "__elsewhere__/0/x y"
+    );
+    assert_eq!(
+        store.relative(&format!("file:{second}/d/x")).unwrap(),
+        "__elsewhere__/1/d/x"
+    );
+    let moved = |recorded: &str| store.relative_to("s3://old/t", recorded);
+    assert_eq!(moved("s3://old/t/d/x").unwrap(), "d/x");
+    assert_eq!(moved(&format!("{second}/x")).unwrap(), "__elsewhere__/1/x");
+    assert_eq!(store.shown("__elsewhere__/1/d/x"), format!("file://{second}/d/x"));
+    assert_eq!(store.shown("d/x"), "d/x");
+
+    for recorded in [format!("{second}-not/x"), "s3://a/x".to_owned(), place("x")] {
+        assert!(denied(store.relative(&recorded)), "{recorded}");
+        assert!(denied(moved(&recorded)), "{recorded}");
+    }
+    // A place is none for what is named by the way to it from somewhere that is not known any more.
+    assert!(denied(store.relative_to("wh/t", "wh/c/x")));
+    assert!(denied(store.relative("__elsewhere__/0/x")));
+    assert!(denied(store.relative(&format!("{table}/__elsewhere__/0/x"))));
+    for recorded in [format!("{second}/../t/x"), format!("{second}//x")] {
+        assert!(invalid(store.relative(&recorded)), "{recorded}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_written_in_a_place_that_is_allowed_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("place");
+    std::fs::create_dir(&place).unwrap();
+    std::fs::write(place.join("x"), "kept").unwrap();
+    let allowed = [("allow_locations", place.to_str().unwrap())]
+        .into_iter()
+        .collect();
+    let store = Store::open_with(folder.path().join("t").to_str().unwrap(), &allowed).unwrap();
+    let there = store.relative(place.join("x").to_str().unwrap()).unwrap();
+    assert_eq!(&store.get(&there).await.unwrap()[..], b"kept");
+    assert_eq!(&store.get_range(&there, 1..3).await.unwrap()[..], b"ep");
+    assert_eq!(store.head(&there).await.unwrap().unwrap().bytes, 4);
+
+    store.put(&there, "new".into()).await.unwrap_err();
+    store.create("__elsewhere__/0/y", "new".into()).await.unwrap_err();
+    store.delete(std::slice::from_ref(&there)).await.unwrap_err();
+    let objects = store.object_store();
+    let (from, to) = (Path::from(there), Path::from("y"));
+    objects.copy(&from, &to).await.unwrap_err();
+    objects.rename(&from, &to).await.unwrap_err();
+    objects.put_multipart(&from).await.unwrap_err();
+    let names: Vec<_> = std::fs::read_dir(&place).unwrap().collect();
+    assert_eq!(names.len(), 1);
+    assert_eq!(std::fs::read(place.join("x")).unwrap(), b"kept");
+    assert!(store.list("").await.unwrap().is_empty());
 }

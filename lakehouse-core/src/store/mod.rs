@@ -4,6 +4,7 @@
 pub mod clock;
 mod cloud;
 mod create;
+mod elsewhere;
 mod failure;
 mod guard;
 mod links;
@@ -45,6 +46,7 @@ use crate::error::{Error, Result};
 use crate::model::limits::{self, Limit, Limits};
 use crate::planted::{self, Bug};
 use cloud::{Cloud, Opened};
+use elsewhere::{Elsewhere, Place};
 use failure::{Retry, explain};
 use location::Root;
 
@@ -54,6 +56,8 @@ pub struct Store {
     inner: Arc<dyn ObjectStore>,
     root: Arc<Root>,
     local: Option<PathBuf>,
+    /// Places outside of the root that the metadata may name files in.
+    elsewhere: Vec<Place>,
     retry: Retry,
     creates: Creates,
     /// Parquet files whose footers can be parsed, by key ([`guard`]).
@@ -112,6 +116,25 @@ impl Store {
     /// # Errors
     /// As [`Store::open_with`].
     pub fn at(location: &Location, options: &StorageOptions) -> Result<Self> {
+        let mut store = Self::alone(location, options)?;
+        for place in options.allow_locations()? {
+            elsewhere::check_place(&place)?;
+            let place = Self::alone(&place, &options.without_locations())?;
+            store.elsewhere.push(Place {
+                root: place.root,
+                store: place.inner,
+            });
+        }
+        if !store.elsewhere.is_empty() {
+            store.inner = Arc::new(Elsewhere {
+                own: store.inner,
+                places: store.elsewhere.clone(),
+            });
+        }
+        Ok(store)
+    }
+
+    fn alone(location: &Location, options: &StorageOptions) -> Result<Self> {
         let url = &location.0;
         cloud::check_names(options)?;
         let limits = Arc::new(options.limits()?);
@@ -156,6 +179,7 @@ impl Store {
             inner: Arc::new(local::Local::new(&folder, &options.allow_links())?),
             root: Arc::new(root),
             local: Some(folder),
+            elsewhere: Vec::new(),
             retry: Retry::NEAR,
             creates: Creates::Inner,
             sound: Arc::default(),
@@ -170,6 +194,7 @@ impl Store {
             inner,
             root: Arc::new(Root::new(&root)),
             local: None,
+            elsewhere: Vec::new(),
             retry: Retry::NEAR,
             creates: Creates::Inner,
             sound: Arc::default(),
@@ -233,7 +258,9 @@ impl Store {
     /// # Errors
     /// [`Error::Denied`] when it leads out of the table, [`Error::Invalid`] when it cannot be a key.
     pub fn relative(&self, recorded: &str) -> Result<String> {
-        self.root.relative(recorded)
+        self.or_elsewhere(recorded, self.root.relative(recorded), |root| {
+            root.relative(recorded)
+        })
     }
 
     /// The key of a path found in a Delta log (protocol, "Add File": a percent-encoded URL, relative to
@@ -242,7 +269,9 @@ impl Store {
     /// # Errors
     /// As [`Store::relative`].
     pub fn relative_encoded(&self, recorded: &str) -> Result<String> {
-        self.root.relative_encoded(recorded)
+        self.or_elsewhere(recorded, self.root.relative_encoded(recorded), |root| {
+            root.relative_encoded(recorded)
+        })
     }
 
     /// The key of a path found in the metadata of a table that may have been copied: what lies below
@@ -253,7 +282,41 @@ impl Store {
     /// # Errors
     /// As [`Store::relative`].
     pub fn relative_to(&self, recorded_root: &str, recorded: &str) -> Result<String> {
-        self.root.relative_to(recorded_root, recorded)
+        self.or_elsewhere(recorded, self.root.relative_to(recorded_root, recorded), |root| {
+            root.relative(recorded)
+        })
+    }
+
+    /// A key below the table's root or, where that was denied to an absolute path, one in a place that the user allows.
+    fn or_elsewhere(
+        &self,
+        recorded: &str,
+        own: Result<String>,
+        of: impl Fn(&Root) -> Result<String>,
+    ) -> Result<String> {
+        match own {
+            Ok(key) if elsewhere::is_taken(&key) && !self.elsewhere.is_empty() => Err(Error::Denied {
+                what: format!("the metadata names \"{recorded}\", which no file of a table may be called"),
+            }),
+            Err(denied @ Error::Denied { .. }) if location::is_absolute(recorded) => {
+                for (number, place) in self.elsewhere.iter().enumerate() {
+                    match of(&place.root) {
+                        Err(Error::Denied { .. }) => {}
+                        found => return Ok(elsewhere::key(number, &found?)),
+                    }
+                }
+                Err(denied)
+            }
+            own => own,
+        }
+    }
+
+    /// The path of a file for people: its key, or the whole path of one outside of the table.
+    pub fn shown(&self, path: &str) -> String {
+        match elsewhere::split(&self.elsewhere, path) {
+            Some((place, key)) => format!("{}/{key}", place.root.verbatim()),
+            None => path.to_owned(),
+        }
     }
 
     /// Whether `recorded_root`, the location that the metadata names, is this store's root. If not, the
@@ -267,9 +330,7 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`] when it is not there.
     pub async fn get(&self, path: &str) -> Result<Bytes> {
-        self.get_opt(path)
-            .await?
-            .ok_or_else(|| Error::not_found(path, self.location()))
+        self.get_opt(path).await?.ok_or_else(|| self.absent(path))
     }
 
     /// Reads a whole object, `None` if it is not there.
@@ -312,7 +373,7 @@ impl Store {
         let read = || async { self.inner.get_range(&key, range.clone()).await };
         let bytes = self
             .absent_is_none("read", path, self.retry.run(read).await)?
-            .ok_or_else(|| Error::not_found(path, self.location()))?;
+            .ok_or_else(|| self.absent(path))?;
         let wanted = range.end - range.start;
         if bytes.len() as u64 != wanted {
             let what = format!(
@@ -465,9 +526,15 @@ impl Store {
         Ok(())
     }
 
+    /// An object is not there.
+    pub(crate) fn absent(&self, path: &str) -> Error {
+        Error::not_found(self.shown(path), self.location())
+    }
+
     /// Where an object is, for messages.
     fn place(&self, path: &str) -> String {
         match &self.local {
+            _ if elsewhere::is_taken(path) => self.shown(path),
             Some(folder) => folder.join(path).display().to_string(),
             None => format!("{}/{path}", self.location()),
         }

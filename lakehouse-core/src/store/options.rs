@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use super::location::Location;
 use crate::error::Result;
 use crate::model::limits::Limits;
 
@@ -13,14 +14,18 @@ pub(super) const UNSAFE_SINGLE_WRITER: &str = "unsafe_single_writer";
 /// The option that names folders outside of a table on local disk that links in it may lead to.
 pub(super) const ALLOW_LINKS: &str = "allow_links";
 
+/// The option that names places outside of the table that its metadata may name files in.
+pub(super) const ALLOW_LOCATIONS: &str = "allow_locations";
+
 /// Settings of cloud stores under the names that delta-rs and `object_store` use (`aws_region`,
 /// `AWS_ENDPOINT_URL`, `google_service_account` ..), in any case. They come before the environment. Values may be
 /// secrets: they are never shown.
 ///
 /// `unsafe_single_writer=true` is for stores that cannot refuse to overwrite an object: whoever sets it promises
 /// that nobody else writes to the table. `allow_links=FOLDER` (several as in `PATH`) is for tables on local disk of which
-/// parts are links to other places. `max_metadata_bytes=128MB` and the like are for tables that are larger than what is
-/// read of one that nobody vouches for ([`Limits`]).
+/// parts are links to other places; `allow_locations=s3://other/folder` (several with blanks between them) for tables
+/// whose metadata names files in other places, which are read and never written. `max_metadata_bytes=128MB` and the like
+/// are for tables that are larger than what is read of one that nobody vouches for ([`Limits`]).
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct StorageOptions(BTreeMap<String, String>);
 
@@ -41,8 +46,24 @@ impl StorageOptions {
         folders
             .into_iter()
             .flatten()
-            .filter(|folder| folder.is_absolute())
+            .filter(|folder| !folder.as_os_str().is_empty())
             .collect()
+    }
+
+    /// Where files that the table's metadata names may be besides the table.
+    ///
+    /// # Errors
+    /// As [`Location::parse`].
+    pub(super) fn allow_locations(&self) -> Result<Vec<Location>> {
+        let places = self.0.get(ALLOW_LOCATIONS).map_or("", String::as_str);
+        places.split_whitespace().map(Location::parse).collect()
+    }
+
+    /// The same for a place of these.
+    pub(super) fn without_locations(&self) -> Self {
+        let mut options = self.clone();
+        options.0.remove(ALLOW_LOCATIONS);
+        options
     }
 
     /// How much of the table's files is read.
