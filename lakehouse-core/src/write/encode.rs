@@ -13,6 +13,7 @@ use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{
     ArrowColumnChunk, ArrowColumnWriter, ArrowLeafColumn, ArrowRowGroupWriterFactory, compute_leaves,
 };
+use parquet::basic::Encoding;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
@@ -198,8 +199,11 @@ impl Encoder {
             .set_compression(recipe.codec.parquet())
             .set_coerce_types(true);
         if recipe.layout.lineage {
-            // An id hardly comes twice.
-            properties = properties.set_column_dictionary_enabled(ColumnPath::from(ROW_ID_COLUMN), false);
+            // An id hardly comes twice, and most are one more than the one before.
+            let ids = || ColumnPath::from(ROW_ID_COLUMN);
+            properties = properties
+                .set_column_dictionary_enabled(ids(), false)
+                .set_column_encoding(ids(), Encoding::DELTA_BINARY_PACKED);
         }
         let root = recipe.parquet.root_schema_ptr();
         let writer = SerializedFileWriter::new(Vec::new(), root, Arc::new(properties.build()))?;

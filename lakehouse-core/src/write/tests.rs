@@ -11,6 +11,7 @@ use arrow::row::{RowConverter, SortField};
 use bytes::Bytes;
 use datafusion::scalar::ScalarValue;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::Encoding;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -577,6 +578,8 @@ async fn files_carry_physical_names_field_ids_and_row_lineage() {
         dictionaries.eq([true, true, false, true]),
         "all but the row ids, of which no two are the same"
     );
+    let ids: Vec<_> = reader.metadata().row_group(0).column(2).encodings().collect();
+    assert!(ids.contains(&Encoding::DELTA_BINARY_PACKED), "{ids:?}");
     let stored = stored_schema(bytes);
     let stored: Vec<_> = stored.iter().map(|(n, id)| (n.as_str(), *id)).collect();
     assert_eq!(
