@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from running import AZURE_ACCOUNT, AZURE_KEY, BUCKET
 from shell import Shell
+from wire import S3
 
 COLUMNS = "id bigint not null, name string"
 # Names of one listing at most, as the servers (and the clouds) have it.
@@ -102,3 +103,35 @@ def test_the_newest_version_is_found_behind_more_names_than_one_listing_holds(se
     assert again.scan().count() == 1
     again.append(pa.table({"id": [2], "name": ["b"]}))
     assert Shell(lake, server).rows(f"SELECT id FROM '{location}'") == [(1,), (2,)]
+
+
+@pytest.mark.parametrize("name", ["minio", "versitygw"])
+def test_another_bucket_is_read_where_it_is_allowed_by_name_and_never_written(start, name):
+    server = start(name)
+    other = S3(server.endpoint, "other", *server.keys)
+    assert other.make_bucket().ok
+    original = lakehouse.Table.create("s3://other/t", COLUMNS, format="delta", storage_options=server.options)
+    original.append(pa.table({"id": [1, 2, 3], "name": ["a", "b", "c"]}))
+    # A shallow clone: a log of its own, and the other table's file by its whole name.
+    first, second = (f"_delta_log/{version:020}.json" for version in range(2))
+    (file,) = (key for key in other.names() if key.endswith(".parquet"))
+    log = other.get(f"t/{second}")[0].body.decode()
+    assert server.client().put(f"clone/{first}", other.get(f"t/{first}")[0].body).ok
+    named = log.replace(f'"{file.removeprefix("t/")}"', f'"s3://other/{file}"')
+    assert named != log and server.client().put(f"clone/{second}", named.encode()).ok
+    before = {key: other.get(key)[0].body for key in other.names()}
+
+    def clone(**places: str) -> lakehouse.Table:
+        return lakehouse.Table.open(server.url("clone"), storage_options=server.options | places)
+
+    for places in ({}, {"allow_locations": "s3://other/tt s3://lake/t"}):
+        with pytest.raises(lakehouse.DeniedError, match="allow_locations"):
+            clone(**places).scan().to_arrow()
+    table = clone(allow_locations="s3://other/t")
+    table.delete("id = 2")
+    table.upsert(pa.table({"id": [3, 4], "name": ["C", "d"]}), on="id")
+    assert sorted(table.scan().to_arrow()["name"].to_pylist()) == ["C", "a", "d"]
+    table.compact()
+    # Nothing of it is elsewhere any more.
+    assert sorted(clone().scan().to_arrow()["name"].to_pylist()) == ["C", "a", "d"]
+    assert {key: other.get(key)[0].body for key in other.names()} == before
