@@ -97,6 +97,9 @@ impl Ui {
         if !columns.is_empty() {
             pairs.push(("columns", columns.join("; ")));
         }
+        if !report.changes.is_empty() {
+            pairs.push(("changes", report.changes.join("; ")));
+        }
         if report.attempts > 1 {
             pairs.push(("attempts", report.attempts.to_string()));
         }
@@ -216,6 +219,7 @@ fn report_json(table: &str, report: &Report) -> Value {
         "plans": report.plans,
         "columns_added": report.columns_added,
         "columns_widened": report.columns_widened,
+        "changes": report.changes,
         "metrics": report.metrics,
         "files": files_json(report),
         "seconds": phases_json(report),

@@ -17,8 +17,8 @@ use futures::TryStreamExt;
 use crate::error::Error;
 use crate::format::{Format, Outcome};
 use crate::model::{
-    At, BucketHash, Change, ColumnStats, DataFile, Definition, OperationKind, PartitionField, Prune, RowMask,
-    Snapshot, Transform, evolve,
+    At, BucketHash, Change, ColumnStats, DataFile, Definition, OperationKind, PartitionField, Prune,
+    Redefinition, RowMask, Snapshot, Transform, evolve,
 };
 use crate::store::{Store, clock};
 

@@ -10,7 +10,7 @@ use futures::stream::BoxStream;
 
 use crate::error::{Error, Result};
 use crate::model::{
-    At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, RowMask, Snapshot, Version,
+    At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Version,
 };
 use crate::store::Store;
 
@@ -64,14 +64,21 @@ pub trait Format: Send + Sync + Debug {
         ))
     }
 
-    /// The same version as if it had these columns: those it has, perhaps wider, then new ones, by name. Types
-    /// become those that the format stores, new fields get their ids. Nothing is written: a [`Change`] that
-    /// carries the schema ([`Change::set_schema`]) makes it the table's, with files written for it.
+    /// The same version as if it had these columns and no others, in this order, and were defined so. A field is
+    /// the one of the table that has its id, or that its [`ORIGIN`](crate::model::schema::ORIGIN) names, or, if it
+    /// says neither, that has its name. Types become those that the format stores, new fields get their ids.
+    /// Nothing is written: a [`Change`] that carries both ([`Change::set_schema`], [`Change::redefine`]) makes it
+    /// the table's, with files written for it.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] naming a column that the format cannot store, or whose type cannot change;
-    /// [`Error::Invalid`] for a name that cannot be one.
-    fn evolve(&self, _snapshot: &Snapshot, _schema: &Schema) -> Result<Arc<Snapshot>> {
+    /// [`Error::Unsupported`] naming a column that the format cannot store or change so, or what else it does not
+    /// have; [`Error::Invalid`] for a name that cannot be one.
+    fn evolve(
+        &self,
+        _snapshot: &Snapshot,
+        _schema: &Schema,
+        _redefinition: &Redefinition,
+    ) -> Result<Arc<Snapshot>> {
         Err(Error::unsupported(
             format!("columns of {} tables cannot be changed", self.name()),
             "leave the new columns out of the input",

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::{Format, Handle, Outcome};
 use crate::iceberg::Iceberg;
 use crate::model::{At, CommitInfo, DataFile, Definition, Prune, Snapshot};
-use crate::operations::{self, Compact, Merge, Options, Report, Rows};
+use crate::operations::{self, Alter, Compact, Merge, Options, Report, Rows};
 use crate::scan::{self, SnapshotTable};
 use crate::sql::{Open, Session};
 use crate::store::{StorageOptions, Store, clock, is_left_over};
@@ -256,6 +256,14 @@ impl Table {
     /// As there.
     pub async fn restore(&self, at: &At, options: &Options) -> Result<Report> {
         operations::restore(&self.handle, at, options).await
+    }
+
+    /// Changes columns, partitioning, properties: [`operations::alter`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn alter(&self, alter: &Alter, options: &Options) -> Result<Report> {
+        operations::alter(&self.handle, alter, options).await
     }
 
     /// A session for SQL in which quoted paths and URLs are tables, cloud storage being set up by `storage` and

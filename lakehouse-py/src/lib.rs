@@ -1,5 +1,6 @@
 //! The native half of the Python module `lakehouse`: no logic, only the way in and out.
 
+mod alter;
 mod errors;
 mod input;
 mod merge;

@@ -17,6 +17,7 @@ pub(crate) fn report(py: Python<'_>, report: &Report) -> PyResult<Py<PyDict>> {
     dict.set_item("plans", report.plans)?;
     dict.set_item("columns_added", &report.columns_added)?;
     dict.set_item("columns_widened", &report.columns_widened)?;
+    dict.set_item("changes", &report.changes)?;
     for (name, figure) in &report.metrics {
         dict.set_item(name, figure)?;
     }

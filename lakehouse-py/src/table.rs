@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3_arrow::PySchema;
 
+use crate::alter::alteration;
 use crate::errors::raise;
 use crate::input::{assignments, at, feed, options, reader, rows, write_options};
 use crate::merge::MergeBuilder;
@@ -347,6 +348,17 @@ impl Table {
         let options = options(None, dry_run);
         let at = at(version, as_of)?;
         report(py, &wait(py, self.table.restore(&at, &options))?)
+    }
+
+    /// Changes columns, partitioning, properties in one commit; no file is rewritten.
+    ///
+    /// Keywords: `add` (`["tip double"]`), `drop` (`["fax"]`), `rename` (`{"day": "sold_on"}`), `move`
+    /// (`{"tip": "after amount"}`), `types` (`{"id": "bigint"}`), `required`, `optional`, `comment` (`{"tip": "in EUR"}`),
+    /// `partition_by`, `sort_by`, `identifier`, `set`, `unset`, `format_version`, `idempotency_key`, `dry_run`.
+    #[pyo3(signature = (**changes))]
+    fn alter(&self, py: Python<'_>, changes: Option<&Bound<'_, PyDict>>) -> PyResult<Py<PyDict>> {
+        let (alter, options) = alteration(changes)?;
+        report(py, &wait(py, self.table.alter(&alter, &options))?)
     }
 
     /// Commits, newest first.

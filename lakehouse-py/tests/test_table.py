@@ -389,3 +389,30 @@ def test_sql_that_is_not_known_is_refused(table):
         lakehouse.sql("DELETE FROM nosuch")
     with pytest.raises(TypeError, match="table t"):
         lakehouse.sql("SELECT 1", {"t": 7})
+
+
+def test_a_table_changes_and_keeps_its_rows(table):
+    table.append(people("Ada", "Grace"))
+    report = table.alter(
+        rename={"name": "called"},
+        add=["note string comment 'free'", "tags text[]"],
+        move={"note": "first"},
+        drop="amount",
+        set={"owner": "me"},
+    )
+    assert report["committed"] and "renamed name to called" in report["changes"]
+    assert table.schema().names == ["note", "id", "called", "tags"]
+    assert table.schema().to_arrow().field("note").metadata[b"comment"] == b"free"
+    assert [row["called"] for row in rows(table)] == ["Ada", "Grace"]
+    assert table.alter(types={"id": "bigint"}, optional="note")["committed"] is False
+    with pytest.raises(lakehouse.InvalidError, match="there is no column nosuch"):
+        table.alter(drop=["nosuch"])
+    with pytest.raises(TypeError, match="unexpected keyword argument 'delete'"):
+        table.alter(delete="note")
+    if table.format == "delta":
+        with pytest.raises(lakehouse.UnsupportedError, match="partitioning of a Delta table"):
+            table.alter(partition_by="bucket(4, id)")
+    else:
+        assert table.alter(partition_by="bucket(4, id)", sort_by="id desc")["committed"]
+        table.append(pa.table({"id": [3], "called": ["Edsger"]}))
+        assert len(rows(table)) == 3

@@ -1,5 +1,6 @@
 //! The verbs, one file each.
 
+mod alter;
 mod append;
 mod compact;
 mod create;
@@ -60,6 +61,7 @@ enum Verb {
     Files(files::Files),
     Show(show::Show),
     Restore(restore::Restore),
+    Alter(Box<alter::Alter>),
     Demo(demo::Demo),
 }
 
@@ -128,6 +130,7 @@ async fn dispatch(verb: Verb, ui: &Ui) -> Result<(), Failure> {
         Verb::Files(args) => files::files(args, ui).await,
         Verb::Show(args) => show::show(args, ui).await,
         Verb::Restore(args) => restore::restore(args, ui).await,
+        Verb::Alter(args) => alter::alter(*args, ui).await,
         Verb::Demo(args) => demo::demo(args, ui).await,
     }
 }

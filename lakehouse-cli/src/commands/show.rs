@@ -1,5 +1,6 @@
 use arrow::datatypes::Schema;
 use clap::Args;
+use lakehouse_core::model::schema::COMMENT;
 use lakehouse_core::model::{At, Capabilities, PartitionField, Snapshot};
 use serde_json::{Value, json};
 
@@ -53,13 +54,18 @@ pub(super) async fn show(args: Show, ui: &Ui) -> Result<(), Failure> {
             "schema": columns_json(&snapshot.schema),
             "partitioning": snapshot.partition_fields().iter().map(term).collect::<Vec<_>>(),
             "properties": snapshot.properties, "refs": snapshot.refs,
+            "sort_order": snapshot.sort_order.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "identifier": snapshot.identifier, "needs": snapshot.features,
             "features": features(&snapshot.capabilities),
             "files": sizes.files, "bytes": sizes.bytes,
             "rows": sizes.rows - sizes.masked, "masked_rows": sizes.masked, "rows_exact": !sizes.inexact,
         }));
     }
     ui.pairs(&facts(&args.table, &table, &snapshot, &sizes))?;
-    ui.table(&["column", "type", "null"], &column_rows(&snapshot.schema))?;
+    ui.table(
+        &["column", "type", "null", "comment"],
+        &commented_rows(&snapshot.schema),
+    )?;
     if !snapshot.properties.is_empty() {
         let rows: Vec<_> = snapshot
             .properties
@@ -87,7 +93,7 @@ fn facts(
 ) -> Vec<(&'static str, String)> {
     let about = if sizes.inexact { "at most " } else { "" };
     let terms: Vec<_> = snapshot.partition_fields().iter().map(term).collect();
-    vec![
+    let mut facts = vec![
         ("table", name.to_owned()),
         ("location", table.location().to_owned()),
         ("format", table.format().to_owned()),
@@ -123,8 +129,21 @@ fn facts(
                 terms.join(", ")
             },
         ),
-        ("features", features(&snapshot.capabilities).join(", ")),
-    ]
+    ];
+    for (fact, words) in [
+        (
+            "sorted by",
+            snapshot.sort_order.iter().map(ToString::to_string).collect(),
+        ),
+        ("identified by", snapshot.identifier.clone()),
+        ("needs", snapshot.features.clone()),
+    ] {
+        if !words.is_empty() {
+            facts.push((fact, words.join(", ")));
+        }
+    }
+    facts.push(("features", features(&snapshot.capabilities).join(", ")));
+    facts
 }
 
 /// What the table offers, in words.
@@ -167,13 +186,32 @@ pub(super) fn column_rows(schema: &Schema) -> Vec<Vec<String>> {
         .collect()
 }
 
+/// The same and what is noted about each.
+fn commented_rows(schema: &Schema) -> Vec<Vec<String>> {
+    let comments = schema
+        .fields()
+        .iter()
+        .map(|field| field.metadata().get(COMMENT).cloned().unwrap_or_default());
+    let mut rows = column_rows(schema);
+    rows.iter_mut()
+        .zip(comments)
+        .for_each(|(row, comment)| row.push(comment));
+    rows
+}
+
 /// The same for machines.
 pub(super) fn columns_json(schema: &Schema) -> Value {
     schema
         .fields()
         .iter()
         .map(|field| {
-            json!({"name": field.name(), "type": field.data_type().to_string(), "nullable": field.is_nullable()})
+            let mut column = json!({
+                "name": field.name(), "type": field.data_type().to_string(), "nullable": field.is_nullable(),
+            });
+            if let Some(comment) = field.metadata().get(COMMENT) {
+                column["comment"] = comment.as_str().into();
+            }
+            column
         })
         .collect()
 }

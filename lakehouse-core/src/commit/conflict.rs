@@ -8,7 +8,7 @@
 //! | merge | R3 | R1 R2 R3 | R1 R3 | R1 | R4 |
 //! | overwrite | R3 | R1 R2 R3 | R1 R3 | R1 | R4 |
 //! | compact | ok | R1 R2 | R1 | R1 | ok where the format allows; else R4 |
-//! | alter | ok (R3 if it read rows) | the same | the same | ok | conflict |
+//! | alter | ok (R3 if it read rows) | the same | the same | ok | R4 |
 //! | restore | conflict | conflict | conflict | conflict | conflict |
 //!
 //! Rows that bring columns along (`Change::schema`) are judged as rows of their kind; a winner that changed
@@ -20,11 +20,9 @@
 
 use std::collections::HashSet;
 
-use arrow::datatypes::Field;
-
 use super::identity;
 use crate::error::Result;
-use crate::model::schema::FIELD_ID;
+use crate::model::schema::{keeps_columns, same_column};
 use crate::model::{Change, DataFile, MetadataChange, OperationKind, Snapshot};
 use crate::planted::{self, Bug};
 
@@ -201,16 +199,10 @@ fn metadata_changed(base: &Snapshot, mine: &Change, winner: &Change) -> Option<V
     if (!shape && !theirs.properties) || planted::is(Bug::ColumnsUnchecked) {
         return None;
     }
-    if mine.schema.is_some() && shape {
+    // What is to be altered is named, not numbered: it is looked up again in the table as it is then.
+    if mine.operation == OperationKind::Alter || (mine.schema.is_some() && shape) {
         return Some(Verdict::Replan(
-            "R4: the table's schema or partitioning changed meanwhile, as this operation would".to_owned(),
-        ));
-    }
-    if mine.schema.is_none() && mine.metadata != MetadataChange::default() {
-        return Some(Verdict::Conflict(
-            "R4: the table's schema, partitioning or properties were changed meanwhile, as this operation \
-             would"
-                .to_owned(),
+            "R4: the table's definition changed meanwhile, as this operation would".to_owned(),
         ));
     }
     if base.capabilities.append_over_schema_change
@@ -247,7 +239,8 @@ fn same_token(mine: &Change, winner: &Change) -> Option<String> {
 }
 
 /// Whether files written for `base` can be appended to `newest`, whose schema or partitioning changed
-/// (R4, the exception for appends): no required column that they lack, and their specs still known.
+/// (R4, the exception for appends): no required column that they lack, their specs still known, and every column still
+/// under the name by which their statistics know it.
 pub(super) fn still_fits(base: &Snapshot, newest: &Snapshot, mine: &Change) -> bool {
     let required = newest.schema.fields().iter().filter(|field| !field.is_nullable());
     let columns_fit = required.into_iter().all(|field| {
@@ -257,18 +250,11 @@ pub(super) fn still_fits(base: &Snapshot, newest: &Snapshot, mine: &Change) -> b
             .any(|old| !old.is_nullable() && same_column(old, field))
     });
     columns_fit
+        && keeps_columns(base.schema.fields(), newest.schema.fields())
         && mine
             .added
             .iter()
             .all(|file| newest.specs.contains_key(&file.spec_id))
-}
-
-/// The same column, whatever it is called now: by id where columns have ids.
-fn same_column(old: &Field, new: &Field) -> bool {
-    match (old.metadata().get(FIELD_ID), new.metadata().get(FIELD_ID)) {
-        (Some(old), Some(new)) => old == new,
-        _ => old.name() == new.name(),
-    }
 }
 
 fn fired(rule: &str, did: &str, file: &DataFile, winner: &Change) -> String {

@@ -25,6 +25,9 @@ pub(super) fn snapshot(state: u64, append_over_schema_change: bool) -> Snapshot 
         schema: schema(),
         specs: BTreeMap::from([(0, Vec::new())]),
         spec_id: 0,
+        sort_order: Vec::new(),
+        identifier: Vec::new(),
+        features: Vec::new(),
         properties: BTreeMap::new(),
         refs: BTreeMap::new(),
         capabilities: Capabilities {
@@ -136,7 +139,7 @@ fn mine(row: &str) -> Change {
         "merge" => reading(adding(masking(change(K::Merge, "mine"), a()), file("m", 0..10))),
         "overwrite" => reading(replacing(change(K::Overwrite, "mine"), a(), file("m", 0..10))),
         "compact" => replacing(change(K::Compact, "mine"), a(), file("m", 0..10)),
-        "alter" => altering(K::Other, "mine"),
+        "alter" => altering(K::Alter, "mine"),
         "restore" => {
             let mut restore = change(K::Restore, "mine");
             restore.restore = Some(1);
@@ -245,7 +248,7 @@ fn every_cell_of_the_table_when_files_overlap_and_when_not() {
     check("alter / merge", "ok", "ok");
     check("alter / overwrite", "ok", "ok");
     check("alter / compact", "ok", "ok");
-    check("alter / schema", "conflict", "conflict");
+    check("alter / schema", "R4", "R4");
 
     for column in [
         "append",

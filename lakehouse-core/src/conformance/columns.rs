@@ -11,7 +11,12 @@ fn with_columns(snapshot: &Snapshot, new: Vec<Field>) -> Schema {
 /// A change that gives the table these columns, with files of them.
 fn evolving(format: &Arc<dyn Format>, base: &Snapshot, wanted: &Schema, added: Vec<DataFile>) -> Change {
     let mut change = change(OperationKind::Append, added);
-    change.set_schema(Arc::clone(&format.evolve(base, wanted).unwrap().schema));
+    change.set_schema(Arc::clone(
+        &format
+            .evolve(base, wanted, &Redefinition::default())
+            .unwrap()
+            .schema,
+    ));
     change
 }
 
@@ -52,7 +57,7 @@ pub(crate) async fn columns_come_with_the_rows_of_one_commit(bed: Bed) {
     let append = change(OperationKind::Append, vec![file("a", 1, 0, 10)]);
     let first = publish(&format, &base, &append).await;
     let wanted = with_columns(&first, vec![Field::new("tip", DataType::Int64, true)]);
-    let planned = format.evolve(&first, &wanted).unwrap();
+    let planned = format.evolve(&first, &wanted, &Redefinition::default()).unwrap();
     let latest = bed.open().snapshot(&At::Latest).await.unwrap();
     assert_eq!(columns(&latest), ["id", "ts", "name"], "planning writes nothing");
     assert_eq!(
@@ -260,7 +265,9 @@ async fn columns_are_widened(bed: Bed, allowed: bool) {
     assert_eq!(evolved.widened, ["n", "f", "d"]);
     if !first.capabilities.widening {
         assert!(!allowed, "the owner allows it");
-        let refused = format.evolve(&first, &evolved.schema).unwrap_err();
+        let refused = format
+            .evolve(&first, &evolved.schema, &Redefinition::default())
+            .unwrap_err();
         assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
         return;
     }
@@ -309,7 +316,9 @@ pub(crate) async fn columns_that_the_format_cannot_have_are_refused_by_name(bed:
         // The name of the field, or of the column, that the table is partitioned by.
         new("ts_day", DataType::Utf8),
     ] {
-        let refused = format.evolve(&base, &wanted).unwrap_err();
+        let refused = format
+            .evolve(&base, &wanted, &Redefinition::default())
+            .unwrap_err();
         let name = wanted.fields().last().unwrap().name();
         assert!(refused.to_string().contains(name.as_str()), "{refused}");
     }

@@ -226,6 +226,14 @@ fn operation_kind(entry: &Entry) -> OperationKind {
         "MERGE" => OperationKind::Merge,
         "OPTIMIZE" | "REORG" => OperationKind::Compact,
         "RESTORE" => OperationKind::Restore,
+        "ALTER TABLE"
+        | "ADD COLUMNS"
+        | "DROP COLUMNS"
+        | "RENAME COLUMN"
+        | "CHANGE COLUMN"
+        | "SET TBLPROPERTIES"
+        | "UNSET TBLPROPERTIES"
+        | "UPGRADE PROTOCOL" => OperationKind::Alter,
         _ if operation.starts_with("CREATE") || operation.starts_with("REPLACE") => OperationKind::Create,
         _ => OperationKind::Other,
     }

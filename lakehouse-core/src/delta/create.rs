@@ -6,8 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::actions::{Action, Metadata, Protocol};
 use super::publish::{ENGINE, render_commit};
-use super::schema::Mapping;
-use super::{log, partitions, protocol, schema};
+use super::{log, mapping, partitions, properties, protocol, schema};
 use crate::error::{Error, Result};
 use crate::model::{CommitId, Definition};
 use crate::store::{Store, clock};
@@ -32,9 +31,17 @@ pub(super) fn first_entry(definition: &Definition, commit_id: &CommitId) -> Resu
     }
     check_names(definition)?;
     let (fields, hidden) = partitions::plan(&definition.schema, &definition.partition_fields)?;
-    let schema_string = schema::render(&definition.schema, &hidden)?;
+    let mut schema_string = schema::render(&definition.schema, &hidden)?;
     let mut configuration = definition.properties.clone();
-    check_properties(&configuration)?;
+    let mapped = configuration
+        .get(mapping::MODE)
+        .is_some_and(|mode| mode != "none");
+    if mapped {
+        schema_string = mapping::mapped(&schema_string, &mut configuration)?;
+    }
+    configuration
+        .iter()
+        .try_for_each(|(key, value)| properties::check(key, value))?;
     let vectors = configuration
         .entry(protocol::ENABLE_VECTORS.into())
         .or_insert_with(|| "true".into())
@@ -48,8 +55,11 @@ pub(super) fn first_entry(definition: &Definition, commit_id: &CommitId) -> Resu
         created_time: Some(now),
         ..Metadata::default()
     };
-    let protocol = protocol_for(&metadata, definition, vectors, !hidden.is_empty());
-    let columns = schema::parse(&metadata.schema_string, Mapping::None)?;
+    let mut protocol = protocol_for(&metadata, definition, vectors, !hidden.is_empty());
+    if mapped {
+        protocol = protocol.with(protocol::COLUMN_MAPPING, true);
+    }
+    let columns = schema::parse(&metadata.schema_string, protocol::mapping(&metadata)?)?;
     if let Some(refusal) = protocol::refusal(&protocol, &metadata, &columns) {
         return Err((&refusal).into());
     }
@@ -129,26 +139,6 @@ pub(super) fn check_name(name: &str) -> Result<()> {
         .with_hint("rename it without any of space , ; { } ( ) = tab newline, or use --format iceberg"));
     }
     Ok(())
-}
-
-/// Properties that ask for a feature which we do not write.
-fn check_properties(properties: &BTreeMap<String, String>) -> Result<()> {
-    let asks = |key: &str, value: &str| {
-        let on = value.eq_ignore_ascii_case("true");
-        key.starts_with("delta.feature.")
-            || matches!(key, "delta.minReaderVersion" | "delta.minWriterVersion")
-            || (key == "delta.checkpointPolicy" && value != "classic")
-            || (on
-                && (key.starts_with("delta.enableIcebergCompat")
-                    || matches!(key, "delta.enableRowTracking" | "delta.enableInCommitTimestamps")))
-    };
-    match properties.iter().find(|(key, value)| asks(key, value)) {
-        Some((key, _)) => Err(Error::unsupported(
-            format!("the property {key} asks for a Delta feature that is not written"),
-            "leave the property out",
-        )),
-        None => Ok(()),
-    }
 }
 
 fn commit_info(metadata: &Metadata, commit_id: &CommitId, now: i64) -> Map<String, Value> {

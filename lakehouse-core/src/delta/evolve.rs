@@ -1,62 +1,128 @@
-//! Columns added and widened by a commit (Delta protocol, "Change Metadata"): a new `metaData` action, and where a
-//! column's type needs a table feature that the table lacks, a new `protocol`.
+//! A table redefined (Delta protocol, "Change Metadata"): a new `metaData` action, and where its columns need a table
+//! feature that the table lacks, a new `protocol`.
 //!
-//! Columns become wider only where the table's owner allows it (`delta.enableTypeWidening`): there are readers that
-//! lack the feature. Elsewhere values that do not fit are refused.
+//! ```text
+//! evolve        columns and properties of before -> those wanted
+//! mapping       names and ids by which files know columns, once one was renamed or dropped
+//! properties    what a property switches on
+//! ```
+//!
+//! Columns that come with rows become wider only where the table's owner allows it (`delta.enableTypeWidening`): there
+//! are readers that lack the feature. Elsewhere values that do not fit are refused. Who alters the table is its owner.
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, FieldRef, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use serde_json::{Value, json};
 
-use super::actions::{Action, Metadata, Protocol};
+use super::actions::{Action, Metadata};
 use super::create::check_name;
-use super::protocol::{self, TIMESTAMP_NTZ, TYPE_WIDENING};
-use super::schema::{self, delta_field};
+use super::mapping::{self, Names};
+use super::properties;
+use super::protocol::{self, COLUMN_MAPPING, TIMESTAMP_NTZ, TYPE_WIDENING};
+use super::schema::{self, Mapping, delta_field};
 use super::state::State;
 use crate::error::{Error, Result};
-use crate::model::Snapshot;
-
-/// Features that writer versions below 7 imply, and from which version on (Delta protocol, "Valid Feature
-/// Names in Table Features").
-const IMPLIED: [(i32, &str); 7] = [
-    (2, "appendOnly"),
-    (2, "invariants"),
-    (3, "checkConstraints"),
-    (4, "changeDataFeed"),
-    (4, "generatedColumns"),
-    (5, "columnMapping"),
-    (6, "identityColumns"),
-];
+use crate::model::schema::{COMMENT, ORIGIN, PHYSICAL_NAME};
+use crate::model::{Redefinition, Snapshot};
 
 /// Where a field's metadata says which types it had.
 const TYPE_CHANGES: &str = "delta.typeChanges";
 
-/// A version as if it had these columns.
+/// A version as if it had these columns and were defined so.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a type that Delta does not have, or that a column cannot become;
-/// [`Error::Invalid`] for a name that cannot be a column's.
-pub(super) fn evolve(snapshot: &Snapshot, wanted: &Schema) -> Result<Arc<Snapshot>> {
-    let evolved = State::of(snapshot)?.evolved(wanted)?;
+/// [`Error::Unsupported`] for a type that Delta does not have, or that a column cannot become, and for what only other
+/// formats have; [`Error::Invalid`] for a name that cannot be a column's.
+pub(super) fn evolve(
+    snapshot: &Snapshot,
+    wanted: &Schema,
+    redefinition: &Redefinition,
+) -> Result<Arc<Snapshot>> {
+    let evolved = State::of(snapshot)?.evolved(wanted, redefinition)?;
     Ok(Arc::new(evolved.into_snapshot(snapshot.timestamp_ms)))
 }
 
 impl State {
-    /// This version with these columns. What is recorded of the columns that are there stays.
+    /// This version with these columns and properties. What is recorded of the columns that are there stays.
     ///
     /// # Errors
     /// As [`evolve`].
-    pub(super) fn evolved(&self, wanted: &Schema) -> Result<Self> {
+    pub(super) fn evolved(&self, wanted: &Schema, redefinition: &Redefinition) -> Result<Self> {
         self.check_writable()?;
+        refuse_foreign(redefinition)?;
+        let (mut protocol, mut configuration) = properties::apply(
+            self.protocol.clone(),
+            self.metadata.configuration.clone(),
+            &redefinition.properties,
+        )?;
         let mut value: Value = serde_json::from_str(&self.metadata.schema_string)
             .map_err(|e| Error::invalid(format!("the table's schema is not valid JSON: {e}"), "metaData"))?;
-        for field in wanted.fields() {
-            let name = field.name().to_lowercase();
-            let taken = |column: &&schema::Column| {
-                column.field.name().to_lowercase() == name && self.is_hidden(column)
-            };
-            if let Some(column) = self.columns().iter().find(taken) {
+        self.check_hidden(wanted)?;
+        let mapped = protocol::mapping(&self.metadata)? != Mapping::None;
+        let mut redefine = Redefine {
+            widening: redefinition.upgrade || protocol::widening(&self.protocol, &configuration),
+            names: mapped.then(|| Names::of(&value, &configuration)),
+            widened: false,
+            needs_names: configuration
+                .get(mapping::MODE)
+                .is_some_and(|mode| mode != "none")
+                && !mapped,
+        };
+        let mut evolved = value.clone();
+        redefine.table(&mut evolved, wanted, self)?;
+        if redefine.needs_names {
+            if !redefinition.upgrade {
+                return Err(Error::unsupported(
+                    "columns of this Delta table cannot be renamed or dropped: it does not map column names",
+                    "alter the table for it",
+                ));
+            }
+            // Files know the columns by the names of today from now on.
+            let mut names = Names::of(&value, &configuration);
+            names.give_all(&mut value);
+            redefine.names = Some(names);
+            evolved = value;
+            redefine.table(&mut evolved, wanted, self)?;
+            protocol = protocol.with(COLUMN_MAPPING, true);
+        }
+        if let Some(names) = &redefine.names {
+            names.record(&mut configuration);
+        }
+        if redefine.widened {
+            configuration.insert(protocol::ENABLE_WIDENING.to_owned(), "true".to_owned());
+        }
+        for (needed, feature) in [
+            (schema::uses_timestamp_ntz(wanted), TIMESTAMP_NTZ),
+            (redefine.widened, TYPE_WIDENING),
+        ] {
+            if needed {
+                protocol = protocol.with(feature, true);
+            }
+        }
+        let partition_columns = self.partition_columns(wanted)?;
+        let metadata = Metadata {
+            schema_string: evolved.to_string(),
+            partition_columns,
+            configuration,
+            ..self.metadata.clone()
+        };
+        let evolved = Self::with(self.replay.clone(), protocol, metadata)?;
+        // Nobody makes a table that this program could not write any more.
+        evolved.check_writable()?;
+        Ok(evolved)
+    }
+
+    /// Hidden columns are not among the wanted ones, which may not take their names nor leave them without the column
+    /// that they are computed from.
+    fn check_hidden(&self, wanted: &Schema) -> Result<()> {
+        for column in self.columns().iter().filter(|column| self.is_hidden(column)) {
+            let lower = column.field.name().to_lowercase();
+            if wanted
+                .fields()
+                .iter()
+                .any(|field| field.name().to_lowercase() == lower)
+            {
                 return Err(Error::invalid(
                     format!(
                         "column {} cannot be added: the table is partitioned by a hidden column of that name",
@@ -67,44 +133,49 @@ impl State {
                 .with_hint("rename the column in the input, or leave it out"));
             }
         }
-        let mut grow = Grow {
-            widening: protocol::widening(&self.protocol, &self.metadata),
-            widened: false,
-        };
-        grow.members(&mut value, wanted.fields(), "")?;
-        // Whoever shows hidden columns shows them last.
-        let hides = |field: &Value| {
-            let column = self
-                .columns()
-                .iter()
-                .find(|column| field["name"] == **column.field.name());
-            column.is_some_and(|column| self.is_hidden(column))
-        };
-        if let Some(fields) = value["fields"].as_array_mut() {
-            fields.sort_by_key(hides);
-        }
-        let metadata = Metadata {
-            schema_string: value.to_string(),
-            ..self.metadata.clone()
-        };
-        let mut protocol = self.protocol.clone();
-        for (needed, feature) in [
-            (schema::uses_timestamp_ntz(wanted), TIMESTAMP_NTZ),
-            (grow.widened, TYPE_WIDENING),
-        ] {
-            if needed && !protocol.has(feature) {
-                protocol = with_feature(protocol, feature);
+        for partition in &self.partitions {
+            let field = &partition.field;
+            if field.source != field.name && !wanted.fields().iter().any(|new| *new.name() == field.source) {
+                return Err(Error::unsupported(
+                    format!(
+                        "column {} cannot be renamed or dropped: the table is partitioned by {}, which is computed from it",
+                        field.source, field.name
+                    ),
+                    "make a new table partitioned otherwise and copy the rows; Iceberg tables can",
+                ));
             }
         }
-        Self::with(self.replay.clone(), protocol, metadata)
+        Ok(())
     }
 
-    /// Whether the columns of this version are those of an older one, some of them wider perhaps, and some that were
-    /// added: then its files can be read with them.
+    /// The partition columns under their new names.
+    fn partition_columns(&self, wanted: &Schema) -> Result<Vec<String>> {
+        let columns = self.metadata.partition_columns.iter().map(|name| {
+            let column = self.columns().iter().find(|column| column.field.name() == name);
+            let Some(column) = column.filter(|column| !self.is_hidden(column)) else {
+                return Ok(name.clone());
+            };
+            let renamed = wanted
+                .fields()
+                .iter()
+                .find(|field| is_column(field, name, &column.physical));
+            renamed.map(|field| field.name().clone()).ok_or_else(|| {
+                Error::unsupported(
+                    format!("column {name} cannot be dropped: the table is partitioned by it"),
+                    "make a new table partitioned otherwise and copy the rows",
+                )
+            })
+        });
+        columns.collect()
+    }
+
+    /// Whether the columns of this version are those of an older one, some of them wider or renamed perhaps, and some
+    /// that were added or, where names are mapped, dropped: then its files can be read with them.
     pub(super) fn has_columns_of(&self, old: &Self) -> bool {
         let read = |state: &Self| serde_json::from_str::<Value>(&state.metadata.schema_string).ok();
+        let may_drop = protocol::mapping(&self.metadata).is_ok_and(|mapping| mapping != Mapping::None);
         self.metadata.schema_string == old.metadata.schema_string
-            || matches!((read(old), read(self)), (Some(old), Some(new)) if has_grown(&old, &new))
+            || matches!((read(old), read(self)), (Some(old), Some(new)) if has_grown(&old, &new, may_drop))
     }
 
     /// The actions that give a table whose state was `before` the columns of this one.
@@ -124,29 +195,80 @@ impl State {
     }
 }
 
+/// What Delta tables do not have.
+fn refuse_foreign(redefinition: &Redefinition) -> Result<()> {
+    for (asked, what, hint) in [
+        (
+            redefinition.partitioning.is_some(),
+            "the partitioning of a Delta table cannot be changed",
+            "make a new table partitioned so and copy the rows; Iceberg tables can change theirs",
+        ),
+        (
+            redefinition
+                .sort_order
+                .as_ref()
+                .is_some_and(|order| !order.is_empty()),
+            "Delta tables have no sort order",
+            "leave it out; sort the rows when they are written",
+        ),
+        (
+            redefinition
+                .identifier
+                .as_ref()
+                .is_some_and(|names| !names.is_empty()),
+            "Delta tables have no identifier fields",
+            "leave them out; name the key in every merge",
+        ),
+        (
+            redefinition.format_version.is_some(),
+            "Delta tables have no format version",
+            "leave it out; table features are switched on where they are needed",
+        ),
+    ] {
+        if asked {
+            return Err(Error::unsupported(what, hint));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a wanted field is the column of this name, which files have as `physical`.
+fn is_column(wanted: &Field, name: &str, physical: &str) -> bool {
+    let says = |key: &str| wanted.metadata().get(key);
+    match (says(ORIGIN), says(PHYSICAL_NAME)) {
+        (Some(origin), _) => origin == name,
+        (None, Some(mapped)) => mapped == physical,
+        (None, None) => wanted.name() == name,
+    }
+}
+
 /// Whether a type has all that an older one has, in the same or a wider type, and beside that only what may be NULL.
-fn has_grown(old: &Value, new: &Value) -> bool {
+fn has_grown(old: &Value, new: &Value, may_drop: bool) -> bool {
     let same = |key: &str| old[key] == new[key];
     match (old["type"].as_str(), new["type"].as_str()) {
         (Some("struct"), Some("struct")) => {
             let (Some(old), Some(new)) = (old["fields"].as_array(), new["fields"].as_array()) else {
                 return false;
             };
-            let named = |fields: &[Value], field: &Value| {
-                let found = fields.iter().find(|other| other["name"] == field["name"]);
+            let stored = |fields: &[Value], field: &Value| {
+                let name = mapping::physical(field);
+                let found = fields.iter().find(|other| mapping::physical(other) == name);
                 found.cloned()
             };
-            let kept = old
-                .iter()
-                .all(|field| named(new, field).is_some_and(|new| is_kept(field, &new)));
-            let added = new.iter().filter(|field| named(old, field).is_none());
+            let kept = old.iter().all(|field| match stored(new, field) {
+                Some(new) => is_kept(field, &new, may_drop),
+                None => may_drop,
+            });
+            let added = new.iter().filter(|field| stored(old, field).is_none());
             kept && added.into_iter().all(|field| field["nullable"] == true)
         }
         (Some("array"), Some("array")) => {
-            same("containsNull") && has_grown(&old["elementType"], &new["elementType"])
+            same("containsNull") && has_grown(&old["elementType"], &new["elementType"], may_drop)
         }
         (Some("map"), Some("map")) => {
-            same("valueContainsNull") && same("keyType") && has_grown(&old["valueType"], &new["valueType"])
+            same("valueContainsNull")
+                && same("keyType")
+                && has_grown(&old["valueType"], &new["valueType"], may_drop)
         }
         _ => {
             let primitive = |value: &Value| schema::primitive(value.as_str()?, "").ok();
@@ -157,73 +279,104 @@ fn has_grown(old: &Value, new: &Value) -> bool {
 }
 
 /// Whether a field is what it was, or grew.
-fn is_kept(old: &Value, new: &Value) -> bool {
+fn is_kept(old: &Value, new: &Value, may_drop: bool) -> bool {
     let metadata = |field: &Value| {
         let mut metadata = field["metadata"].as_object().cloned().unwrap_or_default();
-        metadata.remove(TYPE_CHANGES);
+        for key in [TYPE_CHANGES, COMMENT, mapping::ID, mapping::PHYSICAL] {
+            metadata.remove(key);
+        }
         metadata
     };
-    old["nullable"] == new["nullable"]
+    (old["nullable"] == new["nullable"] || new["nullable"] == true)
         && metadata(old) == metadata(new)
-        && has_grown(&old["type"], &new["type"])
+        && has_grown(&old["type"], &new["type"], may_drop)
 }
 
-/// The protocol with one more feature of readers and writers, those that its numbers imply spelled out.
-fn with_feature(protocol: Protocol, feature: &str) -> Protocol {
-    let mut writer = protocol.writer_features.unwrap_or_else(|| {
-        let implied = IMPLIED
-            .iter()
-            .filter(|(from, _)| *from <= protocol.min_writer_version);
-        implied.map(|(_, name)| (*name).to_owned()).collect()
-    });
-    let mut reader = protocol
-        .reader_features
-        .unwrap_or_else(|| match protocol.min_reader_version {
-            2 => vec!["columnMapping".to_owned()],
-            _ => Vec::new(),
-        });
-    for features in [&mut writer, &mut reader] {
-        features.push(feature.to_owned());
-    }
-    Protocol {
-        min_reader_version: 3,
-        min_writer_version: 7,
-        reader_features: Some(reader),
-        writer_features: Some(writer),
-    }
-}
-
-/// Brings what a wanted schema has more into the table's, which is JSON.
-struct Grow {
+/// Makes the table's schema, which is JSON, the wanted one.
+struct Redefine {
     /// Types may become wider.
     widening: bool,
-    /// Some did.
+    /// The names and ids by which files know columns, if the table maps them.
+    names: Option<Names>,
+    /// Some types did.
     widened: bool,
+    /// What was done is possible only where names are mapped.
+    needs_names: bool,
 }
 
-impl Grow {
+impl Redefine {
+    /// The columns of a table; hidden ones stay, last as whoever shows them does.
+    fn table(&mut self, value: &mut Value, wanted: &Schema, state: &State) -> Result<()> {
+        let hidden: Vec<&str> = state
+            .columns()
+            .iter()
+            .filter(|column| state.is_hidden(column))
+            .map(|column| column.field.name().as_str())
+            .collect();
+        let is_hidden = |field: &Value| field["name"].as_str().is_some_and(|name| hidden.contains(&name));
+        let fields = value["fields"].as_array().cloned().unwrap_or_default();
+        let (kept, shown) = fields.into_iter().partition::<Vec<_>, _>(is_hidden);
+        value["fields"] = Value::Array(shown);
+        self.members(value, wanted.fields(), "")?;
+        if let Some(fields) = value["fields"].as_array_mut() {
+            fields.extend(kept);
+        }
+        Ok(())
+    }
+
     fn members(&mut self, value: &mut Value, wanted: &[FieldRef], parent: &str) -> Result<()> {
-        let fields = value["fields"]
-            .as_array_mut()
+        let mut old = value["fields"]
+            .as_array()
+            .cloned()
             .ok_or_else(|| Error::invalid(format!("struct {parent} has no fields"), "the table's schema"))?;
+        let mut fields = Vec::with_capacity(wanted.len());
         for field in wanted {
             let path = match parent {
                 "" => field.name().clone(),
                 parent => format!("{parent}.{}", field.name()),
             };
-            match fields.iter_mut().find(|known| known["name"] == **field.name()) {
-                Some(known) => {
-                    let mut changes = Vec::new();
-                    self.data_type(&mut known["type"], field.data_type(), &path, "", &mut changes)?;
-                    note(known, changes);
-                }
-                None => {
-                    check_names(field)?;
-                    fields.push(delta_field(field, parent)?);
-                }
-            }
+            let known = old.iter().position(|known| {
+                let (name, physical) = (known["name"].as_str(), mapping::physical(known));
+                is_column(field, name.unwrap_or_default(), physical.unwrap_or_default())
+            });
+            fields.push(match known.map(|at| old.remove(at)) {
+                Some(known) => self.kept(known, field, &path)?,
+                None => self.added(field, parent)?,
+            });
         }
+        self.needs_names |= !old.is_empty() && self.names.is_none();
+        value["fields"] = Value::Array(fields);
         Ok(())
+    }
+
+    fn kept(&mut self, mut known: Value, wanted: &Field, path: &str) -> Result<Value> {
+        let mut changes = Vec::new();
+        self.data_type(&mut known["type"], wanted.data_type(), path, "", &mut changes)?;
+        note(&mut known, changes);
+        if known["name"] != **wanted.name() {
+            self.needs_names |= self.names.is_none();
+            known["name"] = wanted.name().as_str().into();
+        }
+        known["nullable"] = wanted.is_nullable().into();
+        if let Some(metadata) = known["metadata"].as_object_mut() {
+            match wanted.metadata().get(COMMENT) {
+                Some(comment) => metadata.insert(COMMENT.to_owned(), comment.as_str().into()),
+                None => metadata.remove(COMMENT),
+            };
+        }
+        Ok(known)
+    }
+
+    fn added(&mut self, wanted: &FieldRef, parent: &str) -> Result<Value> {
+        // Where files have names of their own, those of columns are free.
+        if self.names.is_none() && !self.needs_names {
+            check_names(wanted)?;
+        }
+        let mut field = delta_field(wanted, parent)?;
+        if let Some(names) = &mut self.names {
+            names.give_new(&mut field, wanted);
+        }
+        Ok(field)
     }
 
     /// Adds to a type what the wanted one has more. `inside` is where it is in its field, if that is a list or
@@ -236,18 +389,20 @@ impl Grow {
         inside: &str,
         changes: &mut Vec<Value>,
     ) -> Result<()> {
-        let mut deeper = |grow: &mut Self, value: &mut Value, part: &str, wanted: &DataType| {
+        let mut deeper = |redefine: &mut Self, value: &mut Value, part: &str, wanted: &DataType| {
             let dot = if inside.is_empty() { "" } else { "." };
             let inside = format!("{inside}{dot}{part}");
-            grow.data_type(value, wanted, &format!("{path}.{part}"), &inside, changes)
+            redefine.data_type(value, wanted, &format!("{path}.{part}"), &inside, changes)
         };
         match (value["type"].as_str(), wanted) {
             (Some("struct"), DataType::Struct(fields)) => self.members(value, fields, path),
             (Some("array"), DataType::List(element)) => {
+                value["containsNull"] = element.is_nullable().into();
                 deeper(self, &mut value["elementType"], "element", element.data_type())
             }
             (Some("map"), DataType::Map(entries, _)) => match entries.data_type() {
                 DataType::Struct(pair) if pair.len() == 2 => {
+                    value["valueContainsNull"] = pair[1].is_nullable().into();
                     deeper(self, &mut value["valueType"], "value", pair[1].data_type())
                 }
                 _ => Ok(()),
@@ -274,7 +429,8 @@ impl Grow {
         if !known.is_some_and(|known| widens(&known, wanted)) {
             return Err(Error::unsupported(
                 format!("column {path} of this Delta table cannot become {wanted}"),
-                "cast the input to the column's type",
+                "integers and decimals may become wider and float double; for anything else add a column, or cast the \
+                 input to the column's type",
             ));
         }
         if !self.widening {
@@ -346,8 +502,6 @@ fn check_names(field: &FieldRef) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::Field;
-
     use super::*;
 
     fn list(element: DataType) -> DataType {
@@ -369,14 +523,20 @@ mod tests {
         ])
     }
 
+    fn redefine(widening: bool) -> Redefine {
+        Redefine {
+            widening,
+            names: None,
+            widened: false,
+            needs_names: false,
+        }
+    }
+
     #[test]
     fn changes_of_type_are_noted_at_the_nearest_field_one_after_the_other() {
         let mut value: Value =
             serde_json::from_str(&schema::render(&columns(DataType::Int16), &[]).unwrap()).unwrap();
-        let mut grow = Grow {
-            widening: true,
-            widened: false,
-        };
+        let mut grow = redefine(true);
         for number in [DataType::Int32, DataType::Int64] {
             grow.members(&mut value, columns(number).fields(), "").unwrap();
         }
@@ -408,11 +568,7 @@ mod tests {
         ] {
             let mut value: Value =
                 serde_json::from_str(&schema::render(&columns(DataType::Int16), &[]).unwrap()).unwrap();
-            let mut grow = Grow {
-                widening,
-                widened: false,
-            };
-            let refused = grow
+            let refused = redefine(widening)
                 .members(&mut value, columns(number).fields(), "")
                 .unwrap_err();
             assert!(refused.to_string().contains("column plain"), "{refused}");

@@ -13,7 +13,9 @@ mod footer;
 mod kernel;
 mod load;
 mod log;
+mod mapping;
 mod partitions;
+mod properties;
 mod protocol;
 mod publish;
 mod reachable;
@@ -37,7 +39,7 @@ use crate::error::{Error, Result};
 use crate::format::{Format, Outcome};
 use crate::model::limits;
 use crate::model::{
-    At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, RowMask, Snapshot, Version,
+    At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Version,
 };
 use crate::store::{Created, Store};
 use state::State;
@@ -116,8 +118,13 @@ impl Format for Delta {
         State::of(snapshot)?.check_writable()
     }
 
-    fn evolve(&self, snapshot: &Snapshot, schema: &Schema) -> Result<Arc<Snapshot>> {
-        evolve::evolve(snapshot, schema)
+    fn evolve(
+        &self,
+        snapshot: &Snapshot,
+        schema: &Schema,
+        redefinition: &Redefinition,
+    ) -> Result<Arc<Snapshot>> {
+        evolve::evolve(snapshot, schema, redefinition)
     }
 
     fn files(&self, snapshot: &Arc<Snapshot>, prune: Arc<Prune>) -> BoxStream<'static, Result<DataFile>> {

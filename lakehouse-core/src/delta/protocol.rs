@@ -1,5 +1,7 @@
 //! Which tables we read and write: table features (Delta protocol, "Table Features").
 
+use std::collections::BTreeMap;
+
 use super::actions::{Metadata, Protocol};
 use super::partitions::{GENERATION, hidden};
 use super::schema::{self, Column, Mapping};
@@ -20,6 +22,21 @@ pub(super) const V2_CHECKPOINT: &str = "v2Checkpoint";
 /// Commit times inside commits.
 const IN_COMMIT_TIMESTAMP: &str = "inCommitTimestamp";
 
+/// Names and ids of columns in data files.
+pub(super) const COLUMN_MAPPING: &str = "columnMapping";
+
+/// Features that writer versions below 7 imply, and from which version on (Delta protocol, "Valid Feature
+/// Names in Table Features").
+const IMPLIED: [(i32, &str); 7] = [
+    (2, "appendOnly"),
+    (2, "invariants"),
+    (3, "checkConstraints"),
+    (4, "changeDataFeed"),
+    (4, "generatedColumns"),
+    (5, COLUMN_MAPPING),
+    (6, "identityColumns"),
+];
+
 /// Table property: deletion vectors may be written.
 pub(super) const ENABLE_VECTORS: &str = "delta.enableDeletionVectors";
 
@@ -29,7 +46,7 @@ pub(super) const ENABLE_WIDENING: &str = "delta.enableTypeWidening";
 /// Features whose tables are read right.
 const READ: [&str; 8] = [
     DELETION_VECTORS,
-    "columnMapping",
+    COLUMN_MAPPING,
     TIMESTAMP_NTZ,
     "timestampWithoutTimezone",
     V2_CHECKPOINT,
@@ -53,7 +70,7 @@ const WRITE: [&str; 17] = [
     "changeDataFeed",
     GENERATED_COLUMNS,
     "identityColumns",
-    "columnMapping",
+    COLUMN_MAPPING,
     "allowColumnDefaults",
     "domainMetadata",
     IN_COMMIT_TIMESTAMP,
@@ -91,6 +108,56 @@ impl Protocol {
         match features.into_iter().find(|name| !READ.contains(&name.as_str())) {
             Some(name) => refuse(format!("it has the table feature {name}")),
             None => Ok(()),
+        }
+    }
+
+    /// The table features, those of writers and readers once each.
+    pub(super) fn features(&self) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        for feature in self
+            .writer_features
+            .iter()
+            .flatten()
+            .chain(self.reader_features.iter().flatten())
+        {
+            if !all.contains(feature) {
+                all.push(feature.clone());
+            }
+        }
+        all
+    }
+
+    /// The protocol with one more feature of writers, and of readers too if they need it; those that its numbers
+    /// imply are spelled out.
+    pub(super) fn with(self, feature: &str, readers: bool) -> Self {
+        if self.has(feature) {
+            return self;
+        }
+        let mut writer = self.writer_features.unwrap_or_else(|| {
+            let implied = IMPLIED
+                .iter()
+                .filter(|(from, _)| *from <= self.min_writer_version);
+            implied.map(|(_, name)| (*name).to_owned()).collect()
+        });
+        let mut reader = self
+            .reader_features
+            .unwrap_or_else(|| match self.min_reader_version {
+                2 => vec![COLUMN_MAPPING.to_owned()],
+                _ => Vec::new(),
+            });
+        writer.push(feature.to_owned());
+        if readers {
+            reader.push(feature.to_owned());
+        }
+        Self {
+            min_reader_version: if reader.is_empty() {
+                self.min_reader_version
+            } else {
+                3
+            },
+            min_writer_version: 7,
+            reader_features: (!reader.is_empty()).then_some(reader),
+            writer_features: Some(writer),
         }
     }
 
@@ -141,9 +208,6 @@ pub(super) fn refusal(protocol: &Protocol, metadata: &Metadata, columns: &[Colum
     if is_on(metadata, "delta.enableChangeDataFeed") {
         return refuse("changeDataFeed", "its change data feed is on".into());
     }
-    if mapping(metadata).is_ok_and(|mapping| mapping != Mapping::None) {
-        return refuse("columnMapping", "it maps column names".into());
-    }
     let schema = &metadata.schema_string;
     for (key, feature, what) in [
         ("delta.invariants", "invariants", "an invariant"),
@@ -176,8 +240,9 @@ pub(super) fn is_on(metadata: &Metadata, property: &str) -> bool {
 }
 
 /// Whether columns may become wider: the owner allows it.
-pub(super) fn widening(protocol: &Protocol, metadata: &Metadata) -> bool {
-    is_on(metadata, ENABLE_WIDENING) && !protocol.has(TYPE_WIDENING_PREVIEW)
+pub(super) fn widening(protocol: &Protocol, configuration: &BTreeMap<String, String>) -> bool {
+    let value = configuration.get(ENABLE_WIDENING);
+    value.is_some_and(|value| value.eq_ignore_ascii_case("true")) && !protocol.has(TYPE_WIDENING_PREVIEW)
 }
 
 /// Whether rows may be masked: the feature is there, switched on, and nobody asks for copy-on-write.
@@ -277,7 +342,6 @@ mod tests {
             ..Protocol::default()
         };
         assert_eq!(why(&old, &metadata("{}", &[])), None);
-        let mapped = r#"{"delta.columnMapping.physicalName":"x","delta.columnMapping.id":1}"#;
         let cases = [
             (
                 "{}",
@@ -288,11 +352,6 @@ mod tests {
                 "{}",
                 vec![("delta.enableChangeDataFeed", "true")],
                 "changeDataFeed",
-            ),
-            (
-                mapped,
-                vec![("delta.columnMapping.mode", "name")],
-                "columnMapping",
             ),
             (r#"{"delta.invariants":"{}"}"#, vec![], "invariants"),
             (r#"{"delta.identity.start":1}"#, vec![], "identityColumns"),

@@ -8,7 +8,8 @@ use super::actions::{self, Action, AddFile, FileKey, Txn};
 use super::protocol::{self, is_on};
 use super::state::State;
 use crate::error::{Error, Result};
-use crate::model::{Change, MetadataChange, OperationKind, Snapshot};
+use crate::model::schema::keeps_columns;
+use crate::model::{Change, OperationKind, Snapshot};
 use crate::store::{Store, clock};
 
 /// How commits name this writer.
@@ -31,22 +32,21 @@ pub(super) async fn entry(
 ) -> Result<Vec<u8>> {
     let before = State::of(base)?;
     before.check_writable()?;
-    let evolved = change
-        .schema
-        .as_ref()
-        .map(|schema| before.evolved(schema))
-        .transpose()?;
-    let state = evolved.as_ref().unwrap_or(before);
-    let with_rows = MetadataChange {
-        schema: evolved.is_some(),
-        ..MetadataChange::default()
-    };
-    if change.metadata != with_rows {
-        return Err(Error::unsupported(
-            "columns, partitioning and properties of a Delta table cannot be changed by themselves",
-            "make a new table and copy the rows",
-        ));
+    // Rows bring columns along, and take none away.
+    if let Some(schema) = change.schema.as_ref().filter(|_| !change.is_without_files())
+        && !keeps_columns(base.schema.fields(), schema.fields())
+    {
+        return Err(Error::Conflict {
+            table: store.location().to_owned(),
+            detail: "R4: the new columns were planned on another schema".to_owned(),
+        });
     }
+    let evolved = match (&change.schema, change.redefinition.is_empty()) {
+        (None, true) => None,
+        (Some(schema), _) => Some(before.evolved(schema, &change.redefinition)?),
+        (None, false) => Some(before.evolved(&base.schema, &change.redefinition)?),
+    };
+    let state = evolved.as_ref().unwrap_or(before);
     // Later than the version before it, whatever the clock says: versions are found by time.
     let now = clock::now_ms().max(base.timestamp_ms.saturating_add(1));
     let files = match restored {
@@ -207,6 +207,7 @@ fn operation(change: &Change) -> (&'static str, Value) {
         OperationKind::Delete => ("DELETE", json!({})),
         OperationKind::Update => ("UPDATE", json!({})),
         OperationKind::Merge => ("MERGE", json!({})),
+        OperationKind::Alter => ("ALTER TABLE", json!({})),
         OperationKind::Compact => ("OPTIMIZE", json!({"auto": "false"})),
         OperationKind::Restore => {
             let version = change

@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, TimeUnit};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
-use crate::model::schema::{FIELD_ID, PHYSICAL_NAME};
+use crate::model::schema::{COMMENT, FIELD_ID, PHYSICAL_NAME, WRITTEN_ID};
 
 /// How columns are found in data files (`delta.columnMapping.mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,11 +94,24 @@ fn arrow_field(field: &Value, mapping: Mapping, parent: &str) -> Result<Field> {
     if mapping != Mapping::None {
         metadata.insert(PHYSICAL_NAME.to_owned(), mapped_name(field)?);
     }
-    if mapping == Mapping::Id {
-        let id = field["metadata"]["delta.columnMapping.id"]
-            .as_i64()
-            .ok_or_else(|| broken(&format!("column {path} has no id although the table maps by id")))?;
-        metadata.insert(FIELD_ID.to_owned(), id.to_string());
+    let id = field["metadata"]["delta.columnMapping.id"].as_i64();
+    match (mapping, id) {
+        (Mapping::Id, None) => {
+            return Err(broken(&format!(
+                "column {path} has no id although the table maps by id"
+            )));
+        }
+        (Mapping::Id, Some(id)) => {
+            metadata.insert(FIELD_ID.to_owned(), id.to_string());
+        }
+        // Files that are older than the mapping have no ids, or others.
+        (Mapping::Name, Some(id)) => {
+            metadata.insert(WRITTEN_ID.to_owned(), id.to_string());
+        }
+        _ => {}
+    }
+    if let Some(comment) = field["metadata"][COMMENT].as_str() {
+        metadata.insert(COMMENT.to_owned(), comment.to_owned());
     }
     Ok(Field::new(name, data_type, nullable).with_metadata(metadata))
 }
@@ -206,7 +219,10 @@ pub(super) fn delta_field(field: &Field, parent: &str) -> Result<Value> {
         "name": field.name(),
         "type": delta_type(field.data_type(), &path)?,
         "nullable": field.is_nullable(),
-        "metadata": {},
+        "metadata": match field.metadata().get(COMMENT) {
+            Some(comment) => json!({COMMENT: comment}),
+            None => json!({}),
+        },
     }))
 }
 

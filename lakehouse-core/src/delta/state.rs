@@ -75,6 +75,9 @@ impl State {
             schema,
             specs: BTreeMap::from([(0, fields)]),
             spec_id: 0,
+            sort_order: Vec::new(),
+            identifier: Vec::new(),
+            features: self.protocol.features(),
             properties: self.metadata.configuration.clone(),
             refs: BTreeMap::new(),
             capabilities: Capabilities {
@@ -83,7 +86,7 @@ impl State {
                 row_ids: false,
                 partition_columns_in_files: false,
                 append_over_schema_change: false,
-                widening: protocol::widening(&self.protocol, &self.metadata),
+                widening: protocol::widening(&self.protocol, &self.metadata.configuration),
                 data_prefix: "",
                 writable: self.refusal.is_none(),
             },

@@ -13,7 +13,7 @@ use super::convert::Reader;
 use super::deletes::{Concerned, DeleteIndex};
 use super::files::{CONCURRENT, index, split};
 use super::manifests::{Manifest, read_list_of, read_manifest};
-use super::metadata::{TOKEN_PROPERTY, version_number};
+use super::metadata::{ALTERATION, TOKEN_PROPERTY, version_number};
 use super::rewrite::{Key, holds, key_of, partition_ranges};
 use super::summary::{COMMIT_ID, kind};
 use super::types::to_arrow;
@@ -121,7 +121,7 @@ fn chain(from: &View, to: &View) -> Result<Vec<Step>> {
 fn metadata_change(from: &TableMetadata, to: &TableMetadata) -> MetadataChange {
     let properties = |metadata: &TableMetadata| -> BTreeMap<String, String> {
         let all = metadata.properties().iter();
-        all.filter(|(key, _)| !key.starts_with(TOKEN_PROPERTY))
+        all.filter(|(key, _)| !key.starts_with(TOKEN_PROPERTY) && *key != ALTERATION)
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()
     };
@@ -129,7 +129,8 @@ fn metadata_change(from: &TableMetadata, to: &TableMetadata) -> MetadataChange {
         schema: from.current_schema() != to.current_schema()
             || version_number(from.format_version()) != version_number(to.format_version()),
         partitioning: from.default_partition_spec() != to.default_partition_spec(),
-        properties: properties(from) != properties(to),
+        properties: properties(from) != properties(to)
+            || from.default_sort_order() != to.default_sort_order(),
     }
 }
 

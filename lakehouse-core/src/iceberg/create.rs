@@ -64,7 +64,9 @@ fn first_metadata(store: &Store, definition: &Definition, commit_id: &CommitId) 
         }
     };
     let schema = to_iceberg(&definition.schema, version)?;
-    let spec = partition_spec(&definition.partition_fields, &schema)?;
+    let spec = partition_spec(&definition.partition_fields, &schema, &|field, _| {
+        default_name(field)
+    })?;
     let properties = definition.properties.clone().into_iter().collect();
     let refused = |e: iceberg::Error| Error::invalid(e.message(), "the definition of the table");
     let built = TableMetadataBuilder::new(
@@ -84,7 +86,16 @@ fn first_metadata(store: &Store, definition: &Definition, commit_id: &CommitId) 
     Ok(built.metadata)
 }
 
-fn partition_spec(fields: &[PartitionField], schema: &Schema) -> Result<UnboundPartitionSpec> {
+/// A partition spec as the builder of metadata takes it; fields without a name get the one of `name`.
+///
+/// # Errors
+/// [`Error::NotFound`] for a column that is not there, [`Error::Unsupported`] for a transform that its type does not
+/// have, [`Error::Invalid`] for a name that cannot be one.
+pub(super) fn partition_spec(
+    fields: &[PartitionField],
+    schema: &Schema,
+    name_of: &dyn Fn(&PartitionField, i32) -> String,
+) -> Result<UnboundPartitionSpec> {
     let mut names = HashSet::new();
     let mut builder = UnboundPartitionSpec::builder().with_spec_id(0);
     for field in fields {
@@ -109,7 +120,7 @@ fn partition_spec(fields: &[PartitionField], schema: &Schema) -> Result<UnboundP
             )
         })?;
         let name = match field.name.as_str() {
-            "" => default_name(field),
+            "" => name_of(field, source.id),
             given => given.to_owned(),
         };
         if !is_avro_name(&name) {
@@ -139,7 +150,7 @@ fn partition_spec(fields: &[PartitionField], schema: &Schema) -> Result<UnboundP
 }
 
 /// The name that other engines give to such a field, with what manifests cannot spell replaced.
-fn default_name(field: &PartitionField) -> String {
+pub(super) fn default_name(field: &PartitionField) -> String {
     let suffix = match field.transform {
         Transform::Identity => "",
         Transform::Year => "_year",
@@ -157,7 +168,7 @@ fn default_name(field: &PartitionField) -> String {
     name
 }
 
-fn to_iceberg_transform(transform: Transform) -> Result<IcebergTransform> {
+pub(super) fn to_iceberg_transform(transform: Transform) -> Result<IcebergTransform> {
     Ok(match transform {
         Transform::Identity => IcebergTransform::Identity,
         Transform::Year => IcebergTransform::Year,

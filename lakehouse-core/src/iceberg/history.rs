@@ -9,7 +9,7 @@ use super::catalog::Catalog;
 use super::files::CONCURRENT;
 use super::load::{FOLDER, HINT, is_metadata};
 use super::manifests::{read_list_of, read_manifest};
-use super::metadata::State;
+use super::metadata::{State, alteration};
 use super::summary::{COMMIT_ID, OPERATION};
 use super::view::{View, open_snapshot};
 use crate::error::{Error, Result};
@@ -32,10 +32,42 @@ pub(super) async fn find(
         snapshot.summary().additional_properties.get(COMMIT_ID) == Some(&commit_id.0)
             && base.metadata().snapshot_by_id(snapshot.snapshot_id()).is_none()
     });
-    match made {
-        Some(snapshot) => open_snapshot(&state, Some(Arc::clone(snapshot))).map(Some),
-        None => Ok(None),
+    if let Some(snapshot) = made {
+        return open_snapshot(&state, Some(Arc::clone(snapshot))).map(Some);
     }
+    if !altered(store, &state, &base.state, commit_id).await? {
+        return Ok(None);
+    }
+    let current = state.metadata.current_snapshot().cloned();
+    open_snapshot(&state, current).map(Some)
+}
+
+/// Whether a commit without a snapshot is among those that lead from `base` to `newest`. Every metadata file names the
+/// last such commit before it.
+async fn altered(store: &Store, newest: &State, base: &State, commit_id: &CommitId) -> Result<bool> {
+    let is_known = |state: &State| alteration(state) == Some(&commit_id.0);
+    if is_known(newest) {
+        return Ok(true);
+    }
+    if alteration(newest) == alteration(base) {
+        return Ok(false);
+    }
+    let log = newest
+        .metadata
+        .metadata_log()
+        .iter()
+        .map(|entry| entry.metadata_file.as_str());
+    let recorded = base.recorded();
+    for file in log.rev().take_while(|file| *file != recorded) {
+        let file = newest.paths.relative(file)?;
+        let Some(bytes) = store.get_within(&file, store.limits().metadata_bytes).await? else {
+            continue;
+        };
+        if is_known(&State::parse(store, &file, 0, &bytes)?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Commits of the main branch, newest first.

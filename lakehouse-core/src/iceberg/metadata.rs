@@ -18,6 +18,14 @@ use crate::store::Store;
 /// Property that records that an idempotency key was used: `tokens.rs` has the value.
 pub(super) const TOKEN_PROPERTY: &str = "lakehouse.idempotency.";
 
+/// Property with the id of the last commit that altered the table and made no snapshot: its author finds it so.
+pub(super) const ALTERATION: &str = "lakehouse.alteration";
+
+/// The id of the last commit that altered the table, as this metadata knows.
+pub(super) fn alteration(state: &State) -> Option<&String> {
+    state.metadata.properties().get(ALTERATION)
+}
+
 /// One metadata file, read.
 #[derive(Debug)]
 pub(super) struct State {

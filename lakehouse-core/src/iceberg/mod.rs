@@ -53,7 +53,7 @@ use futures::stream::BoxStream;
 use crate::error::Result;
 use crate::format::{Format, Outcome};
 use crate::model::{
-    At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, RowMask, Snapshot, Version,
+    At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Version,
 };
 use crate::store::Store;
 use catalog::{Catalog, Pointer};
@@ -110,8 +110,13 @@ impl Format for Iceberg {
         View::of(snapshot)?.state.check_writable()
     }
 
-    fn evolve(&self, snapshot: &Snapshot, schema: &Schema) -> Result<Arc<Snapshot>> {
-        evolve::evolve(snapshot, schema)
+    fn evolve(
+        &self,
+        snapshot: &Snapshot,
+        schema: &Schema,
+        redefinition: &Redefinition,
+    ) -> Result<Arc<Snapshot>> {
+        evolve::evolve(snapshot, schema, redefinition)
     }
 
     fn files(&self, snapshot: &Arc<Snapshot>, prune: Arc<Prune>) -> BoxStream<'static, Result<DataFile>> {

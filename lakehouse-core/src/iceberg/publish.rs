@@ -19,7 +19,7 @@ use super::evolve;
 use super::files::{CONCURRENT, split};
 use super::load::FOLDER;
 use super::manifests::{NewEntry, NewManifest, encode_manifest, most_entries, read_list, read_list_of};
-use super::metadata::{State, encode};
+use super::metadata::{ALTERATION, State, alteration, encode};
 use super::rewrite::{Planned, first_row_id, fold, has_live, plan};
 use super::staged::{Staged, staged};
 use super::summary::{Tally, restored};
@@ -28,7 +28,7 @@ use super::types::leaves;
 use super::view::{View, open, partition_types};
 use crate::error::{Error, Result};
 use crate::format::Outcome;
-use crate::model::{At, Change, Snapshot};
+use crate::model::{At, Change, OperationKind, Snapshot};
 use crate::planted::{self, Bug};
 use crate::store::{Store, clock};
 
@@ -57,7 +57,7 @@ pub(super) async fn publish(
         return Ok(Outcome::Lost);
     }
     let schema = match &change.schema {
-        Some(wanted) => evolve::confirmed(&view, wanted)?,
+        Some(wanted) => evolve::confirmed(&view, wanted, &change.redefinition, !change.is_without_files())?,
         None => Arc::clone(metadata.current_schema()),
     };
     let mut attempt = Attempt {
@@ -70,20 +70,22 @@ pub(super) async fn publish(
     };
     let prepared = attempt.prepare().await;
     let (written, snapshot_id) = (attempt.written, attempt.snapshot_id);
-    let (bytes, summary) = match prepared {
-        Ok(prepared) => prepared,
+    let bytes = match prepared {
+        Ok(bytes) => bytes,
         Err(error) => {
             discard(store, &written).await;
             return Err(error);
         }
     };
-    let ours = |state: &State| state.metadata.snapshot_by_id(snapshot_id).is_some();
+    let ours = |state: &State| {
+        state.metadata.snapshot_by_id(snapshot_id).is_some() || alteration(state) == Some(&change.commit_id.0)
+    };
     let ended = catalog
         .replace(store, Some(&view.state), bytes, &change.commit_id, ours)
         .await;
     match ended {
         Ok(Replaced::Yes(state)) => {
-            tracing::debug!(state.number, ?summary, "committed");
+            tracing::debug!(state.number, "committed");
             Ok(Outcome::Committed(open(&Arc::new(*state), &At::Latest)?))
         }
         Ok(Replaced::No) => {
@@ -141,8 +143,45 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// Writes manifests and their list; returns the new metadata file.
-    async fn prepare(&mut self) -> Result<(Vec<u8>, Summary)> {
+    /// Writes what the change needs beside it; returns the new metadata file.
+    async fn prepare(&mut self) -> Result<Vec<u8>> {
+        let metadata = self.view.metadata();
+        let timestamp = clock::now_ms().max(metadata.last_updated_ms() + 1);
+        let alters = self.change.operation == OperationKind::Alter;
+        let snapshot = match alters {
+            true => None,
+            false => Some(self.snapshot(timestamp).await?),
+        };
+        // Who only alters the table makes no snapshot that would tell of it.
+        let made = match &snapshot {
+            Some(snapshot) => snapshot.snapshot_id(),
+            None => self.view.version(),
+        };
+        let (mut recorded, expired) = tokens::record(metadata, self.change.token.as_deref(), made, timestamp);
+        if alters {
+            recorded.insert(ALTERATION.to_owned(), self.change.commit_id.0.clone());
+        }
+        let builder = metadata.clone().into_builder(Some(self.view.state.recorded()));
+        let builder = evolve::apply(builder, metadata, &self.schema, &self.change.redefinition)?;
+        let built = builder
+            .set_properties(recorded)
+            .and_then(|builder| builder.remove_properties(&expired))
+            .and_then(|builder| match snapshot {
+                Some(snapshot) => builder.set_branch_snapshot(snapshot, MAIN_BRANCH),
+                None => Ok(builder),
+            })
+            .and_then(|builder| builder.build())
+            .map_err(|e| {
+                Error::invalid(
+                    format!("cannot commit: {}", e.message()),
+                    self.view.state.file.clone(),
+                )
+            })?;
+        encode(&built.metadata, timestamp)
+    }
+
+    /// The snapshot of a change of files, its manifests and their list written.
+    async fn snapshot(&mut self, timestamp: i64) -> Result<IcebergSnapshot> {
         let (manifests, summary) = match self.change.restore {
             Some(version) => self.restore(version).await?,
             None => self.change_files().await?,
@@ -150,45 +189,18 @@ impl Attempt<'_> {
         let metadata = self.view.metadata();
         let sequence = metadata.next_sequence_number();
         let (list, rows) = self.write_list(manifests, sequence).await?;
-        let timestamp = clock::now_ms().max(metadata.last_updated_ms() + 1);
         let snapshot = IcebergSnapshot::builder()
             .with_snapshot_id(self.snapshot_id)
             .with_parent_snapshot_id(metadata.current_snapshot_id())
             .with_sequence_number(sequence)
             .with_timestamp_ms(timestamp)
             .with_manifest_list(list)
-            .with_summary(summary.clone())
+            .with_summary(summary)
             .with_schema_id(self.schema.schema_id());
-        let snapshot = match rows {
+        Ok(match rows {
             Some((first, added)) => snapshot.with_row_range(first, added).build(),
             None => snapshot.build(),
-        };
-        let (mut recorded, expired) = tokens::record(
-            metadata,
-            self.change.token.as_deref(),
-            self.snapshot_id,
-            timestamp,
-        );
-        if self.change.schema.is_some() {
-            recorded.extend(evolve::name_mapping(metadata, &self.schema));
-        }
-        let previous = self.view.state.recorded();
-        let builder = metadata.clone().into_builder(Some(previous));
-        let builder = match &self.change.schema {
-            Some(_) => builder.add_current_schema(self.schema.as_ref().clone()),
-            None => Ok(builder),
-        };
-        let built = builder
-            .and_then(|builder| builder.set_properties(recorded))
-            .and_then(|builder| builder.remove_properties(&expired))
-            .and_then(|builder| builder.set_branch_snapshot(snapshot, MAIN_BRANCH)?.build())
-            .map_err(|e| {
-                Error::invalid(
-                    format!("cannot commit: {}", e.message()),
-                    self.view.state.file.clone(),
-                )
-            })?;
-        Ok((encode(&built.metadata, timestamp)?, summary))
+        })
     }
 
     /// The manifests of an older version, as they are.

@@ -12,7 +12,7 @@ use iceberg::spec::{
 };
 
 use crate::error::{Error, Result};
-use crate::model::schema::FIELD_ID;
+use crate::model::schema::{COMMENT, FIELD_ID};
 
 const EXTENSION: &str = "ARROW:extension:name";
 const UUID_EXTENSION: &str = "arrow.uuid";
@@ -57,12 +57,11 @@ impl Ids {
         }
         let id = self.take();
         let ty = self.ty(field.data_type(), field, column)?;
-        Ok(Arc::new(NestedField::new(
-            id,
-            field.name(),
-            ty,
-            !field.is_nullable(),
-        )))
+        let new = NestedField::new(id, field.name(), ty, !field.is_nullable());
+        Ok(Arc::new(match field.metadata().get(COMMENT) {
+            Some(comment) => new.with_doc(comment),
+            None => new,
+        }))
     }
 
     pub(super) fn ty(&mut self, ty: &DataType, field: &Field, column: &str) -> Result<Type> {
@@ -192,6 +191,9 @@ fn named_field(field: &NestedField, name: &str) -> Result<Field> {
     let mut metadata = HashMap::from([(FIELD_ID.to_owned(), field.id.to_string())]);
     if *field.field_type == Type::Primitive(PrimitiveType::Uuid) {
         metadata.insert(EXTENSION.to_owned(), UUID_EXTENSION.to_owned());
+    }
+    if let Some(comment) = &field.doc {
+        metadata.insert(COMMENT.to_owned(), comment.clone());
     }
     let ty = arrow_type(&field.field_type)?;
     Ok(Field::new(name, ty, !field.required).with_metadata(metadata))

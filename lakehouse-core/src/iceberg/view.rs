@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use iceberg::spec::{
-    FormatVersion, PartitionSpec, PrimitiveType, Schema, SchemaRef, SnapshotRef, TableMetadata, Type,
+    FormatVersion, NullOrder, PartitionSpec, PrimitiveType, Schema, SchemaRef, SnapshotRef, SortDirection,
+    TableMetadata, Type,
 };
 
-use super::metadata::State;
+use super::metadata::{ALTERATION, State, version_number};
 use super::types::to_arrow;
 use crate::error::{Error, Result};
-use crate::model::{At, BucketHash, Capabilities, PartitionField, Snapshot, Transform, Version};
+use crate::model::{At, BucketHash, Capabilities, PartitionField, Snapshot, SortColumn, Transform, Version};
 
 /// What a [`Snapshot`] of ours carries in `private`.
 #[derive(Debug)]
@@ -79,6 +80,8 @@ pub(super) fn open_snapshot(state: &Arc<State>, snapshot: Option<SnapshotRef>) -
     let properties: BTreeMap<String, String> = metadata
         .properties()
         .iter()
+        // For its author only.
+        .filter(|(key, _)| *key != ALTERATION)
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
     Ok(Arc::new(Snapshot {
@@ -88,6 +91,9 @@ pub(super) fn open_snapshot(state: &Arc<State>, snapshot: Option<SnapshotRef>) -
         schema: to_arrow(&schema)?,
         specs,
         spec_id: metadata.default_partition_spec_id(),
+        sort_order: sort_order(metadata, &schema),
+        identifier: identifier(&schema),
+        features: vec![format!("v{}", version_number(metadata.format_version()))],
         capabilities: capabilities(state, &properties),
         properties,
         refs: state.refs.clone(),
@@ -196,6 +202,28 @@ fn fields(spec: &PartitionSpec, schema: &Schema) -> Result<Vec<PartitionField>> 
             })
         })
         .collect()
+}
+
+/// The columns of the default sort order; empty when it has others than columns as they are.
+fn sort_order(metadata: &TableMetadata, schema: &Schema) -> Vec<SortColumn> {
+    let fields = metadata.default_sort_order().fields.iter();
+    let columns = fields.map(|field| {
+        let column = schema.name_by_field_id(field.source_id)?;
+        (field.transform == iceberg::spec::Transform::Identity).then(|| SortColumn {
+            column: column.to_owned(),
+            descending: field.direction == SortDirection::Descending,
+            nulls_first: field.null_order == NullOrder::First,
+        })
+    });
+    columns.collect::<Option<_>>().unwrap_or_default()
+}
+
+/// The names of the identifier fields, in the order of their ids.
+fn identifier(schema: &Schema) -> Vec<String> {
+    let mut ids: Vec<i32> = schema.identifier_field_ids().collect();
+    ids.sort_unstable();
+    let names = ids.into_iter().filter_map(|id| schema.name_by_field_id(id));
+    names.map(str::to_owned).collect()
 }
 
 /// Whether a partition field can have this name in a manifest as it is.

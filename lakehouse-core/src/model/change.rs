@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 
-use super::{DataFile, Prune, Version};
+use super::{DataFile, Prune, Redefinition, Version};
 
 /// The id that a commit carries, so that its author can find it again after a lost reply.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -33,6 +33,8 @@ pub enum OperationKind {
     Update,
     /// A merge.
     Merge,
+    /// The table's columns, partitioning, properties or version were changed.
+    Alter,
     /// Files were rewritten, rows unchanged.
     Compact,
     /// An older version was made current.
@@ -51,6 +53,7 @@ impl OperationKind {
             Self::Delete => "delete",
             Self::Update => "update",
             Self::Merge => "merge",
+            Self::Alter => "alter",
             Self::Compact => "compact",
             Self::Restore => "restore",
             Self::Other => "other",
@@ -83,6 +86,8 @@ pub struct Change {
     /// The table's columns from this commit on, as [`crate::format::Format::evolve`] gave them; `None` if they
     /// stay. Set with [`Change::set_schema`]. Of a winner, what its columns were then, if they changed.
     pub schema: Option<SchemaRef>,
+    /// What else of the table's definition changes. Set with [`Change::redefine`].
+    pub redefinition: Redefinition,
     /// Make this version's content current again; then `added`, `removed` and `masked` are empty.
     pub restore: Option<Version>,
     /// Figures for the format's own summary: rows inserted, files scanned ... in words of `[a-z_]`.
@@ -103,9 +108,10 @@ impl Change {
             added: Vec::new(),
             removed: Vec::new(),
             masked: Vec::new(),
-            data_change: operation != OperationKind::Compact,
+            data_change: !matches!(operation, OperationKind::Compact | OperationKind::Alter),
             metadata: MetadataChange::default(),
             schema: None,
+            redefinition: Redefinition::default(),
             restore: None,
             metrics: BTreeMap::new(),
             staged: Vec::new(),
@@ -116,6 +122,14 @@ impl Change {
     pub fn set_schema(&mut self, schema: SchemaRef) {
         self.metadata.schema = true;
         self.schema = Some(schema);
+    }
+
+    /// Changes more of the table's definition than its columns.
+    pub fn redefine(&mut self, redefinition: Redefinition) {
+        self.metadata.partitioning |= redefinition.partitioning.is_some();
+        self.metadata.schema |= redefinition.format_version.is_some() || redefinition.identifier.is_some();
+        self.metadata.properties |= !redefinition.properties.is_empty() || redefinition.sort_order.is_some();
+        self.redefinition = redefinition;
     }
 
     /// Whether it touches no file.

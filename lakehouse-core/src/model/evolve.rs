@@ -1,9 +1,14 @@
 //! The columns of a table and those of an input as one schema: what is new is added, what is wider is
 //! widened.
 
+use std::sync::Arc;
+
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema};
 
-use super::schema::{FILE_COLUMN, LAST_UPDATED_COLUMN, POSITION_COLUMN, ROW_ID_COLUMN};
+use super::schema::{
+    FIELD_ID, FILE_COLUMN, LAST_UPDATED_COLUMN, ORIGIN, PHYSICAL_NAME, POSITION_COLUMN, ROW_ID_COLUMN,
+    WRITTEN_ID,
+};
 use crate::error::{Error, Result};
 
 /// Names that scans, Iceberg ("Reserved Field IDs") and Delta's change feed give to columns of their own.
@@ -56,7 +61,7 @@ pub fn evolve(
                 fields[at] = walk.field(&fields[at], field.data_type(), &path)?;
             }
             Some(at) => return Err(twice(fields[at].name(), name)),
-            None if RESERVED.contains(&name.as_str()) => {
+            None if is_reserved(name) => {
                 return Err(Error::invalid(
                     format!("column {name} cannot be added: the name is reserved"),
                     "the columns of the input",
@@ -76,8 +81,13 @@ pub fn evolve(
     }))
 }
 
+/// Whether scans or formats give this name to a column of their own.
+pub(super) fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
+
 /// The field of this name; of one that differs in case only, if there is none.
-fn find(name: &str, fields: &[FieldRef]) -> Option<usize> {
+pub(super) fn find(name: &str, fields: &[FieldRef]) -> Option<usize> {
     let exact = fields.iter().position(|field| field.name() == name);
     exact.or_else(|| {
         let lower = name.to_lowercase();
@@ -96,6 +106,22 @@ fn twice(one: &str, other: &str) -> Error {
     Error::invalid(what, "the columns of the input").with_hint("rename one of them")
 }
 
+/// A field that the table gives its own ids: those of the file that it comes from say nothing here.
+fn without_ids(field: &Field) -> Field {
+    let mut metadata = field.metadata().clone();
+    metadata.retain(|key, _| ![FIELD_ID, ORIGIN, PHYSICAL_NAME, WRITTEN_ID].contains(&key.as_str()));
+    let inner = |field: &FieldRef| Arc::new(without_ids(field));
+    let data_type = match field.data_type() {
+        DataType::Struct(members) => DataType::Struct(members.iter().map(inner).collect()),
+        DataType::List(element) => DataType::List(inner(element)),
+        DataType::LargeList(element) => DataType::LargeList(inner(element)),
+        DataType::FixedSizeList(element, size) => DataType::FixedSizeList(inner(element), *size),
+        DataType::Map(entries, sorted) => DataType::Map(inner(entries), *sorted),
+        other => other.clone(),
+    };
+    field.clone().with_data_type(data_type).with_metadata(metadata)
+}
+
 #[derive(Default)]
 struct Walk {
     widen: bool,
@@ -110,7 +136,7 @@ impl Walk {
         }
         self.added.push(path.to_owned());
         // Rows that are there already have no value for it.
-        Ok(field.clone().with_nullable(true).into())
+        Ok(without_ids(field).with_nullable(true).into())
     }
 
     /// A field of the table, as values of this type need it.
@@ -206,10 +232,8 @@ fn wider(table: &DataType, input: &DataType) -> Option<DataType> {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
-    use std::sync::Arc;
 
     use super::*;
-    use crate::model::schema::FIELD_ID;
 
     fn field(name: &str, data_type: DataType) -> Field {
         Field::new(name, data_type, true)

@@ -3,8 +3,10 @@
 //! Plain data: no I/O, no async, nothing of the formats. Schemas and values are Arrow's, predicates
 //! are DataFusion's `Expr`.
 
+mod alter;
 mod chains;
 mod change;
+mod column_path;
 mod definition;
 pub mod deletion_vector;
 mod evolve;
@@ -19,8 +21,10 @@ pub mod schema;
 mod size;
 mod snapshot;
 
+pub use alter::{ColumnChange, Place, Redefinition, SortColumn, alter};
 pub use chains::check_chains;
 pub use change::{Change, CommitId, CommitInfo, MetadataChange, OperationKind};
+pub use column_path::ColumnPath;
 pub use definition::Definition;
 pub use evolve::{Evolved, evolve};
 pub use file::{ColumnStats, DataFile, EqualityDelete, MaskRef};

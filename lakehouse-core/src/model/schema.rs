@@ -1,12 +1,22 @@
 //! Arrow schemas with what the formats need to find a column in a file again.
 
-use arrow::datatypes::Field;
+use arrow::datatypes::{DataType, Field, Fields};
 
 /// Field metadata: the Iceberg field id, or Delta's column mapping id. parquet-rs reads and writes it.
 pub const FIELD_ID: &str = "PARQUET:field_id";
 
 /// Field metadata: the column's name in data files, where it differs (Delta column mapping).
 pub const PHYSICAL_NAME: &str = "lakehouse.physical_name";
+
+/// Field metadata: the id that new files give the column, where columns are found by their physical names.
+pub const WRITTEN_ID: &str = "lakehouse.written_id";
+
+/// Field metadata: what is noted about the column.
+pub const COMMENT: &str = "comment";
+
+/// Field metadata of columns that are to be the table's ([`super::alter`]): the name that the column has now, among
+/// its siblings, where that is to change; empty for a new column. Absent: the column of the same name, if there is one.
+pub const ORIGIN: &str = "lakehouse.origin";
 
 /// Name of the metadata column with the data file's path.
 pub const FILE_COLUMN: &str = "_file";
@@ -32,6 +42,34 @@ pub fn physical_name(field: &Field) -> &str {
         .metadata()
         .get(PHYSICAL_NAME)
         .map_or(field.name(), String::as_str)
+}
+
+/// The same column, whatever it is called now: by id where columns have ids.
+pub fn same_column(old: &Field, new: &Field) -> bool {
+    match (field_id(old), field_id(new)) {
+        (Some(old), Some(new)) => old == new,
+        _ => physical_name(old) == physical_name(new),
+    }
+}
+
+/// Whether every column of old is there under its name, at any depth: none was renamed or dropped.
+pub fn keeps_columns(old: &Fields, new: &Fields) -> bool {
+    old.iter().all(|field| {
+        let found = new.iter().find(|other| other.name() == field.name());
+        found.is_some_and(|other| {
+            same_column(field, other) && keeps_inside(field.data_type(), other.data_type())
+        })
+    })
+}
+
+fn keeps_inside(old: &DataType, new: &DataType) -> bool {
+    match (old, new) {
+        (DataType::Struct(old), DataType::Struct(new)) => keeps_columns(old, new),
+        (DataType::List(old), DataType::List(new)) | (DataType::Map(old, _), DataType::Map(new, _)) => {
+            keeps_inside(old.data_type(), new.data_type())
+        }
+        _ => true,
+    }
 }
 
 /// Whether a zone is UTC under one of its names. Times without a zone count as UTC wherever they are compared with

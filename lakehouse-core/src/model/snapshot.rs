@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 
-use super::PartitionField;
+use super::{PartitionField, SortColumn};
 
 /// What the format calls a version: a Delta version number, an Iceberg snapshot id. 0 is an Iceberg
 /// table that has no snapshot yet, and the first version of a Delta table.
@@ -41,6 +41,12 @@ pub struct Snapshot {
     pub specs: BTreeMap<i32, Vec<PartitionField>>,
     /// The spec that new files are written with.
     pub spec_id: i32,
+    /// The order that rows of a file are meant to have; empty for none.
+    pub sort_order: Vec<SortColumn>,
+    /// The columns that tell rows apart, where the format keeps that (Iceberg's identifier fields).
+    pub identifier: Vec<String>,
+    /// What readers and writers need to understand: Delta's table features, `v2` or `v3` of Iceberg.
+    pub features: Vec<String>,
     /// Table properties as stored.
     pub properties: BTreeMap<String, String>,
     /// Tags and branches, by name.

@@ -8,7 +8,7 @@ use super::input::Known;
 use super::work::Work;
 use super::{Rows, SchemaMode};
 use crate::error::Result;
-use crate::model::{PartitionField, Transform, evolve};
+use crate::model::{PartitionField, Redefinition, Transform, evolve};
 
 impl Work {
     /// [`Work::evolve`] for the columns of these rows, which are not read yet.
@@ -46,7 +46,10 @@ impl Work {
         let Some(evolved) = evolve(&snapshot.schema, input, &may_widen)? else {
             return Ok(());
         };
-        self.snapshot = self.handle.format.evolve(snapshot, &evolved.schema)?;
+        self.snapshot = self
+            .handle
+            .format
+            .evolve(snapshot, &evolved.schema, &Redefinition::default())?;
         self.change.set_schema(Arc::clone(&self.snapshot.schema));
         self.note_columns(evolved);
         Ok(())

@@ -7,6 +7,7 @@
 //! columns that come with rows through `columns.rs`. `settings.rs` says how files are written.
 
 mod adapt;
+mod alter;
 mod append;
 mod columns;
 mod compact;
@@ -25,6 +26,7 @@ mod settings;
 mod update;
 mod work;
 
+pub use alter::{Alter, alter};
 pub use append::append;
 pub use compact::{Compact, compact};
 pub use delete::delete;

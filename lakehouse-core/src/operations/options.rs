@@ -139,6 +139,8 @@ pub struct Report {
     pub columns_added: Vec<String>,
     /// Columns that have a wider type now.
     pub columns_widened: Vec<String>,
+    /// What became of the table's definition, in words: `renamed a to b`, `partitioned by day(ts) from now on`.
+    pub changes: Vec<String>,
     /// Wall time per phase, in the order in which they ran.
     pub phases: Vec<(&'static str, Duration)>,
 }

@@ -1,18 +1,22 @@
 //! Makes an older version current again, as a new commit.
 
+use arrow::datatypes::{DataType, Fields};
 use futures::future::BoxFuture;
 
+use super::alter::{first_violation, violates};
 use super::work::{Verb, Work, run};
 use super::{Options, Report};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::Handle;
-use crate::model::{At, OperationKind, Version};
+use crate::model::schema::same_column;
+use crate::model::{At, ColumnPath, OperationKind, Version};
 
 /// Makes an older version current again, as a new commit: the versions in between stay in the
-/// history. Restoring the newest version commits nothing.
+/// history. Its rows are read with the columns of today. Restoring the newest version commits nothing.
 ///
 /// # Errors
-/// [`Error::NotFound`](crate::Error::NotFound) when there is no such version; those of [`crate::commit::commit`].
+/// [`Error::NotFound`](crate::Error::NotFound) when there is no such version; [`Error::Invalid`] when a row of it is
+/// NULL in a column that is required by now; those of [`crate::commit::commit`].
 pub async fn restore(handle: &Handle, at: &At, options: &Options) -> Result<Report> {
     // "-1" and times mean what they meant when the command was given, whatever is committed meanwhile.
     let version = handle.format.snapshot(at).await?.version;
@@ -31,9 +35,55 @@ impl Verb for Restore {
     fn plan<'a>(&'a mut self, work: &'a mut Work) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             if self.version != work.snapshot.version {
+                self.check_required(work).await?;
                 work.change.restore = Some(self.version);
             }
             Ok(())
         })
+    }
+}
+
+impl Restore {
+    /// Columns that became required since then: the old rows must have values.
+    async fn check_required(&self, work: &Work) -> Result<()> {
+        let old = work.handle.format.snapshot(&At::Version(self.version)).await?;
+        let mut required = Vec::new();
+        newly_required(
+            old.schema.fields(),
+            work.snapshot.schema.fields(),
+            &[],
+            &mut required,
+        );
+        for column in required {
+            let column = ColumnPath::new(column)?;
+            if let Some(row) = first_violation(work, &old, violates(&old, &column)?).await? {
+                return Err(Error::invalid(
+                    format!(
+                        "column {column} is required by now, and NULL in version {}, for one in\n{row}",
+                        self.version
+                    ),
+                    "the rows of the older version",
+                )
+                .with_hint("let the column be NULL first: lake alter --optional"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The columns, by their old names, that may be NULL in one schema and may not in a later one.
+fn newly_required(old: &Fields, new: &Fields, parents: &[String], found: &mut Vec<Vec<String>>) {
+    for field in new {
+        let Some(before) = old.iter().find(|before| same_column(before, field)) else {
+            continue;
+        };
+        let mut path = parents.to_vec();
+        path.push(before.name().clone());
+        if let (DataType::Struct(old), DataType::Struct(new)) = (before.data_type(), field.data_type()) {
+            newly_required(old, new, &path, found);
+        }
+        if before.is_nullable() && !field.is_nullable() {
+            found.push(path);
+        }
     }
 }

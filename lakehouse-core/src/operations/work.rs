@@ -72,6 +72,7 @@ struct Summary {
     files: Vec<TouchedFile>,
     columns_added: Vec<String>,
     columns_widened: Vec<String>,
+    changes: Vec<String>,
     phases: Vec<(&'static str, Duration)>,
     running: Option<(&'static str, Instant)>,
 }
@@ -136,6 +137,7 @@ async fn real_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Re
         files: summary.files,
         columns_added: summary.columns_added,
         columns_widened: summary.columns_widened,
+        changes: summary.changes,
         phases: summary.phases,
     })
 }
@@ -205,6 +207,7 @@ async fn dry_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Res
         files: Vec::new(),
         columns_added: Vec::new(),
         columns_widened: Vec::new(),
+        changes: Vec::new(),
         phases: Vec::new(),
     };
     if let Some(token) = &options.token {
@@ -221,6 +224,7 @@ async fn dry_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Res
     report.files = work.summary.files;
     report.columns_added = work.summary.columns_added;
     report.columns_widened = work.summary.columns_widened;
+    report.changes = work.summary.changes;
     report.phases = work.summary.phases;
     Ok(report)
 }
@@ -260,7 +264,7 @@ impl Work {
         }
         match planned {
             Ok(()) => {
-                if self.change.is_without_files() {
+                if self.change.is_without_files() && self.change.operation != OperationKind::Alter {
                     // Columns without rows are not what was asked for.
                     self.change.schema = None;
                     self.change.metadata = MetadataChange::default();
@@ -282,6 +286,11 @@ impl Work {
         self.summary.columns_widened = evolved.widened;
     }
 
+    /// Notes what this plan changes about the table's definition.
+    pub(super) fn note_change(&mut self, change: String) {
+        self.summary.changes.push(change);
+    }
+
     /// Deletes everything staged. Nothing was published, so nothing can need it.
     async fn discard(&mut self) {
         let mut staged = std::mem::take(&mut self.change.staged);
@@ -298,6 +307,10 @@ impl Work {
 
     fn summarise(&mut self) {
         let change = &self.change;
+        if change.operation == OperationKind::Alter {
+            // It touches no file.
+            return;
+        }
         let metrics = &mut self.summary.metrics;
         for (name, count) in [
             ("num_target_files_added", change.added.len()),
@@ -502,6 +515,7 @@ impl Summary {
     fn forget_columns(&mut self) {
         self.columns_added.clear();
         self.columns_widened.clear();
+        self.changes.clear();
     }
 
     fn begin(&mut self, phase: &'static str) {

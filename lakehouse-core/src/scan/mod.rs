@@ -26,5 +26,5 @@ pub use expr::{
 pub use plan::{plan_files, read_file_masks};
 pub use provider::{MetadataColumns, ScanReport, SnapshotTable};
 pub use reader::read_footer;
-pub use schema_text::parse_columns;
+pub use schema_text::{parse_columns, parse_new_column, parse_sort_order};
 pub use session::{config, memory, session, session_with};

@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use datafusion::sql::sqlparser::ast::{
-    ArrayElemTypeDef, ColumnDef, ColumnOption, DataType as Sql, ExactNumberInfo, TimezoneInfo,
+    ArrayElemTypeDef, ColumnDef, ColumnOption, ColumnOptionDef, DataType as Sql, ExactNumberInfo, Expr,
+    TimezoneInfo,
 };
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::expr::{expect_end, parser, syntax};
 use crate::error::{Error, Result};
+use crate::model::schema::COMMENT;
+use crate::model::{ColumnPath, SortColumn};
 
 const KNOWN: &str = "known types: boolean, tinyint, smallint, int, bigint, real (float), double, decimal(p,s), date, \
                      timestamp, timestamptz, text (string, varchar), binary (bytea), T[] (array<T>), \
@@ -47,22 +51,89 @@ pub fn parse_columns(text: &str) -> Result<SchemaRef> {
     Ok(Arc::new(Schema::new(fields)))
 }
 
+/// One new column from text: `tip double`, `address.zip text not null`; the struct that it belongs to, if any.
+///
+/// # Errors
+/// As [`parse_columns`].
+pub fn parse_new_column(text: &str) -> Result<(Option<ColumnPath>, Field)> {
+    let mut parser = parser(text)?;
+    let wrong = |e: &ParserError| {
+        syntax(e, text).with_hint("a column is written as in `tip double` or `address.zip text`")
+    };
+    let name = parser.parse_object_name(false).map_err(|e| wrong(&e))?;
+    let parts = name
+        .0
+        .iter()
+        .filter_map(|part| Some(part.as_ident()?.value.clone()));
+    let path = ColumnPath::new(parts.collect())?;
+    let sql = parser.parse_data_type().map_err(|e| wrong(&e))?;
+    let mut options = Vec::new();
+    while let Some(option) = parser.parse_optional_column_option().map_err(|e| wrong(&e))? {
+        options.push(ColumnOptionDef { name: None, option });
+    }
+    expect_end(&mut parser, text)?;
+    let (parent, name) = path.split();
+    let column = ColumnDef {
+        name: name.into(),
+        data_type: sql,
+        options,
+    };
+    Ok((parent, field(&column)?))
+}
+
+/// A sort order from text: `ts desc nulls last, id`. NULLs come first in ascending order and last in descending order,
+/// unless it says otherwise (Iceberg spec, "Sorting", as engines write it).
+///
+/// # Errors
+/// [`Error::Invalid`] for what is not a column with a direction.
+pub fn parse_sort_order(text: &str) -> Result<Vec<SortColumn>> {
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut parser = parser(text)?;
+    let terms = parser
+        .parse_comma_separated(Parser::parse_order_by_expr)
+        .map_err(|e| syntax(&e, text))?;
+    expect_end(&mut parser, text)?;
+    let columns = terms.iter().map(|term| {
+        let parts = match &term.expr {
+            Expr::Identifier(name) => vec![name.value.clone()],
+            Expr::CompoundIdentifier(names) => names.iter().map(|name| name.value.clone()).collect(),
+            other => {
+                return Err(Error::invalid(format!("{other} is not a column"), text)
+                    .with_hint("a sort order is written as in `ts desc nulls last, id`"));
+            }
+        };
+        let descending = term.options.asc == Some(false);
+        Ok(SortColumn {
+            column: ColumnPath::new(parts)?.dotted(),
+            descending,
+            nulls_first: term.options.nulls_first.unwrap_or(!descending),
+        })
+    });
+    columns.collect()
+}
+
 fn field(column: &ColumnDef) -> Result<Field> {
     let name = &column.name.value;
     let mut nullable = true;
+    let mut comment = None;
     for option in &column.options {
         match &option.option {
             ColumnOption::Null => nullable = true,
             ColumnOption::NotNull => nullable = false,
+            ColumnOption::Comment(text) => comment = Some(text.clone()),
             other => {
                 return Err(
                     Error::invalid(format!("`{other}` is not understood"), format!("column {name}"))
-                        .with_hint("a column may be `null` or `not null`"),
+                        .with_hint("a column may be `null` or `not null`, and have a comment 'text'"),
                 );
             }
         }
     }
-    Ok(Field::new(name, data_type(&column.data_type, name)?, nullable))
+    let field = Field::new(name, data_type(&column.data_type, name)?, nullable);
+    let metadata = comment.map(|text| (COMMENT.to_owned(), text));
+    Ok(field.with_metadata(metadata.into_iter().collect()))
 }
 
 fn data_type(sql: &Sql, column: &str) -> Result<DataType> {

@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 
 use crate::error::{Error, Result};
 use crate::model::schema::{
-    FIELD_ID, LAST_UPDATED_COLUMN, LAST_UPDATED_FIELD_ID, PHYSICAL_NAME, ROW_ID_COLUMN, ROW_ID_FIELD_ID,
+    FIELD_ID, LAST_UPDATED_COLUMN, LAST_UPDATED_FIELD_ID, ROW_ID_COLUMN, ROW_ID_FIELD_ID, WRITTEN_ID,
     physical_name,
 };
 use crate::model::{Snapshot, Transform};
@@ -129,8 +129,10 @@ impl Layout {
 /// A field as files have it: the physical name, and of the metadata only what readers of the file need.
 fn stored(field: &Field) -> FieldRef {
     let mut metadata = field.metadata().clone();
-    metadata.remove(PHYSICAL_NAME);
     metadata.retain(|key, _| key == FIELD_ID || key.starts_with("ARROW:"));
+    if let Some(id) = field.metadata().get(WRITTEN_ID) {
+        metadata.insert(FIELD_ID.to_owned(), id.clone());
+    }
     let data_type = match field.data_type() {
         DataType::Struct(fields) => DataType::Struct(fields.iter().map(|f| stored(f)).collect()),
         DataType::List(inner) => DataType::List(stored(inner)),

@@ -42,6 +42,9 @@ pub(super) fn snapshot(schema: SchemaRef, fields: Vec<(&str, Transform)>) -> Sna
         schema,
         specs: BTreeMap::from([(3, fields)]),
         spec_id: 3,
+        sort_order: Vec::new(),
+        identifier: Vec::new(),
+        features: Vec::new(),
         properties: BTreeMap::new(),
         refs: BTreeMap::new(),
         capabilities: Capabilities {

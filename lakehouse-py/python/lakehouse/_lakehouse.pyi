@@ -161,4 +161,24 @@ class Table:
         *,
         dry_run: bool = False,
     ) -> Report: ...
+    def alter(
+        self,
+        *,
+        add: str | list[str] | None = None,
+        drop: str | list[str] | None = None,
+        rename: dict[str, str] | None = None,
+        move: dict[str, str] | None = None,
+        types: dict[str, str] | None = None,
+        required: str | list[str] | None = None,
+        optional: str | list[str] | None = None,
+        comment: dict[str, str | None] | None = None,
+        partition_by: str | None = None,
+        sort_by: str | None = None,
+        identifier: str | list[str] | None = None,
+        set: dict[str, str] | None = None,
+        unset: str | list[str] | None = None,
+        format_version: int | None = None,
+        idempotency_key: str | None = None,
+        dry_run: bool = False,
+    ) -> Report: ...
     def history(self, limit: int | None = None) -> list[dict[str, Any]]: ...

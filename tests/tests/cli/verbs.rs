@@ -21,6 +21,7 @@ fn help_of_every_verb_has_an_example() {
         "files",
         "show",
         "restore",
+        "alter",
         "demo",
     ] {
         let run = lab.ok(&[verb, "--help"]);

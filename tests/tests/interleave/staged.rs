@@ -14,7 +14,7 @@ use lakehouse_core::Result;
 use lakehouse_core::commit::{CommitOptions, Plan, commit};
 use lakehouse_core::format::Handle;
 use lakehouse_core::model::{
-    Change, ColumnStats, CommitId, DataFile, OperationKind, Prune, RowMask, Snapshot, Version,
+    Change, ColumnStats, CommitId, DataFile, OperationKind, Prune, Redefinition, RowMask, Snapshot, Version,
 };
 
 use super::bed::{files, rows_of};
@@ -112,7 +112,10 @@ impl Staged<'_> {
         if base.schema.field_with_name("tip").is_err() {
             let mut fields = base.schema.fields().to_vec();
             fields.push(Arc::new(Field::new("tip", DataType::Int64, true)));
-            let evolved = self.handle.format.evolve(base, &Schema::new(fields))?;
+            let evolved = self
+                .handle
+                .format
+                .evolve(base, &Schema::new(fields), &Redefinition::default())?;
             change.set_schema(Arc::clone(&evolved.schema));
         }
         Ok(())

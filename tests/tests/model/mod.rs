@@ -4,6 +4,7 @@
 //! `LAKEHOUSE_PROGRAMS=5000` runs more programs, `LAKEHOUSE_SOAK_SECONDS=600` others for so long,
 //! `LAKEHOUSE_SEED=17` runs one again and prints it.
 
+mod evolution;
 mod program;
 mod reference;
 mod run;
@@ -13,12 +14,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use lakehouse_core::store::Store;
+use program::Evolving;
 use rand::Rng;
 use run::{Kind, run_program, run_program_with_crash};
 
 use crate::support::{memory, number, soak_until};
 
 const PROGRAMS: u64 = 500;
+/// Of either kind of evolution.
+const EVOLUTIONS: u64 = 500;
 
 /// A program of this seed in a store that is gone in the middle of it, in every format.
 pub(crate) async fn crash(seed: u64) -> Result<(), String> {
@@ -30,18 +34,37 @@ pub(crate) async fn crash(seed: u64) -> Result<(), String> {
 
 #[test]
 fn every_format_agrees_with_the_model_at_every_version() {
+    programs(PROGRAMS, Evolving::No, &Kind::ALL);
+}
+
+#[test]
+fn columns_that_come_go_and_change_agree_with_the_model_at_every_version() {
+    programs(EVOLUTIONS, Evolving::Columns, &Kind::ALL);
+}
+
+#[test]
+fn partitionings_that_follow_one_another_agree_with_the_model_at_every_version() {
+    programs(
+        EVOLUTIONS,
+        Evolving::Partitioning,
+        &[Kind::IcebergV2, Kind::IcebergV3],
+    );
+}
+
+fn programs(usual: u64, evolving: Evolving, kinds: &'static [Kind]) {
     if let Some(seed) = number("LAKEHOUSE_SEED") {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        for kind in Kind::ALL {
-            println!("{:#?}", program::Program::random(seed));
-            if let Err(why) = runtime.block_on(run_program(seed, kind, memory(&format!("program-{seed}")))) {
+        for kind in kinds {
+            println!("{:#?}", program::Program::evolving(seed, evolving));
+            let store = memory(&format!("program-{seed}"));
+            if let Err(why) = runtime.block_on(run_program(seed, evolving, *kind, store)) {
                 panic!("{why}");
             }
         }
         return;
     }
     let until = soak_until();
-    let usual = if until.is_some() { u64::MAX } else { PROGRAMS };
+    let usual = if until.is_some() { u64::MAX } else { usual };
     let programs = number("LAKEHOUSE_PROGRAMS").unwrap_or(usual);
     // Those that every run does are known to be well.
     let first = until.map_or(0, |_| rand::rng().random_range(PROGRAMS..1 << 48));
@@ -62,10 +85,9 @@ fn every_format_agrees_with_the_model_at_every_version() {
                     if seed >= programs || late || failures.len() >= 5 {
                         return failures;
                     }
-                    for kind in Kind::ALL {
-                        if let Err(why) =
-                            runtime.block_on(run_program(seed, kind, memory(&format!("program-{seed}"))))
-                        {
+                    for kind in kinds {
+                        let store = memory(&format!("program-{seed}"));
+                        if let Err(why) = runtime.block_on(run_program(seed, evolving, *kind, store)) {
                             failures.push(why);
                         }
                     }
@@ -80,7 +102,7 @@ fn every_format_agrees_with_the_model_at_every_version() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
     // Each worker drew one more, and left it.
     let done = next.load(Ordering::Relaxed) - first - threads as u64;
-    println!("{done} programs from {first}");
+    println!("{done} programs from {first}, {evolving:?}");
 }
 
 /// The same on local disk, where files are synced and linked: fewer programs, since it takes longer.
@@ -93,7 +115,7 @@ fn tables_on_local_disk_agree_with_the_model_too() {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("a table, ünusual % name");
             let store = Store::open(path.to_str().unwrap()).unwrap();
-            if let Err(why) = runtime.block_on(run_program(seed, kind, store)) {
+            if let Err(why) = runtime.block_on(run_program(seed, Evolving::No, kind, store)) {
                 panic!("{why}");
             }
         }

@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
+use super::evolution::{Evolution, Evolver};
 use super::reference::{Assignments, Clause, Column, Condition, Effect, Merge, Row, Scope, Side, Term};
 
 /// A table and what is done to it.
@@ -37,6 +38,7 @@ pub(super) enum Step {
     Compact,
     /// The version that this many commits made.
     Restore(usize),
+    Alter(Evolution),
 }
 
 thread_local! {
@@ -47,8 +49,23 @@ thread_local! {
 /// Larger than any key that is used at first, so that some are new.
 const KEYS: i64 = 24;
 
+/// What becomes of a table's columns while programs run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Evolving {
+    /// Nothing.
+    No,
+    /// They come, go and change.
+    Columns,
+    /// And so does the partitioning.
+    Partitioning,
+}
+
 impl Program {
     pub(super) fn random(seed: u64) -> Self {
+        Self::evolving(seed, Evolving::No)
+    }
+
+    pub(super) fn evolving(seed: u64, evolving: Evolving) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let rng = &mut rng;
         let columns = columns(rng);
@@ -70,8 +87,16 @@ impl Program {
         let small_row_groups = rng.random_bool(0.5);
         let target_file_bytes = *[None, None, Some(3000)].choose(rng).unwrap();
         let mut steps = vec![Step::Append(columns.clone(), rows(rng, &columns, 12))];
+        let mut now = Evolver {
+            columns: columns.clone(),
+            partitioning,
+            next: columns.len() as u32,
+        };
         for done in 0..rng.random_range(3..8) {
-            steps.push(step(rng, &columns, done));
+            if evolving != Evolving::No && rng.random_bool(0.7) {
+                steps.extend(now.step(rng, evolving).map(Step::Alter));
+            }
+            steps.push(step(rng, &now.columns, done));
         }
         let mut strategies = vec![Strategy::Auto, Strategy::Auto, Strategy::CopyOnWrite];
         if !copy_on_write {
@@ -90,12 +115,13 @@ impl Program {
     }
 }
 
-fn pick<T: Copy>(rng: &mut StdRng, from: &[T]) -> T {
+pub(super) fn pick<T: Copy>(rng: &mut StdRng, from: &[T]) -> T {
     *from.choose(rng).unwrap()
 }
 
 fn columns(rng: &mut StdRng) -> Vec<Column> {
     let column = |name, data_type, nullable| Column {
+        id: 0,
         name,
         data_type,
         nullable,
@@ -118,6 +144,7 @@ fn columns(rng: &mut StdRng) -> Vec<Column> {
             columns.push(extra);
         }
     }
+    (0..).zip(&mut columns).for_each(|(id, column)| column.id = id);
     columns
 }
 

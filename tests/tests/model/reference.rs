@@ -13,6 +13,8 @@ pub(super) type Row = Vec<ScalarValue>;
 /// A column of a table.
 #[derive(Debug, Clone)]
 pub(super) struct Column {
+    /// Which column it is, whatever its name.
+    pub(super) id: u32,
     pub(super) name: &'static str,
     pub(super) data_type: DataType,
     pub(super) nullable: bool,

@@ -14,7 +14,8 @@ use lakehouse_core::{Compact, Error, Merge, Options, Report, Result, Rows, Table
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::program::{Program, Step};
+use super::evolution::{Evolution, carry};
+use super::program::{Evolving, Program, Step};
 use super::reference::{self, Column, Condition, Effect, Row, Scope, assign, spell, widen};
 
 /// A format, in one of its versions.
@@ -114,14 +115,19 @@ struct Run {
     options: Options,
     columns: Vec<Column>,
     rows: Vec<Row>,
-    /// Every version and its rows.
-    versions: Vec<(Version, Vec<Row>)>,
+    /// Every version, its columns and its rows.
+    versions: Vec<(Version, Vec<Column>, Vec<Row>)>,
 }
 
 /// Runs the program of a seed; says what differs.
-pub(super) async fn run_program(seed: u64, kind: Kind, store: Store) -> Result<(), String> {
-    let program = Program::random(seed);
-    let failed = |what: String| format!("LAKEHOUSE_SEED={seed} {kind:?}: {what}");
+pub(super) async fn run_program(
+    seed: u64,
+    evolving: Evolving,
+    kind: Kind,
+    store: Store,
+) -> Result<(), String> {
+    let program = Program::evolving(seed, evolving);
+    let failed = |what: String| format!("LAKEHOUSE_SEED={seed} {kind:?} {evolving:?}: {what}");
     let mut run = Run::new(&program, kind, store).await.map_err(failed)?;
     for (number, (step, strategy)) in program.steps.iter().zip(&program.strategies).enumerate() {
         run.options.strategy = *strategy;
@@ -181,7 +187,7 @@ impl Run {
             },
             columns: program.columns.clone(),
             rows: Vec::new(),
-            versions: vec![(version, Vec::new())],
+            versions: vec![(version, program.columns.clone(), Vec::new())],
         })
     }
 
@@ -206,7 +212,7 @@ impl Run {
             .map_err(|e| e.to_string())?
             .version;
         let after = expected.unwrap_or_else(|| before.clone());
-        if self.versions.last().map(|(version, _)| *version) == Some(newest) {
+        if self.versions.last().map(|(version, ..)| *version) == Some(newest) {
             if done.is_ok_and(|report| report.committed) {
                 return Err("a commit was acknowledged and is not there".into());
             }
@@ -222,7 +228,7 @@ impl Run {
             ));
         }
         self.rows.clone_from(&after);
-        self.versions.push((newest, after));
+        self.versions.push((newest, self.columns.clone(), after));
         Ok(())
     }
 
@@ -243,6 +249,9 @@ impl Run {
         match (done, expected) {
             (Ok(report), Some(rows)) => {
                 self.rows = rows;
+                if let Step::Alter(evolution) = step {
+                    return self.altered(evolution, &report);
+                }
                 self.note(step, &report, &before).await
             }
             (Ok(_), None) => Err("duplicate keys were let through".to_owned()),
@@ -260,8 +269,23 @@ impl Run {
         }
     }
 
+    fn altered(&mut self, evolution: &Evolution, report: &Report) -> Result<(), String> {
+        let columns = evolution.apply(&self.columns);
+        let moved = matches!(evolution, Evolution::First(name) if self.columns[0].name == *name);
+        if report.committed == moved {
+            return Err(format!("committed: {}", report.committed));
+        }
+        self.columns = columns;
+        let newest = self.versions.last().map(|(version, ..)| *version);
+        if newest != Some(report.version) {
+            self.versions
+                .push((report.version, self.columns.clone(), self.rows.clone()));
+        }
+        Ok(())
+    }
+
     async fn note(&mut self, step: &Step, report: &Report, before: &[Row]) -> Result<(), String> {
-        let newest = self.versions.last().map(|(version, _)| *version);
+        let newest = self.versions.last().map(|(version, ..)| *version);
         if !report.committed {
             let same = text(before.to_vec()) == text(self.rows.clone());
             return if same && newest == Some(report.version) {
@@ -275,7 +299,8 @@ impl Run {
         if newest == Some(report.version) {
             return Err("a commit left the version as it was".to_owned());
         }
-        self.versions.push((report.version, self.rows.clone()));
+        self.versions
+            .push((report.version, self.columns.clone(), self.rows.clone()));
         if matches!(step, Step::Compact) {
             let again = self.table.compact(&Compact::default(), &self.options).await;
             if again.map_err(|e| e.to_string())?.committed {
@@ -287,21 +312,21 @@ impl Run {
 
     /// Every version by time travel, the newest as such, and the history.
     async fn compare(&self) -> Result<(), String> {
-        let newest = self
-            .versions
-            .last()
-            .map(|(_, rows)| rows.clone())
-            .unwrap_or_default();
-        let latest = [(At::Latest, newest)];
+        let latest = [(At::Latest, &self.columns, &self.rows)];
+        let newest = self.versions.last().map(|(version, ..)| *version);
         let old = self
             .versions
             .iter()
-            .map(|(version, rows)| (At::Version(*version), rows.clone()));
-        for (number, (at, rows)) in old.chain(latest).enumerate() {
-            let found = read(&self.table, &at, &self.columns)
+            .map(|(version, columns, rows)| match Some(*version) == newest {
+                // A change of columns alone may make no version.
+                true => (At::Version(*version), &self.columns, &self.rows),
+                false => (At::Version(*version), columns, rows),
+            });
+        for (number, (at, columns, rows)) in old.chain(latest).enumerate() {
+            let found = read(&self.table, &at, columns)
                 .await
                 .map_err(|e| format!("reading version {number} ({at:?}): {e}"))?;
-            let wanted = text(rows);
+            let wanted = text(rows.clone());
             if found != wanted {
                 return Err(format!(
                     "version {number} ({at:?}) differs:\n{}",
@@ -310,7 +335,7 @@ impl Run {
             }
         }
         let history = self.table.history(None).await.map_err(|e| e.to_string())?;
-        for (version, _) in self.versions.iter().filter(|(version, _)| *version != 0) {
+        for (version, ..) in self.versions.iter().filter(|(version, ..)| *version != 0) {
             if !history.iter().any(|commit| commit.version == *version) {
                 return Err(format!("history does not tell of version {version}"));
             }
@@ -340,7 +365,11 @@ impl Run {
             }
             Step::Merge(merge) => return merge.apply(columns, &rows),
             Step::Compact => {}
-            Step::Restore(commits) => rows.clone_from(&self.versions[self.restored(*commits)].1),
+            Step::Restore(commits) => {
+                let (_, old, content) = &self.versions[self.restored(*commits)];
+                rows = carry(content, old, columns);
+            }
+            Step::Alter(evolution) => rows = carry(&rows, columns, &evolution.apply(columns)),
         }
         Some(rows)
     }
@@ -373,6 +402,7 @@ impl Run {
                 let version = self.versions[self.restored(*commits)].0;
                 table.restore(&At::Version(version), options).await
             }
+            Step::Alter(evolution) => table.alter(&evolution.spelled(), options).await,
         }
     }
 }

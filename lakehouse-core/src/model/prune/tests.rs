@@ -67,6 +67,9 @@ fn snapshot(schema: SchemaRef, specs: Vec<Vec<PartitionField>>) -> Snapshot {
             .map(|(i, fields)| (i as i32, fields))
             .collect(),
         spec_id: 0,
+        sort_order: Vec::new(),
+        identifier: Vec::new(),
+        features: Vec::new(),
         properties: BTreeMap::new(),
         refs: BTreeMap::new(),
         capabilities: Capabilities {

@@ -132,6 +132,9 @@ impl Table {
             schema: table_schema(naming),
             specs: BTreeMap::from([(0, vec![day])]),
             spec_id: 0,
+            sort_order: Vec::new(),
+            identifier: Vec::new(),
+            features: Vec::new(),
             properties: BTreeMap::new(),
             refs: BTreeMap::new(),
             capabilities: Capabilities {

@@ -1,0 +1,83 @@
+//! Table properties of Delta: what they switch on, and which of them this writer leaves to others.
+
+use std::collections::BTreeMap;
+
+use super::actions::Protocol;
+use super::mapping;
+use super::protocol::{self, DELETION_VECTORS, TYPE_WIDENING};
+use crate::error::{Error, Result};
+
+/// Properties of which a table keeps its own books.
+const KEPT: [&str; 2] = ["delta.columnMapping.maxColumnId", "delta.rowTracking."];
+
+/// The protocol and properties of a table once these are set (`None`: gone).
+///
+/// # Errors
+/// [`Error::Unsupported`] for a property that asks for what is not written, or cannot be taken back.
+pub(super) fn apply(
+    mut protocol: Protocol,
+    mut configuration: BTreeMap<String, String>,
+    changes: &BTreeMap<String, Option<String>>,
+) -> Result<(Protocol, BTreeMap<String, String>)> {
+    for (key, value) in changes {
+        let before = configuration.get(key);
+        if before == value.as_ref() {
+            continue;
+        }
+        check(key, value.as_deref().unwrap_or("false"))?;
+        if key == mapping::MODE {
+            let (old, new) = (
+                before.map_or("none", String::as_str),
+                value.as_deref().unwrap_or("none"),
+            );
+            if (old, new) != ("none", "name") && old != new {
+                return Err(Error::unsupported(
+                    format!("column mapping cannot go from {old} to {new}"),
+                    "a table without it can get the mode name; no other change keeps its files readable",
+                ));
+            }
+        }
+        let on = value
+            .as_deref()
+            .is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        match key.as_str() {
+            protocol::ENABLE_VECTORS if on => protocol = protocol.with(DELETION_VECTORS, true),
+            protocol::ENABLE_WIDENING if on => protocol = protocol.with(TYPE_WIDENING, true),
+            "delta.appendOnly" if on => protocol = protocol.with("appendOnly", false),
+            _ => {}
+        }
+        match value {
+            Some(value) => configuration.insert(key.clone(), value.clone()),
+            None => configuration.remove(key),
+        };
+    }
+    Ok((protocol, configuration))
+}
+
+/// Refuses a property that asks for a feature which we do not write.
+///
+/// # Errors
+/// [`Error::Unsupported`] naming it.
+pub(super) fn check(key: &str, value: &str) -> Result<()> {
+    let on = value.eq_ignore_ascii_case("true");
+    let asks = key.starts_with("delta.feature.")
+        || key.starts_with("delta.constraints.")
+        || KEPT.iter().any(|kept| key.starts_with(kept))
+        || matches!(key, "delta.minReaderVersion" | "delta.minWriterVersion")
+        || (key == "delta.checkpointPolicy" && value != "classic" && value != "false")
+        || (on
+            && (key.starts_with("delta.enableIcebergCompat")
+                || matches!(
+                    key,
+                    "delta.enableRowTracking"
+                        | "delta.enableInCommitTimestamps"
+                        | "delta.enableChangeDataFeed"
+                )));
+    match asks {
+        true => Err(Error::unsupported(
+            format!("the property {key} asks for a Delta feature that is not written"),
+            "leave the property out",
+        )),
+        false => Ok(()),
+    }
+}
