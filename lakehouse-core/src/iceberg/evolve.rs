@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::model::Snapshot;
 
 /// Property with the names of columns in files without field ids (spec, "Column Projection").
-const NAME_MAPPING: &str = "schema.name-mapping.default";
+pub(super) const NAME_MAPPING: &str = "schema.name-mapping.default";
 
 /// A version as if it had these columns.
 ///
@@ -190,6 +190,13 @@ pub(super) fn name_mapping(metadata: &TableMetadata, schema: &Schema) -> Option<
     let mut mapping: Value = serde_json::from_str(text).ok()?;
     extend(mapping.as_array_mut()?, schema.as_struct().fields());
     Some((NAME_MAPPING.to_owned(), mapping.to_string()))
+}
+
+/// The name mapping of a table's first columns, as the value of the property.
+pub(super) fn new_name_mapping(schema: &Schema) -> String {
+    let mut mapping = Vec::new();
+    extend(&mut mapping, schema.as_struct().fields());
+    Value::Array(mapping).to_string()
 }
 
 fn extend(mapping: &mut Vec<Value>, fields: &[NestedFieldRef]) {
