@@ -47,6 +47,30 @@ pub trait Format: Send + Sync + Debug {
         commit_id: &'a CommitId,
     ) -> BoxFuture<'a, Result<Outcome>>;
 
+    /// The table that [`Format::create_with`] would make, without a file: its columns have the types that the format
+    /// stores, and their field ids. Nothing is written.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] naming the column that the format cannot store.
+    fn draft<'a>(&'a self, _definition: &'a Definition) -> BoxFuture<'a, Result<Arc<Snapshot>>> {
+        Box::pin(async { Err(no_adoption(self.name())) })
+    }
+
+    /// Makes the table with the files that `change` adds, in one commit: they are of the draft's only partitioning,
+    /// and the columns that they lack are identity partition columns or nullable. Columns are found in them by the
+    /// field ids that the definition's fields carry, else by their names. [`Outcome::Lost`] when a table is
+    /// already there.
+    ///
+    /// # Errors
+    /// As [`Format::draft`].
+    fn create_with<'a>(
+        &'a self,
+        _definition: &'a Definition,
+        _change: &'a Change,
+    ) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(async { Err(no_adoption(self.name())) })
+    }
+
     /// Loads one version. [`Error::NotFound`] when there is no table, version or ref of that name.
     fn snapshot<'a>(&'a self, at: &'a At) -> BoxFuture<'a, Result<Arc<Snapshot>>>;
 
@@ -136,6 +160,13 @@ pub trait Format: Send + Sync + Debug {
     /// Every object key below the table root that the given versions (all retained ones, if `None`)
     /// still need: metadata, data, masks.
     fn reachable<'a>(&'a self, keep: Option<&'a [Version]>) -> BoxFuture<'a, Result<BTreeSet<String>>>;
+}
+
+fn no_adoption(format: &str) -> Error {
+    Error::unsupported(
+        format!("{format} tables cannot be made of files that are there"),
+        "make a new table and append the files to it",
+    )
 }
 
 /// A format and the store it lives in: what operations work on.

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::{Format, Handle, Outcome};
 use crate::iceberg::Iceberg;
 use crate::model::{At, CommitInfo, DataFile, Definition, Prune, Snapshot};
-use crate::operations::{self, Alter, Compact, Merge, Options, Report, Rows};
+use crate::operations::{self, Adopted, Adoption, Alter, Compact, Merge, Options, Report, Rows};
 use crate::scan::{self, SnapshotTable};
 use crate::sql::{Open, Session};
 use crate::store::{StorageOptions, Store, clock, is_left_over};
@@ -148,6 +148,27 @@ impl Table {
                 source: Box::new(source),
             }),
         }
+    }
+
+    /// Makes a table of Parquet files that are below its place already: [`operations::adopt`]. The table is not there
+    /// after a dry run.
+    ///
+    /// # Errors
+    /// As there; [`Error::AlreadyExists`] when a table is there.
+    pub async fn adopt_in(
+        store: Store,
+        format: TableFormat,
+        adoption: &Adoption,
+        dry_run: bool,
+    ) -> Result<(Self, Adopted)> {
+        if Found::look(&store).await? != Found::Nothing {
+            return Err(Error::AlreadyExists {
+                what: format!("a table at {}", store.location()),
+            });
+        }
+        let table = Self::new(store, format);
+        let adopted = operations::adopt(&table.handle, adoption, dry_run).await?;
+        Ok((table, adopted))
     }
 
     fn new(store: Store, format: TableFormat) -> Self {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::col;
 use lakehouse_core::model::{At, Definition, parse_partitioning};
-use lakehouse_core::operations::{Compact, Merge};
+use lakehouse_core::operations::{Adoption, Compact, Merge};
 use lakehouse_core::scan::{parse_columns, session};
-use lakehouse_core::store::StorageOptions;
+use lakehouse_core::store::{StorageOptions, Store};
 use lakehouse_core::{Error, Table as Core, TableFormat};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -121,6 +121,39 @@ impl Table {
                 Core::create_with(location, &storage(storage_options), format, &definition),
             )?,
         })
+    }
+
+    /// Makes a table of the Parquet files that lie at its place already, or in `folder`, a path or URL inside of it. They
+    /// are neither moved nor rewritten. `schema` gives columns another type (that their own must fit) or NOT NULL.
+    #[staticmethod]
+    #[pyo3(signature = (location, folder=None, *, schema=None, format="iceberg", format_version=None, partition_by=None, properties=None, storage_options=None))]
+    #[expect(clippy::too_many_arguments, reason = "Python's keywords")]
+    fn adopt(
+        py: Python<'_>,
+        location: &str,
+        folder: Option<&str>,
+        schema: Option<&Bound<'_, PyAny>>,
+        format: &str,
+        format_version: Option<u8>,
+        partition_by: Option<&str>,
+        properties: Option<BTreeMap<String, String>>,
+        storage_options: Option<BTreeMap<String, String>>,
+    ) -> PyResult<Self> {
+        let format: TableFormat = format.parse().map_err(raise)?;
+        let store = Store::open_with(location, &storage(storage_options)).map_err(raise)?;
+        let adoption = Adoption {
+            folder: folder
+                .map_or(Ok(String::new()), |folder| store.folder(folder))
+                .map_err(raise)?,
+            schema: schema.map(columns).transpose()?,
+            partition_fields: partition_by
+                .map_or(Ok(Vec::new()), parse_partitioning)
+                .map_err(raise)?,
+            properties: properties.unwrap_or_default(),
+            format_version,
+        };
+        let (table, _) = wait(py, Core::adopt_in(store, format, &adoption, false))?;
+        Ok(Self { table })
     }
 
     /// Where it is.

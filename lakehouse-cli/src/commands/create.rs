@@ -1,6 +1,11 @@
-use arrow::datatypes::SchemaRef;
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
 use clap::Args;
 use lakehouse_core::model::{At, Definition, parse_partitioning};
+use lakehouse_core::operations::Adoption;
+use lakehouse_core::scan::parse_columns;
+use lakehouse_core::store::Store;
 use lakehouse_core::{Error, Table, TableFormat};
 use serde_json::json;
 
@@ -14,7 +19,7 @@ use crate::values;
 /// The table property that remembers `--idempotency-key` of a create.
 const KEY_PROPERTY: &str = "lakehouse.created-by-key";
 
-/// Make a new, empty table.
+/// Make a new, empty table, or one of Parquet files that are there.
 ///
 /// Partitioning is hidden: queries filter on the columns themselves. Transforms are day(ts), hour(ts),
 /// month(ts), year(ts), bucket(16, id), truncate(4, name), or a column as it is.
@@ -22,6 +27,15 @@ const KEY_PROPERTY: &str = "lakehouse.created-by-key";
 /// Example:
 ///   lake create flights --schema "id bigint not null, ts timestamp, carrier text" \
 ///       --partition-by "day(ts), bucket(16, id)"
+///
+/// With --from-parquet the Parquet files that lie at the table's place, or in a folder of it, become the table in one
+/// commit. They are neither moved nor rewritten: only their footers are read. Folders such as year=2024/region=eu
+/// become columns that the table is partitioned by, --schema gives columns another type (their own types must
+/// fit) or NOT NULL. Types that the format does not store as they are, such as unsigned numbers, are refused by name.
+///
+/// Example:
+///   lake create events --from-parquet --dry-run
+///   lake create events --from-parquet events/raw --format delta --schema "month string"
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Create {
@@ -40,14 +54,17 @@ pub(super) struct Create {
 }
 
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(required = true, multiple = true)]
 struct SchemaArgs {
     /// Columns, as SQL has them: "id bigint not null, ts timestamp, .."
     #[arg(long, value_name = "COLUMNS")]
     schema: Option<String>,
     /// Take the columns of this file (parquet, csv, ndjson or arrow; - for stdin)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["schema", "from_parquet"])]
     schema_from: Option<String>,
+    /// Adopt the Parquet files in this folder, which is the table's own or inside of it [default: the table's own]
+    #[arg(long, value_name = "DIR", num_args = 0..=1)]
+    from_parquet: Option<Option<String>>,
 }
 
 /// What a new table shall be, apart from its columns.
@@ -104,8 +121,14 @@ impl DefinitionArgs {
 }
 
 pub(super) async fn create(args: Create, ui: &Ui) -> Result<(), Failure> {
+    if let Some(folder) = &args.schema.from_parquet {
+        return match adopt(&args, folder.as_deref(), ui).await {
+            Err(Failure::Lake(error @ Error::AlreadyExists { .. })) => already(&args, error, ui).await,
+            ended => ended,
+        };
+    }
     let schema = match (&args.schema.schema, &args.schema.schema_from) {
-        (Some(text), _) => lakehouse_core::scan::parse_columns(text)?,
+        (Some(text), _) => parse_columns(text)?,
         (None, Some(file)) => {
             Input::open(file, args.input.format()?)
                 .await?
@@ -116,15 +139,12 @@ pub(super) async fn create(args: Create, ui: &Ui) -> Result<(), Failure> {
         (None, None) => {
             return Err(Failure::usage(
                 "columns are missing",
-                "give --schema or --schema-from",
+                "give --schema, --schema-from or --from-parquet",
             ));
         }
     };
     let format = args.definition.format()?;
-    let mut definition = args.definition.definition(schema)?;
-    if let Some(key) = &args.write.idempotency_key {
-        definition.properties.insert(KEY_PROPERTY.into(), key.clone());
-    }
+    let definition = keyed(&args, schema)?;
     if args.write.dry_run {
         return dry_run(&args.table, &args.storage, format, &definition, ui).await;
     }
@@ -146,6 +166,35 @@ pub(super) async fn create(args: Create, ui: &Ui) -> Result<(), Failure> {
         Err(error @ Error::AlreadyExists { .. }) => already(&args, error, ui).await,
         Err(error) => Err(error.into()),
     }
+}
+
+/// The definition, with the key that makes a second run harmless.
+fn keyed(args: &Create, schema: SchemaRef) -> Result<Definition, Failure> {
+    let mut definition = args.definition.definition(schema)?;
+    if let Some(key) = &args.write.idempotency_key {
+        definition.properties.insert(KEY_PROPERTY.into(), key.clone());
+    }
+    Ok(definition)
+}
+
+/// Makes the table of files that are there.
+async fn adopt(args: &Create, folder: Option<&str>, ui: &Ui) -> Result<(), Failure> {
+    let format = args.definition.format()?;
+    let store = Store::open_with(&args.table, &args.storage.options()?)?;
+    let schema = args.schema.schema.as_deref().map(parse_columns).transpose()?;
+    let definition = keyed(args, Arc::new(Schema::empty()))?;
+    let adoption = Adoption {
+        folder: match folder {
+            Some(folder) => store.folder(folder)?,
+            None => String::new(),
+        },
+        schema,
+        partition_fields: definition.partition_fields,
+        properties: definition.properties,
+        format_version: definition.format_version,
+    };
+    let (table, adopted) = Table::adopt_in(store, format, &adoption, args.write.dry_run).await?;
+    show::adopted(&args.table, &table, &adopted, ui)
 }
 
 /// The table is there: that is what a second run with the same key expects.

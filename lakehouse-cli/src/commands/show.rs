@@ -1,7 +1,9 @@
 use arrow::datatypes::Schema;
 use clap::Args;
+use lakehouse_core::Table;
 use lakehouse_core::model::schema::COMMENT;
 use lakehouse_core::model::{At, Capabilities, PartitionField, Snapshot};
+use lakehouse_core::operations::Adopted;
 use serde_json::{Value, json};
 
 use super::storage::StorageArgs;
@@ -85,12 +87,7 @@ pub(super) async fn show(args: Show, ui: &Ui) -> Result<(), Failure> {
     Ok(())
 }
 
-fn facts(
-    name: &str,
-    table: &lakehouse_core::Table,
-    snapshot: &Snapshot,
-    sizes: &Sizes,
-) -> Vec<(&'static str, String)> {
+fn facts(name: &str, table: &Table, snapshot: &Snapshot, sizes: &Sizes) -> Vec<(&'static str, String)> {
     let about = if sizes.inexact { "at most " } else { "" };
     let terms: Vec<_> = snapshot.partition_fields().iter().map(term).collect();
     let mut facts = vec![
@@ -214,4 +211,40 @@ pub(super) fn columns_json(schema: &Schema) -> Value {
             column
         })
         .collect()
+}
+
+/// What became of files that were made a table.
+pub(super) fn adopted(place: &str, table: &Table, adopted: &Adopted, ui: &Ui) -> Result<(), Failure> {
+    let fields: Vec<String> = adopted.partition_fields.iter().map(term).collect();
+    if ui.json {
+        return ui.json(&json!({
+            "operation": "create", "table": place, "format": table.format(), "version": adopted.version,
+            "committed": adopted.version.is_some(), "dry_run": adopted.version.is_none(),
+            "files": adopted.files, "rows": adopted.rows, "bytes": adopted.bytes, "skipped_files": adopted.skipped,
+            "partitioning": fields, "schema": columns_json(&adopted.schema),
+        }));
+    }
+    let what = format!("{} table {place}", table.format());
+    ui.line(&match adopted.version {
+        Some(version) => format!("created {what}, version {version}"),
+        None => format!("dry run: would create {what}"),
+    })?;
+    ui.pairs(&[
+        ("files", adopted.files.to_string()),
+        ("rows", adopted.rows.to_string()),
+        ("bytes", adopted.bytes.to_string()),
+        (
+            "left alone",
+            format!("{} files, hidden or without rows", adopted.skipped),
+        ),
+        (
+            "partitioning",
+            if fields.is_empty() {
+                "none".into()
+            } else {
+                fields.join(", ")
+            },
+        ),
+    ])?;
+    ui.table(&["column", "type", "null"], &column_rows(&adopted.schema))
 }

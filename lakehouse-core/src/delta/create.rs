@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::actions::{Action, Metadata, Protocol};
+use super::actions::{Action, AddFile, Metadata, Protocol};
 use super::publish::{ENGINE, render_commit};
 use super::{log, mapping, partitions, properties, protocol, schema};
 use crate::error::{Error, Result};
@@ -18,11 +18,15 @@ pub(super) async fn exists(store: &Store) -> Result<bool> {
     Ok(files.iter().any(|file| log::file_version(&file.path).is_some()))
 }
 
-/// The log entry of version 0.
+/// The log entry of version 0, with these files in it.
 ///
 /// # Errors
 /// [`Error::Unsupported`] when the definition asks for what Delta, or this writer, does not have.
-pub(super) fn first_entry(definition: &Definition, commit_id: &CommitId) -> Result<Vec<u8>> {
+pub(super) fn first_entry(
+    definition: &Definition,
+    commit_id: &CommitId,
+    files: Vec<AddFile>,
+) -> Result<Vec<u8>> {
     if let Some(version) = definition.format_version {
         return Err(Error::unsupported(
             format!("Delta tables have no format version {version}"),
@@ -63,20 +67,22 @@ pub(super) fn first_entry(definition: &Definition, commit_id: &CommitId) -> Resu
     if let Some(refusal) = protocol::refusal(&protocol, &metadata, &columns) {
         return Err((&refusal).into());
     }
-    let info = commit_info(&metadata, commit_id, now);
-    render_commit(
-        info,
-        vec![
-            Action {
-                protocol: Some(protocol),
-                ..Action::default()
-            },
-            Action {
-                meta_data: Some(metadata),
-                ..Action::default()
-            },
-        ],
-    )
+    let info = commit_info(&metadata, commit_id, now, &files);
+    let mut entry = vec![
+        Action {
+            protocol: Some(protocol),
+            ..Action::default()
+        },
+        Action {
+            meta_data: Some(metadata),
+            ..Action::default()
+        },
+    ];
+    entry.extend(files.into_iter().map(|file| Action {
+        add: Some(file),
+        ..Action::default()
+    }));
+    render_commit(info, entry)
 }
 
 fn protocol_for(metadata: &Metadata, definition: &Definition, vectors: bool, generated: bool) -> Protocol {
@@ -141,19 +147,26 @@ pub(super) fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn commit_info(metadata: &Metadata, commit_id: &CommitId, now: i64) -> Map<String, Value> {
+fn commit_info(metadata: &Metadata, commit_id: &CommitId, now: i64, files: &[AddFile]) -> Map<String, Value> {
     let text = |value: Value| Value::from(value.to_string());
     let parameters = json!({
         "isManaged": "false",
         "partitionBy": text(json!(metadata.partition_columns)),
         "properties": text(json!(metadata.configuration)),
     });
+    let metrics = match files {
+        [] => json!({}),
+        files => json!({
+            "numAddedFiles": files.len().to_string(),
+            "numOutputBytes": files.iter().map(|file| file.size).sum::<i64>().to_string(),
+        }),
+    };
     let mut info = Map::new();
     info.insert("timestamp".into(), json!(now));
     info.insert("operation".into(), json!("CREATE TABLE"));
     info.insert("operationParameters".into(), parameters);
     info.insert("isBlindAppend".into(), json!(true));
-    info.insert("operationMetrics".into(), json!({}));
+    info.insert("operationMetrics".into(), metrics);
     info.insert("engineInfo".into(), json!(ENGINE));
     info.insert("txnId".into(), json!(commit_id.0));
     info

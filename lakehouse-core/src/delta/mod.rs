@@ -4,6 +4,7 @@
 //! Section names in comments are those of Delta's `PROTOCOL.md`.
 
 mod actions;
+mod adopt;
 mod changes;
 mod checkpoint;
 mod create;
@@ -101,7 +102,26 @@ impl Format for Delta {
         commit_id: &'a CommitId,
     ) -> BoxFuture<'a, Result<Outcome>> {
         Box::pin(async move {
-            let entry = create::first_entry(definition, commit_id)?;
+            let entry = create::first_entry(definition, commit_id, Vec::new())?;
+            if create::exists(&self.store).await? {
+                return Ok(Outcome::Lost);
+            }
+            let created = self.store.create(&log::commit_key(0), entry.into()).await?;
+            Ok(self.created(0, created).await)
+        })
+    }
+
+    fn draft<'a>(&'a self, definition: &'a Definition) -> BoxFuture<'a, Result<Arc<Snapshot>>> {
+        Box::pin(async move { adopt::draft(&self.store, definition).await })
+    }
+
+    fn create_with<'a>(
+        &'a self,
+        definition: &'a Definition,
+        change: &'a Change,
+    ) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(async move {
+            let entry = adopt::first_entry(&self.store, definition, change).await?;
             if create::exists(&self.store).await? {
                 return Ok(Outcome::Lost);
             }

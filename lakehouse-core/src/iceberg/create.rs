@@ -52,7 +52,11 @@ fn table_uuid(commit_id: &CommitId) -> Uuid {
     })
 }
 
-fn first_metadata(store: &Store, definition: &Definition, commit_id: &CommitId) -> Result<TableMetadata> {
+pub(super) fn first_metadata(
+    store: &Store,
+    definition: &Definition,
+    commit_id: &CommitId,
+) -> Result<TableMetadata> {
     let version = match definition.format_version {
         None | Some(2) => FormatVersion::V2,
         Some(3) => FormatVersion::V3,

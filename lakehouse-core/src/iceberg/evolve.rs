@@ -13,18 +13,15 @@ use iceberg::spec::{
     SchemaRef, SortDirection, SortField, SortOrder, StructType, TableMetadata, TableMetadataBuilder,
     Transform, Type,
 };
-use serde_json::{Value, json};
 
 use super::create::{default_name, partition_spec, to_iceberg_transform};
 use super::metadata::{State, version_number};
+use super::names;
 use super::types::{Ids, primitive_to_arrow, to_arrow};
 use super::view::{View, open_snapshot};
 use crate::error::{Error, Result};
 use crate::model::schema::{COMMENT, ORIGIN, field_id, keeps_columns};
 use crate::model::{PartitionField, Redefinition, Snapshot, SortColumn, Transform as Partitioned};
-
-/// Property with the names of columns in files without field ids (spec, "Column Projection").
-const NAME_MAPPING: &str = "schema.name-mapping.default";
 
 /// A version as if it had these columns and were defined so.
 ///
@@ -76,7 +73,7 @@ pub(super) fn confirmed(
         return Err(planned_elsewhere());
     }
     let schema = evolved(metadata, metadata.current_schema(), wanted, redefinition)?;
-    if with_files && to_arrow(&schema)?.as_ref() != wanted {
+    if with_files && to_arrow(&schema)?.fields() != &names::forgotten(wanted.fields()) {
         return Err(planned_elsewhere());
     }
     Ok(Arc::new(schema))
@@ -97,7 +94,7 @@ pub(super) fn apply(
     }
     if schema != metadata.current_schema().as_ref() {
         builder = builder.add_current_schema(schema.clone()).map_err(refused)?;
-        let mapping = name_mapping(metadata, schema);
+        let mapping = names::extended(metadata, schema);
         builder = builder
             .set_properties(mapping.into_iter().collect())
             .map_err(refused)?;
@@ -366,47 +363,5 @@ fn promotes(old: &Type, new: &Type) -> bool {
             },
         ) => more > precision && same == scale,
         _ => false,
-    }
-}
-
-/// The table's name mapping with the fields and names that it lacks, as a property; nothing where the table has none,
-/// or one that is not understood. Names of before stay: files have them.
-fn name_mapping(metadata: &TableMetadata, schema: &Schema) -> Option<(String, String)> {
-    let text = metadata.properties().get(NAME_MAPPING)?;
-    let mut mapping: Value = serde_json::from_str(text).ok()?;
-    extend(mapping.as_array_mut()?, schema.as_struct().fields());
-    Some((NAME_MAPPING.to_owned(), mapping.to_string()))
-}
-
-fn extend(mapping: &mut Vec<Value>, fields: &[NestedFieldRef]) {
-    for field in fields {
-        // A name stays with the column that had it first: files that need the mapping are older than its next owner.
-        let holds = |entry: &Value| {
-            let names = entry["names"].as_array();
-            names.is_some_and(|names| names.iter().any(|name| *name == field.name))
-        };
-        let taken = mapping.iter().any(holds);
-        let known = mapping.iter().position(|entry| entry["field-id"] == field.id);
-        let at = known.unwrap_or_else(|| {
-            mapping.push(json!({"field-id": field.id, "names": []}));
-            mapping.len() - 1
-        });
-        if let Some(names) = mapping[at]["names"].as_array_mut()
-            && !taken
-        {
-            names.push(field.name.clone().into());
-        }
-        let nested: Vec<NestedFieldRef> = match field.field_type.as_ref() {
-            Type::Primitive(_) => continue,
-            Type::Struct(members) => members.fields().to_vec(),
-            Type::List(list) => vec![Arc::clone(&list.element_field)],
-            Type::Map(map) => vec![Arc::clone(&map.key_field), Arc::clone(&map.value_field)],
-        };
-        let Some(entry) = mapping[at].as_object_mut() else {
-            continue;
-        };
-        if let Some(inner) = entry.entry("fields").or_insert_with(|| json!([])).as_array_mut() {
-            extend(inner, &nested);
-        }
     }
 }

@@ -83,6 +83,11 @@ impl State {
         })
     }
 
+    /// Whether it is that of a table which is not made yet: there is no metadata file.
+    pub(super) fn is_draft(&self) -> bool {
+        self.file.is_empty()
+    }
+
     /// The location of the metadata file: as the catalog spells it, else as the metadata spells paths.
     pub(super) fn recorded(&self) -> String {
         self.named

@@ -3,6 +3,7 @@
 //! ```text
 //! load     vN.metadata.json, found through the hint           metadata  its bytes       view  one version of it
 //! create   version 1                                          types, values, paths     the vocabulary
+//! adopt    version 1 with files that were there before
 //! files    manifests -> data files, pruned                    manifests, entries, avro, convert: their bytes
 //! deletes  which masks concern a file                         masks     position_deletes, puffin: their bytes
 //! publish  one attempt                                        staged, rewrite, summary its parts
@@ -14,6 +15,7 @@
 //! Which metadata file is current is decided by the path itself (`metadata/vN.metadata.json` is created if absent) or
 //! by a catalog that holds a pointer ([`catalog`]).
 
+mod adopt;
 mod avro;
 pub mod catalog;
 mod changes;
@@ -28,6 +30,7 @@ mod load;
 mod manifests;
 mod masks;
 mod metadata;
+mod names;
 mod paths;
 mod position_deletes;
 mod publish;
@@ -55,7 +58,7 @@ use crate::format::{Format, Outcome};
 use crate::model::{
     At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Version,
 };
-use crate::store::Store;
+use crate::store::{Store, clock};
 use catalog::{Catalog, Pointer};
 use view::View;
 
@@ -100,6 +103,18 @@ impl Format for Iceberg {
         commit_id: &'a CommitId,
     ) -> BoxFuture<'a, Result<Outcome>> {
         Box::pin(async move { create::create(&self.store, &self.catalog, definition, commit_id).await })
+    }
+
+    fn draft<'a>(&'a self, definition: &'a Definition) -> BoxFuture<'a, Result<Arc<Snapshot>>> {
+        Box::pin(async move { adopt::draft(&self.store, definition, &clock::new_commit_id()) })
+    }
+
+    fn create_with<'a>(
+        &'a self,
+        definition: &'a Definition,
+        change: &'a Change,
+    ) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(async move { adopt::create_with(&self.store, &self.catalog, definition, change).await })
     }
 
     fn snapshot<'a>(&'a self, at: &'a At) -> BoxFuture<'a, Result<Arc<Snapshot>>> {

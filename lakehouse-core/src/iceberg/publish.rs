@@ -60,12 +60,27 @@ pub(super) async fn publish(
         Some(wanted) => evolve::confirmed(&view, wanted, &change.redefinition, !change.is_without_files())?,
         None => Arc::clone(metadata.current_schema()),
     };
+    attempt(store, catalog, &view, change, schema).await
+}
+
+/// The attempt itself, once it is allowed: over a version, or over the draft of a table that is not made yet.
+///
+/// # Errors
+/// As [`publish`].
+pub(super) async fn attempt(
+    store: &Store,
+    catalog: &Catalog,
+    view: &View,
+    change: &Change,
+    schema: SchemaRef,
+) -> Result<Outcome> {
+    let base = (!view.state.is_draft()).then_some(view.state.as_ref());
     let mut attempt = Attempt {
         store,
         schema,
-        view: &view,
+        view,
         change,
-        snapshot_id: fresh_id(&view),
+        snapshot_id: fresh_id(view),
         written: Vec::new(),
     };
     let prepared = attempt.prepare().await;
@@ -80,9 +95,7 @@ pub(super) async fn publish(
     let ours = |state: &State| {
         state.metadata.snapshot_by_id(snapshot_id).is_some() || alteration(state) == Some(&change.commit_id.0)
     };
-    let ended = catalog
-        .replace(store, Some(&view.state), bytes, &change.commit_id, ours)
-        .await;
+    let ended = catalog.replace(store, base, bytes, &change.commit_id, ours).await;
     match ended {
         Ok(Replaced::Yes(state)) => {
             tracing::debug!(state.number, "committed");
@@ -161,7 +174,8 @@ impl Attempt<'_> {
         if alters {
             recorded.insert(ALTERATION.to_owned(), self.change.commit_id.0.clone());
         }
-        let builder = metadata.clone().into_builder(Some(self.view.state.recorded()));
+        let previous = (!self.view.state.is_draft()).then(|| self.view.state.recorded());
+        let builder = metadata.clone().into_builder(previous);
         let builder = evolve::apply(builder, metadata, &self.schema, &self.change.redefinition)?;
         let built = builder
             .set_properties(recorded)

@@ -10,6 +10,7 @@ use iceberg::spec::{
 };
 
 use super::metadata::{ALTERATION, State, version_number};
+use super::names;
 use super::types::to_arrow;
 use crate::error::{Error, Result};
 use crate::model::{At, BucketHash, Capabilities, PartitionField, Snapshot, SortColumn, Transform, Version};
@@ -88,7 +89,7 @@ pub(super) fn open_snapshot(state: &Arc<State>, snapshot: Option<SnapshotRef>) -
         version: snapshot.as_ref().map_or(0, |s| s.snapshot_id()),
         state: state.number,
         timestamp_ms,
-        schema: to_arrow(&schema)?,
+        schema: names::noted(to_arrow(&schema)?, metadata),
         specs,
         spec_id: metadata.default_partition_spec_id(),
         sort_order: sort_order(metadata, &schema),

@@ -11,6 +11,13 @@ pub const PHYSICAL_NAME: &str = "lakehouse.physical_name";
 /// Field metadata: the id that new files give the column, where columns are found by their physical names.
 pub const WRITTEN_ID: &str = "lakehouse.written_id";
 
+/// Field metadata: the names that the column has in files without field ids, joined by [`NAMES_JOINED_BY`], where they are
+/// not just its name of today (Iceberg spec, "Column Projection", name mapping). Empty: no such file has it.
+pub const MAPPED_NAMES: &str = "lakehouse.mapped_names";
+
+/// Joins the names of [`MAPPED_NAMES`].
+pub const NAMES_JOINED_BY: char = '\u{1f}';
+
 /// Field metadata: what is noted about the column.
 pub const COMMENT: &str = "comment";
 

@@ -84,7 +84,8 @@ pub struct Capabilities {
     pub refs: bool,
     /// Rows carry a stable id (`_row_id`, `_last_updated_sequence_number`) that writers keep.
     pub row_ids: bool,
-    /// Identity partition columns are stored in the data files too, not only in the metadata.
+    /// Identity partition columns are stored in new data files too, not only in the metadata. Files of other
+    /// writers may lack them all the same.
     pub partition_columns_in_files: bool,
     /// Appends may be published over a winner that changed schema or partitioning, if they still fit.
     pub append_over_schema_change: bool,

@@ -4,9 +4,10 @@
 //! Delete, update, merge and overwrite share one machine (`rows.rs`): rows are touched where they are
 //! and, if they live on, written anew; `decide.rs` chooses what becomes of each file; `moving.rs` carries
 //! the rows that stay as they are to new files. What only a query can find comes in through `queried.rs`,
-//! columns that come with rows through `columns.rs`. `settings.rs` says how files are written.
+//! columns that come with rows through `columns.rs`. [`adopt`] alone begins without a table. `settings.rs` says how files are written.
 
 mod adapt;
+mod adopt;
 mod alter;
 mod append;
 mod columns;
@@ -26,6 +27,7 @@ mod settings;
 mod update;
 mod work;
 
+pub use adopt::{Adopted, Adoption, adopt};
 pub use alter::{Alter, alter};
 pub use append::append;
 pub use compact::{Compact, compact};

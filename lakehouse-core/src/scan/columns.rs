@@ -1,5 +1,6 @@
 //! A column of the table found in a file: by field id, by physical name, never by position or luck.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
@@ -18,12 +19,15 @@ use parquet::arrow::RowNumber;
 use super::nested::{Reshape, reshape};
 use super::reader::FILE_KEY;
 use crate::error::{Error, Result};
-use crate::model::schema::{PHYSICAL_NAME, POSITION_COLUMN, field_id, physical_name};
+use crate::model::schema::{
+    MAPPED_NAMES, NAMES_JOINED_BY, PHYSICAL_NAME, POSITION_COLUMN, field_id, physical_name,
+};
 
 /// Which of a file's columns (or a struct's members) is the one that the table calls `wanted`.
 ///
 /// A recorded physical name (Delta column mapping) comes first; then the field id; a name counts only
-/// where one of the two sides has no ids (files that were written before the table had them).
+/// where one of the two sides has no ids (files that were written before the table had them), and then it is the
+/// name that the column had in those files, if the table keeps that.
 pub(super) fn find(wanted: &Field, fields: &Fields) -> Option<usize> {
     if let Some(name) = wanted.metadata().get(PHYSICAL_NAME)
         && let Some(index) = fields.iter().position(|field| field.name() == name)
@@ -36,22 +40,35 @@ pub(super) fn find(wanted: &Field, fields: &Fields) -> Option<usize> {
     {
         return Some(index);
     }
-    let name = physical_name(wanted);
+    let is_named = |name: &str| match wanted.metadata().get(MAPPED_NAMES) {
+        Some(names) => names.split(NAMES_JOINED_BY).any(|mapped| mapped == name),
+        None => physical_name(wanted) == name,
+    };
     fields
         .iter()
-        .position(|field| field.name() == name && (id.is_none() || field_id(field).is_none()))
+        .position(|field| is_named(field.name()) && (id.is_none() || field_id(field).is_none()))
 }
 
 /// The values of the table's column `wanted` in a batch read from a file.
 ///
 /// # Errors
 /// When the file lacks a required column, or holds values that cannot become the table's type.
-pub(super) fn column_of(batch: &RecordBatch, wanted: &Field) -> Result<ArrayRef> {
+///
+/// `recorded` is the file's value of an identity partition column that it may not store.
+pub(super) fn column_of(
+    batch: &RecordBatch,
+    wanted: &Field,
+    recorded: Option<&ScalarValue>,
+) -> Result<ArrayRef> {
     let schema = batch.schema_ref();
-    match find(wanted, schema.fields()) {
-        Some(index) => reshape(batch.column(index), schema.field(index), wanted),
-        None if wanted.is_nullable() => Ok(new_null_array(wanted.data_type(), batch.num_rows())),
-        None => Err(missing(wanted, schema)),
+    match (find(wanted, schema.fields()), recorded) {
+        (Some(index), _) => reshape(batch.column(index), schema.field(index), wanted),
+        (None, Some(value)) => {
+            let value = value.cast_to(wanted.data_type())?;
+            Ok(value.to_array_of_size(batch.num_rows())?)
+        }
+        (None, None) if wanted.is_nullable() => Ok(new_null_array(wanted.data_type(), batch.num_rows())),
+        (None, None) => Err(missing(wanted, schema)),
     }
 }
 
@@ -66,9 +83,16 @@ fn missing(wanted: &Field, file: &Schema) -> Error {
     )
 }
 
-/// Rewrites expressions over the table's columns into expressions over one file's columns.
+/// The values of identity partition columns by the path of a file.
+pub(super) type Recorded = HashMap<String, Vec<(String, ScalarValue)>>;
+
+/// Rewrites expressions over the table's columns into expressions over one file's columns. A column that a file
+/// lacks has the value that its metadata records, if it is an identity partition column (Iceberg spec, "Column
+/// Projection"), else NULL.
 #[derive(Debug)]
-pub(super) struct ColumnsById;
+pub(super) struct ColumnsById {
+    pub(super) recorded: Arc<Recorded>,
+}
 
 impl PhysicalExprAdapterFactory for ColumnsById {
     fn create(
@@ -76,7 +100,10 @@ impl PhysicalExprAdapterFactory for ColumnsById {
         logical_file_schema: SchemaRef,
         physical_file_schema: SchemaRef,
     ) -> datafusion::error::Result<Arc<dyn PhysicalExprAdapter>> {
+        let path = physical_file_schema.metadata().get(FILE_KEY);
+        let recorded = path.and_then(|path| self.recorded.get(path));
         Ok(Arc::new(FileColumns {
+            recorded: recorded.cloned().unwrap_or_default(),
             table: logical_file_schema,
             file: physical_file_schema,
         }))
@@ -87,6 +114,7 @@ impl PhysicalExprAdapterFactory for ColumnsById {
 struct FileColumns {
     table: SchemaRef,
     file: SchemaRef,
+    recorded: Vec<(String, ScalarValue)>,
 }
 
 impl PhysicalExprAdapter for FileColumns {
@@ -117,8 +145,11 @@ impl FileColumns {
         };
         match self.index_of(wanted) {
             Some(index) => self.adapted(self.at(index), Arc::clone(&self.file.fields()[index]), wanted),
-            None if wanted.is_nullable() => null_of(wanted),
-            None => Err(missing(wanted, &self.file)),
+            None => match self.recorded.iter().find(|(name, _)| name == wanted.name()) {
+                Some((_, value)) => constant(value.cast_to(wanted.data_type())?, wanted),
+                None if wanted.is_nullable() => null_of(wanted),
+                None => Err(missing(wanted, &self.file)),
+            },
         }
     }
 
@@ -236,9 +267,12 @@ fn alike(from: &DataType, to: &DataType) -> bool {
 }
 
 fn null_of(wanted: &Field) -> Result<Arc<dyn PhysicalExpr>> {
-    let null = ScalarValue::try_new_null(wanted.data_type())?;
+    constant(ScalarValue::try_new_null(wanted.data_type())?, wanted)
+}
+
+fn constant(value: ScalarValue, wanted: &Field) -> Result<Arc<dyn PhysicalExpr>> {
     Ok(Arc::new(Literal::new_with_metadata(
-        null,
+        value,
         Some(FieldMetadata::from(wanted)),
     )))
 }

@@ -11,6 +11,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
 
 use super::columns::{column_of, find};
+use super::layout::partition_value;
 use super::reader::{Reader, Readers};
 use crate::error::{Error, Result};
 use crate::model::{DataFile, EqualityDelete, RowMask, Snapshot};
@@ -51,7 +52,7 @@ impl<'a> EqualityDeletes<'a> {
             let mut batches = self.rows(&file.path, file.bytes, &key.fields).await?;
             let mut position: u64 = 0;
             while let Some(batch) = batches.try_next().await? {
-                for row in &key.rows(&batch)? {
+                for row in &key.rows(&batch, Some((self.snapshot, file)))? {
                     if deleted.iter().any(|keys| keys.contains(row.as_ref())) {
                         mask.insert(position);
                     }
@@ -70,7 +71,7 @@ impl<'a> EqualityDeletes<'a> {
         let mut batches = self.rows(&delete.path, delete.bytes, &key.fields).await?;
         let mut keys = Keys::new();
         while let Some(batch) = batches.try_next().await? {
-            keys.extend(key.rows(&batch)?.iter().map(|row| Box::from(row.as_ref())));
+            keys.extend(key.rows(&batch, None)?.iter().map(|row| Box::from(row.as_ref())));
         }
         let keys = Arc::new(keys);
         self.read.insert(delete.path.clone(), Arc::clone(&keys));
@@ -124,11 +125,16 @@ impl Key {
         Ok(Self { fields, converter })
     }
 
-    fn rows(&self, batch: &RecordBatch) -> Result<Rows> {
+    /// The keys of a batch, of this data file if there is one: it may lack columns that it is partitioned by.
+    fn rows(&self, batch: &RecordBatch, file: Option<(&Snapshot, &DataFile)>) -> Result<Rows> {
         let columns = self
             .fields
             .iter()
-            .map(|field| column_of(batch, field))
+            .map(|field| {
+                let recorded =
+                    file.and_then(|(snapshot, file)| partition_value(snapshot, file, field.name()));
+                column_of(batch, field, recorded)
+            })
             .collect::<Result<Vec<ArrayRef>>>()?;
         Ok(self.converter.convert_columns(&columns)?)
     }

@@ -11,7 +11,7 @@ use datafusion::physical_expr::projection::ProjectionExpr;
 use datafusion::scalar::ScalarValue;
 
 use super::MetadataColumns;
-use super::columns::position_field;
+use super::columns::{Recorded, position_field};
 use crate::error::{Error, Result};
 use crate::model::schema::{
     FIELD_ID, FILE_COLUMN, LAST_UPDATED_COLUMN, LAST_UPDATED_FIELD_ID, POSITION_COLUMN, ROW_ID_COLUMN,
@@ -275,4 +275,26 @@ pub(super) fn partition_value<'a>(
     pairs
         .find(|(field, _)| field.transform == Transform::Identity && field.source == column)
         .map(|(_, value)| value)
+}
+
+/// The values of identity partition columns of files that may not store these columns, though the table's own
+/// files do: files of other writers that became part of the table. Nothing where a scan takes all such values
+/// from the metadata.
+pub(super) fn recorded<'a>(snapshot: &Snapshot, files: impl Iterator<Item = &'a DataFile>) -> Recorded {
+    if !snapshot.capabilities.partition_columns_in_files {
+        return Recorded::new();
+    }
+    let mut recorded = Recorded::new();
+    for file in files {
+        let fields = snapshot.specs.get(&file.spec_id).into_iter().flatten();
+        let values: Vec<(String, ScalarValue)> = fields
+            .zip(&file.partition)
+            .filter(|(field, value)| field.transform == Transform::Identity && !value.is_null())
+            .map(|(field, value)| (field.source.clone(), value.clone()))
+            .collect();
+        if !values.is_empty() {
+            recorded.insert(file.path.clone(), values);
+        }
+    }
+    recorded
 }

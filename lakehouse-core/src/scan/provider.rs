@@ -27,7 +27,7 @@ use object_store::path::Path;
 
 use super::columns::ColumnsById;
 use super::explain::{Explained, Planned};
-use super::layout::{Layout, full_schema};
+use super::layout::{Layout, full_schema, recorded};
 use super::nan;
 use super::plan::{self, Listing};
 use super::reader::Readers;
@@ -248,6 +248,7 @@ impl SnapshotTable {
             let (parts, planned) = self.parts(filters, enough).await?;
             self.fill_report(&parts, &planned);
 
+            let recorded = recorded(&self.snapshot, parts.iter().map(|part| &part.file));
             let mut files = Vec::with_capacity(parts.len());
             for part in parts {
                 files.push(self.partitioned_file(&layout, part)?);
@@ -270,7 +271,9 @@ impl SnapshotTable {
             let config = FileScanConfigBuilder::new(url, Arc::new(source))
                 .with_file_groups(groups)
                 .with_statistics(whole)
-                .with_expr_adapter(Some(Arc::new(ColumnsById)))
+                .with_expr_adapter(Some(Arc::new(ColumnsById {
+                    recorded: Arc::new(recorded),
+                })))
                 .with_projection_indices(Some(raw))?
                 .with_limit(enough)
                 .build();

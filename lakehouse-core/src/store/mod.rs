@@ -6,6 +6,7 @@ mod cloud;
 mod create;
 mod elsewhere;
 mod failure;
+mod folder;
 mod guard;
 mod links;
 mod local;

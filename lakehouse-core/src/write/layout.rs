@@ -144,7 +144,7 @@ fn stored(field: &Field) -> FieldRef {
     Arc::new(Field::new(physical_name(field), data_type, field.is_nullable()).with_metadata(metadata))
 }
 
-fn add_leaves(name: Option<String>, field: &Field, leaves: &mut Vec<Leaf>) {
+pub(super) fn add_leaves(name: Option<String>, field: &Field, leaves: &mut Vec<Leaf>) {
     match field.data_type() {
         DataType::Struct(fields) => {
             for child in fields {

@@ -23,6 +23,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::codec::Codec;
 use super::encode::{Encoded, Encoder, Recipe, parquet_schema};
+use super::footer::row_group_offsets;
 use super::lane::{Alone, Lane};
 use super::layout::Layout;
 use super::split::{Part, Splitter};
@@ -347,7 +348,6 @@ impl TableWriter {
             }
         }
         let columns = statistics::of_file(&encoded.metadata, &self.recipe.layout.leaves, &encoded.nans);
-        let groups = encoded.metadata.row_groups();
         self.written.rows += encoded.rows;
         self.written.bytes += encoded.bytes;
         self.written.files.push(DataFile {
@@ -362,17 +362,7 @@ impl TableWriter {
             equality_deletes: Vec::new(),
             sequence: None,
             first_row_id: None,
-            split_offsets: groups
-                .iter()
-                .filter_map(|group| {
-                    let first = group.columns().first()?;
-                    Some(
-                        first
-                            .dictionary_page_offset()
-                            .unwrap_or_else(|| first.data_page_offset()),
-                    )
-                })
-                .collect(),
+            split_offsets: row_group_offsets(&encoded.metadata),
         });
         if upload.is_none() {
             self.staged.push(encoded.path.clone());

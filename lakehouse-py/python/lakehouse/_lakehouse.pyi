@@ -92,6 +92,18 @@ class Table:
         properties: Mapping[str, str] | None = None,
         storage_options: Mapping[str, str] | None = None,
     ) -> Table: ...
+    @staticmethod
+    def adopt(
+        location: str,
+        folder: str | None = None,
+        *,
+        schema: str | ArrowSchema | None = None,
+        format: Literal["iceberg", "delta"] = "iceberg",
+        format_version: Literal[2, 3] | None = None,
+        partition_by: str | None = None,
+        properties: Mapping[str, str] | None = None,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> Table: ...
     @property
     def location(self) -> str: ...
     @property

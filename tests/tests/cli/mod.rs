@@ -1,5 +1,6 @@
 //! The real binary: what it prints on both streams, its exit codes, and what it leaves behind.
 
+mod adopt;
 mod alter;
 mod bad_input;
 mod behaviour;

@@ -1,5 +1,6 @@
 //! What each verb promises, case by case, in every format.
 
+mod adopt;
 mod alter;
 mod bad_input;
 mod compact;

@@ -34,6 +34,7 @@ use crate::error::{Error, Result};
 use crate::store::Store;
 
 pub use source::CopySource;
+pub(super) use source::are_of_old;
 
 /// Chunks are read together up to so many bytes, if there is no more than a gap of so many between them.
 const READ_BYTES: u64 = 16 << 20;

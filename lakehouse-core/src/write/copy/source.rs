@@ -340,7 +340,7 @@ fn is_whole(group: &RowGroupMetaData, file_bytes: u64) -> bool {
 
 /// Bounds in the old fields, whose order was not defined for all types. Statistics without any bound look
 /// the same.
-fn are_of_old(statistics: &Statistics) -> bool {
+pub(in crate::write) fn are_of_old(statistics: &Statistics) -> bool {
     let bound = statistics.min_bytes_opt().or_else(|| statistics.max_bytes_opt());
     statistics.is_min_max_deprecated() && bound.is_some()
 }
