@@ -41,7 +41,7 @@ pub(super) async fn entry(
         schema: evolved.is_some(),
         ..MetadataChange::default()
     };
-    if change.metadata != with_rows {
+    if change.metadata != with_rows || !change.refs.is_empty() {
         return Err(Error::unsupported(
             "columns, partitioning and properties of a Delta table cannot be changed by themselves",
             "make a new table and copy the rows",
@@ -201,7 +201,9 @@ fn commit_info(
 /// The operation in Delta's own words, with the parameters that its readers know. Values are texts.
 fn operation(change: &Change) -> (&'static str, Value) {
     match change.operation {
-        OperationKind::Append | OperationKind::Other => ("WRITE", json!({"mode": "Append"})),
+        OperationKind::Append | OperationKind::Refs | OperationKind::Other => {
+            ("WRITE", json!({"mode": "Append"}))
+        }
         OperationKind::Overwrite => ("WRITE", json!({"mode": "Overwrite"})),
         OperationKind::Create => ("CREATE TABLE", json!({})),
         OperationKind::Delete => ("DELETE", json!({})),

@@ -55,6 +55,7 @@ pub(super) fn evolve(snapshot: &Snapshot, wanted: &ArrowSchema) -> Result<Arc<Sn
             state: Arc::clone(&view.state),
             snapshot: view.snapshot.clone(),
             schema: Arc::new(schema),
+            branch: view.branch.clone(),
         }),
     }))
 }

@@ -10,10 +10,11 @@ use super::files::CONCURRENT;
 use super::load::{FOLDER, HINT, is_metadata};
 use super::manifests::{read_list_of, read_manifest};
 use super::metadata::State;
+use super::refs;
 use super::summary::{COMMIT_ID, OPERATION};
-use super::view::{View, open_snapshot};
+use super::view::{View, find_snapshot, open, open_snapshot};
 use crate::error::{Error, Result};
-use crate::model::{CommitId, CommitInfo, Snapshot, Version};
+use crate::model::{At, CommitId, CommitInfo, Snapshot, Version};
 use crate::store::Store;
 
 /// The version that a commit made after `base` was loaded.
@@ -33,24 +34,30 @@ pub(super) async fn find(
             && base.metadata().snapshot_by_id(snapshot.snapshot_id()).is_none()
     });
     match made {
-        Some(snapshot) => open_snapshot(&state, Some(Arc::clone(snapshot))).map(Some),
+        Some(snapshot) => open_snapshot(&state, Some(Arc::clone(snapshot)), base.branch.as_deref()).map(Some),
+        // A change of tags and branches makes no snapshot.
+        None if refs::has_commit(&state, commit_id) && !refs::has_commit(&base.state, commit_id) => {
+            open(&state, &At::Latest).map(Some)
+        }
         None => Ok(None),
     }
 }
 
-/// Commits of the main branch, newest first.
+/// The commits that led to a version, newest first.
 ///
 /// # Errors
-/// When the table cannot be read.
+/// When the table cannot be read, or has no such version.
 pub(super) async fn history(
     store: &Store,
     catalog: &Catalog,
+    at: &At,
     limit: Option<usize>,
 ) -> Result<Vec<CommitInfo>> {
     let state = catalog.newest(store).await?;
     let limit = limit.unwrap_or(usize::MAX).min(state.metadata.snapshots().len());
     let mut commits = Vec::new();
-    let mut at = state.metadata.current_snapshot();
+    let newest = find_snapshot(&state, at)?;
+    let mut at = newest.as_ref();
     while let Some(snapshot) = at.filter(|_| commits.len() < limit) {
         let parent = snapshot.parent_snapshot_id();
         let given = &snapshot.summary().additional_properties;

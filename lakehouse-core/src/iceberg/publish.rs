@@ -9,8 +9,8 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataFile as IcebergFile, FormatVersion, MAIN_BRANCH, ManifestContentType, ManifestFile,
-    ManifestListWriter, PartitionSpec, PrimitiveType, SchemaRef, Snapshot as IcebergSnapshot, Summary,
+    DataFile as IcebergFile, FormatVersion, ManifestContentType, ManifestFile, ManifestListWriter,
+    PartitionSpec, PrimitiveType, SchemaRef, Snapshot as IcebergSnapshot, Summary,
 };
 
 use super::catalog::{Catalog, Replaced};
@@ -20,6 +20,7 @@ use super::files::{CONCURRENT, split};
 use super::load::FOLDER;
 use super::manifests::{NewEntry, NewManifest, encode_manifest, most_entries, read_list, read_list_of};
 use super::metadata::{State, encode};
+use super::refs;
 use super::rewrite::{Planned, first_row_id, fold, has_live, plan};
 use super::staged::{Staged, staged};
 use super::summary::{Tally, restored};
@@ -28,7 +29,7 @@ use super::types::leaves;
 use super::view::{View, open, partition_types};
 use crate::error::{Error, Result};
 use crate::format::Outcome;
-use crate::model::{At, Change, Snapshot};
+use crate::model::{Change, Snapshot};
 use crate::planted::{self, Bug};
 use crate::store::{Store, clock};
 
@@ -46,15 +47,18 @@ pub(super) async fn publish(
     let view = View::of(base)?;
     let metadata = view.metadata();
     view.state.check_writable()?;
-    if view.version() != metadata.current_snapshot_id().unwrap_or(0) {
+    let Some(branch) = view.branch.as_deref() else {
         let detail = format!(
             "version {} is not the newest; load the table again",
             view.version()
         );
         return Err(conflict(&view, detail));
-    }
+    };
     if catalog.is_taken(store, Some(&view.state)).await? {
         return Ok(Outcome::Lost);
+    }
+    if !change.refs.is_empty() {
+        return refs::publish(store, catalog, &view, change).await;
     }
     let schema = match &change.schema {
         Some(wanted) => evolve::confirmed(&view, wanted)?,
@@ -64,6 +68,7 @@ pub(super) async fn publish(
         store,
         schema,
         view: &view,
+        branch,
         change,
         snapshot_id: fresh_id(&view),
         written: Vec::new(),
@@ -84,7 +89,7 @@ pub(super) async fn publish(
     match ended {
         Ok(Replaced::Yes(state)) => {
             tracing::debug!(state.number, ?summary, "committed");
-            Ok(Outcome::Committed(open(&Arc::new(*state), &At::Latest)?))
+            Ok(Outcome::Committed(open(&Arc::new(*state), &refs::at(branch))?))
         }
         Ok(Replaced::No) => {
             discard(store, &written).await;
@@ -132,6 +137,8 @@ type Job = (NewManifest, Vec<NewEntry>, Option<u64>);
 struct Attempt<'a> {
     store: &'a Store,
     view: &'a View,
+    /// Which the commit moves.
+    branch: &'a str,
     change: &'a Change,
     /// The table's columns from this commit on.
     schema: SchemaRef,
@@ -153,7 +160,7 @@ impl Attempt<'_> {
         let timestamp = clock::now_ms().max(metadata.last_updated_ms() + 1);
         let snapshot = IcebergSnapshot::builder()
             .with_snapshot_id(self.snapshot_id)
-            .with_parent_snapshot_id(metadata.current_snapshot_id())
+            .with_parent_snapshot_id(self.parent())
             .with_sequence_number(sequence)
             .with_timestamp_ms(timestamp)
             .with_manifest_list(list)
@@ -165,6 +172,7 @@ impl Attempt<'_> {
         };
         let (mut recorded, expired) = tokens::record(
             metadata,
+            self.branch,
             self.change.token.as_deref(),
             self.snapshot_id,
             timestamp,
@@ -181,7 +189,7 @@ impl Attempt<'_> {
         let built = builder
             .and_then(|builder| builder.set_properties(recorded))
             .and_then(|builder| builder.remove_properties(&expired))
-            .and_then(|builder| builder.set_branch_snapshot(snapshot, MAIN_BRANCH)?.build())
+            .and_then(|builder| builder.set_branch_snapshot(snapshot, self.branch)?.build())
             .map_err(|e| {
                 Error::invalid(
                     format!("cannot commit: {}", e.message()),
@@ -189,6 +197,11 @@ impl Attempt<'_> {
                 )
             })?;
         Ok((encode(&built.metadata, timestamp)?, summary))
+    }
+
+    /// The version that the commit follows.
+    fn parent(&self) -> Option<i64> {
+        self.view.snapshot.as_ref().map(|parent| parent.snapshot_id())
     }
 
     /// The manifests of an older version, as they are.
@@ -391,7 +404,7 @@ impl Attempt<'_> {
         };
         let io = FileIO::new_with_memory();
         let output = io.new_output(&recorded).map_err(failed)?;
-        let parent = metadata.current_snapshot_id();
+        let parent = self.parent();
         let target = output.writer().await.map_err(failed)?;
         let first = metadata.next_row_id();
         let parents = self.view.snapshot.as_ref().and_then(|parent| parent.row_range());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 
-use super::{DataFile, Prune, Version};
+use super::{DataFile, Prune, RefChange, Version};
 
 /// The id that a commit carries, so that its author can find it again after a lost reply.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -37,6 +37,8 @@ pub enum OperationKind {
     Compact,
     /// An older version was made current.
     Restore,
+    /// Tags and branches were made, moved or dropped; no row changed.
+    Refs,
     /// Something that we do not write ourselves.
     Other,
 }
@@ -53,6 +55,7 @@ impl OperationKind {
             Self::Merge => "merge",
             Self::Compact => "compact",
             Self::Restore => "restore",
+            Self::Refs => "refs",
             Self::Other => "other",
         }
     }
@@ -85,6 +88,9 @@ pub struct Change {
     pub schema: Option<SchemaRef>,
     /// Make this version's content current again; then `added`, `removed` and `masked` are empty.
     pub restore: Option<Version>,
+    /// Tags and branches made, moved or dropped, by name; then it changes nothing else. Not told of winners: what
+    /// [`crate::model::Snapshot::refs`] were and are tells it.
+    pub refs: BTreeMap<String, RefChange>,
     /// Figures for the format's own summary: rows inserted, files scanned ... in words of `[a-z_]`.
     pub metrics: BTreeMap<String, u64>,
     /// Everything written for this change, object keys below the table root: what is deleted after a
@@ -107,6 +113,7 @@ impl Change {
             metadata: MetadataChange::default(),
             schema: None,
             restore: None,
+            refs: BTreeMap::new(),
             metrics: BTreeMap::new(),
             staged: Vec::new(),
         }
@@ -127,6 +134,7 @@ impl Change {
     pub fn is_empty(&self) -> bool {
         self.is_without_files()
             && self.restore.is_none()
+            && self.refs.is_empty()
             && self.schema.is_none()
             && self.metadata == MetadataChange::default()
     }
