@@ -4,4 +4,5 @@ mod bad_input;
 mod behaviour;
 mod demo;
 pub(crate) mod lab;
+mod refs;
 mod verbs;

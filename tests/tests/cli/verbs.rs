@@ -21,6 +21,8 @@ fn help_of_every_verb_has_an_example() {
         "files",
         "show",
         "restore",
+        "tag",
+        "branch",
         "demo",
     ] {
         let run = lab.ok(&[verb, "--help"]);
@@ -32,6 +34,8 @@ fn help_of_every_verb_has_an_example() {
         assert!(run.stdout.contains("--json"), "{}", run.text());
     }
     snapshot!("help_merge", lab.ok(&["merge", "--help"]));
+    snapshot!("help_tag", lab.ok(&["tag", "--help"]));
+    snapshot!("help_branch", lab.ok(&["branch", "--help"]));
 }
 
 #[test]
