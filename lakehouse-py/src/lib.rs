@@ -3,6 +3,7 @@
 mod errors;
 mod input;
 mod merge;
+mod refs;
 mod report;
 mod runtime;
 mod scan;
