@@ -33,6 +33,40 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     Ok(bytes as u64)
 }
 
+/// Reads `30d`, `12h`, `90m`, `45s`, `2w`; in milliseconds.
+pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
+    let trimmed = text.trim();
+    let digits = trimmed
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(trimmed.len());
+    let (number, unit) = trimmed.split_at(digits);
+    let known = UNITS_OF_TIME.iter().find(|(name, _)| *name == unit.trim());
+    let milliseconds = number.parse::<i64>().ok().zip(known);
+    milliseconds
+        .and_then(|(number, (_, unit))| number.checked_mul(*unit))
+        .filter(|milliseconds| *milliseconds > 0)
+        .ok_or_else(|| format!("`{text}` is not a length of time; write it like 30d, 12h or 90m"))
+}
+
+const UNITS_OF_TIME: [(&str, i64); 6] = [
+    ("w", 604_800_000),
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1000),
+    ("ms", 1),
+];
+
+/// The same as people read it: in the largest unit that fits, but for weeks.
+pub(crate) fn show_duration(milliseconds: i64) -> String {
+    let units = UNITS_OF_TIME.iter().skip(1);
+    let fits = units.into_iter().find(|(_, unit)| milliseconds % unit == 0);
+    fits.map_or_else(
+        || milliseconds.to_string(),
+        |(name, unit)| format!("{}{name}", milliseconds / unit),
+    )
+}
+
 /// Reads `k=v`.
 pub(crate) fn parse_property(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -151,6 +185,23 @@ mod tests {
         assert!(parse_size("MB").is_err());
         assert!(parse_size("5 parsec").is_err());
         assert!(parse_size("99999999TB").is_err());
+    }
+
+    #[test]
+    fn lengths_of_time_are_read_and_shown() {
+        for (text, milliseconds, shown) in [
+            ("30d", 2_592_000_000, "30d"),
+            ("2w", 1_209_600_000, "14d"),
+            ("36 h", 129_600_000, "36h"),
+            ("90m", 5_400_000, "90m"),
+            ("1500ms", 1500, "1500ms"),
+        ] {
+            assert_eq!(parse_duration(text), Ok(milliseconds));
+            assert_eq!(show_duration(milliseconds), shown);
+        }
+        for wrong in ["0d", "-1d", "7", "d", "1.5d", "9999999999999999d", "3 moons"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

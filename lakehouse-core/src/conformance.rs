@@ -4,6 +4,7 @@
 
 mod columns;
 mod files;
+mod refs;
 mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +54,9 @@ macro_rules! suite {
                     columns_are_widened_where_the_format_can,
                     columns_are_widened_where_the_owner_allows_it,
                     columns_that_the_format_cannot_have_are_refused_by_name,
+                    tags_and_branches_are_made_kept_and_dropped,
+                    a_branch_moves_alone,
+                    a_branch_has_the_columns_of_today_and_a_tag_those_of_its_time,
                 ]
             );
         }
@@ -87,6 +91,7 @@ macro_rules! scenarios {
 
 pub(crate) use columns::*;
 pub(crate) use files::*;
+pub(crate) use refs::*;
 pub(crate) use versions::*;
 pub(crate) use {scenarios, suite};
 

@@ -137,7 +137,8 @@ pub trait Format: Send + Sync + Debug {
     /// [`Error::Conflict`] when `base` is no longer part of the history of `upto` (rule R5).
     fn changes<'a>(&'a self, base: &'a Snapshot, upto: &'a Snapshot) -> BoxFuture<'a, Result<Vec<Change>>>;
 
-    /// One attempt to make `change` visible as the successor of `base`.
+    /// One attempt to make `change` visible as the successor of `base`, on the branch that `base` is the newest
+    /// version of. A change of tags and branches makes no version.
     fn publish<'a>(&'a self, base: &'a Arc<Snapshot>, change: &'a Change) -> BoxFuture<'a, Result<Outcome>>;
 
     /// The version that a commit made, if it landed after `base`.
@@ -147,15 +148,26 @@ pub trait Format: Send + Sync + Debug {
         base: &'a Snapshot,
     ) -> BoxFuture<'a, Result<Option<Arc<Snapshot>>>>;
 
-    /// The version that a commit with this idempotency key made, if there was one.
+    /// The version that a commit with this idempotency key made, if there was one and the branch has it whose newest
+    /// version `snapshot` is.
     fn find_token<'a>(
         &'a self,
         snapshot: &'a Snapshot,
         token: &'a str,
     ) -> BoxFuture<'a, Result<Option<Version>>>;
 
-    /// Commits, newest first, at most `limit`.
-    fn history<'a>(&'a self, limit: Option<usize>) -> BoxFuture<'a, Result<Vec<CommitInfo>>>;
+    /// The commits that led to a version, newest first, at most `limit`.
+    fn history<'a>(&'a self, at: &'a At, limit: Option<usize>) -> BoxFuture<'a, Result<Vec<CommitInfo>>>;
+
+    /// Whether `ancestor` is `version`, or one from which it descends, as far as the metadata tells that `snapshot`
+    /// was loaded from. Expired versions between them make that unknown, which is `false`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the snapshot was made by another format.
+    fn is_ancestor(&self, _snapshot: &Snapshot, ancestor: Version, version: Version) -> Result<bool> {
+        // Without branches there is one line of versions.
+        Ok(ancestor <= version)
+    }
 
     /// Every object key below the table root that the given versions (all retained ones, if `None`)
     /// still need: metadata, data, masks.

@@ -78,13 +78,15 @@ pub enum Bug {
     CacheTrusted,
     /// Table metadata is read back only after it was published.
     PublishedUnread,
+    /// A branch is moved to another whatever it has that the other lacks.
+    ForwardUnchecked,
     /// Rows that go are copied with their row group, and not masked where it comes to be.
     NewMaskForgotten,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::LostReplyIsALoss,
         Self::ExistsUnread,
         Self::CleanedAfterUnknown,
@@ -120,6 +122,7 @@ impl Bug {
         Self::MovedRowsUnseen,
         Self::CacheTrusted,
         Self::PublishedUnread,
+        Self::ForwardUnchecked,
         Self::NewMaskForgotten,
     ];
 }

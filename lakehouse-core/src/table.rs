@@ -1,5 +1,6 @@
 //! The face that users hold, and the only place that picks a format.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -11,8 +12,10 @@ use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::format::{Format, Handle, Outcome};
 use crate::iceberg::Iceberg;
-use crate::model::{At, CommitInfo, DataFile, Definition, Prune, Snapshot};
-use crate::operations::{self, Adopted, Adoption, Alter, Compact, Merge, Options, Report, Rows};
+use crate::model::{At, CommitInfo, DataFile, Definition, Prune, Ref, RefKind, Snapshot};
+use crate::operations::{
+    self, Adopted, Adoption, Alter, Compact, Merge, Options, RefReport, Report, Rows, SetRef,
+};
 use crate::scan::{self, SnapshotTable};
 use crate::sql::{Open, Session};
 use crate::store::{StorageOptions, Store, clock, is_left_over};
@@ -287,18 +290,58 @@ impl Table {
         operations::alter(&self.handle, alter, options).await
     }
 
+    /// The tags and branches: [`operations::refs`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn refs(&self) -> Result<BTreeMap<String, Ref>> {
+        operations::refs(&self.handle).await
+    }
+
+    /// Makes a tag or branch, or replaces it: [`operations::set_ref`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn set_ref(&self, wanted: &SetRef, options: &Options) -> Result<RefReport> {
+        operations::set_ref(&self.handle, wanted, options).await
+    }
+
+    /// Drops a tag or branch: [`operations::drop_ref`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn drop_ref(&self, kind: RefKind, name: &str, options: &Options) -> Result<RefReport> {
+        operations::drop_ref(&self.handle, kind, name, options).await
+    }
+
+    /// Moves a branch forward to another: [`operations::fast_forward`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn fast_forward(&self, branch: &str, to: &str, options: &Options) -> Result<RefReport> {
+        operations::fast_forward(&self.handle, branch, to, options).await
+    }
+
     /// A session for SQL in which quoted paths and URLs are tables, cloud storage being set up by `storage` and
     /// the environment. For `memory_limit` see [`scan::session`].
     pub fn session(memory_limit: Option<usize>, storage: &StorageOptions) -> Session {
         Session::new(Arc::new(Places::new(storage.clone())), memory_limit)
     }
 
-    /// Commits, newest first, at most `limit`.
+    /// Commits of main, newest first, at most `limit`.
     ///
     /// # Errors
     /// When the metadata cannot be read.
     pub async fn history(&self, limit: Option<usize>) -> Result<Vec<CommitInfo>> {
-        self.handle.format.history(limit).await
+        self.history_at(&At::Latest, limit).await
+    }
+
+    /// The commits that led to a version, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Table::snapshot`].
+    pub async fn history_at(&self, at: &At, limit: Option<usize>) -> Result<Vec<CommitInfo>> {
+        self.handle.format.history(at, limit).await
     }
 
     /// The data files of one version.

@@ -149,11 +149,12 @@ pub(crate) fn options(idempotency_key: Option<String>, dry_run: bool) -> Options
 }
 
 /// Keyword arguments of every verb that changes rows.
-const WRITE_OPTIONS: &str = "idempotency_key, dry_run, isolation, strategy, memory_limit, schema_mode";
+const WRITE_OPTIONS: &str =
+    "idempotency_key, dry_run, isolation, strategy, memory_limit, schema_mode, branch";
 
 /// `idempotency_key` (text), `dry_run` (bool), `isolation` (`'serializable'`, `'snapshot'`), `strategy`
 /// (`'auto'`, `'merge-on-read'`, `'copy-on-write'`), `memory_limit` (bytes), `schema_mode` (`'strict'`,
-/// `'merge'`).
+/// `'merge'`), `branch` (text).
 pub(crate) fn write_options(given: Option<&Bound<'_, PyDict>>) -> PyResult<Options> {
     let mut options = Options::default();
     for (name, value) in given.into_iter().flatten() {
@@ -183,6 +184,7 @@ pub(crate) fn write_options(given: Option<&Bound<'_, PyDict>>) -> PyResult<Optio
                 }
             }
             "memory_limit" => options.memory_limit = value.extract()?,
+            "branch" => options.branch = value.extract()?,
             other => {
                 return Err(PyTypeError::new_err(format!(
                     "there is no option {other:?}; there are {WRITE_OPTIONS}"

@@ -4,6 +4,7 @@ mod alter;
 mod errors;
 mod input;
 mod merge;
+mod refs;
 mod report;
 mod runtime;
 mod scan;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::col;
-use lakehouse_core::model::{At, Definition, parse_partitioning};
-use lakehouse_core::operations::{Adoption, Compact, Merge};
+use lakehouse_core::model::{At, Definition, RefKind, Retention, parse_partitioning};
+use lakehouse_core::operations::{Adoption, Compact, Merge, SetRef};
 use lakehouse_core::scan::{parse_columns, session};
 use lakehouse_core::store::{StorageOptions, Store};
-use lakehouse_core::{Error, Table as Core, TableFormat};
+use lakehouse_core::{Error, Options, Table as Core, TableFormat};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -19,6 +19,7 @@ use crate::alter::alteration;
 use crate::errors::raise;
 use crate::input::{assignments, at, feed, options, reader, rows, write_options};
 use crate::merge::MergeBuilder;
+use crate::refs;
 use crate::report::{commit, report};
 use crate::runtime::wait;
 use crate::scan::{Scan, Schema};
@@ -32,6 +33,26 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn core(&self) -> &Core {
         &self.table
+    }
+
+    fn set_ref(
+        &self,
+        py: Python<'_>,
+        kind: RefKind,
+        name: &str,
+        (version, as_of): (Option<&Bound<'_, PyAny>>, Option<&Bound<'_, PyAny>>),
+        retention: Retention,
+        replace: bool,
+    ) -> PyResult<Py<PyDict>> {
+        let given = version.is_some() || as_of.is_some();
+        let wanted = SetRef {
+            at: given.then(|| at(version, as_of)).transpose()?,
+            retention,
+            replace,
+            ..SetRef::new(kind, name)
+        };
+        let options = Options::default();
+        refs::report(py, &wait(py, self.table.set_ref(&wanted, &options))?)
     }
 }
 
@@ -226,7 +247,7 @@ impl Table {
     }
 
     /// Adds rows. With `schema_mode="merge"` the table gets the columns that it lacks.
-    #[pyo3(signature = (data, *, idempotency_key=None, dry_run=false, schema_mode=None))]
+    #[pyo3(signature = (data, *, idempotency_key=None, dry_run=false, schema_mode=None, branch=None))]
     fn append(
         &self,
         py: Python<'_>,
@@ -234,8 +255,10 @@ impl Table {
         idempotency_key: Option<String>,
         dry_run: bool,
         schema_mode: Option<&str>,
+        branch: Option<String>,
     ) -> PyResult<Py<PyDict>> {
         let mut options = options(idempotency_key, dry_run);
+        options.branch = branch;
         if let Some(mode) = schema_mode {
             options.schema_mode = mode.parse().map_err(raise)?;
         }
@@ -353,15 +376,17 @@ impl Table {
     }
 
     /// Rewrites small and masked files into large ones (`target_file_size` in bytes).
-    #[pyo3(signature = (*, target_file_size=None, predicate=None, dry_run=false))]
+    #[pyo3(signature = (*, target_file_size=None, predicate=None, dry_run=false, branch=None))]
     fn compact(
         &self,
         py: Python<'_>,
         target_file_size: Option<u64>,
         predicate: Option<String>,
         dry_run: bool,
+        branch: Option<String>,
     ) -> PyResult<Py<PyDict>> {
-        let options = options(None, dry_run);
+        let mut options = options(None, dry_run);
+        options.branch = branch;
         let compact = Compact {
             target_file_bytes: target_file_size,
             predicate,
@@ -369,16 +394,18 @@ impl Table {
         report(py, &wait(py, self.table.compact(&compact, &options))?)
     }
 
-    /// Makes an older version current again, as a new commit.
-    #[pyo3(signature = (version=None, as_of=None, *, dry_run=false))]
+    /// Makes an older version current again, as a new commit. On a branch, -1 and times are those of the branch.
+    #[pyo3(signature = (version=None, as_of=None, *, dry_run=false, branch=None))]
     fn restore(
         &self,
         py: Python<'_>,
         version: Option<&Bound<'_, PyAny>>,
         as_of: Option<&Bound<'_, PyAny>>,
         dry_run: bool,
+        branch: Option<String>,
     ) -> PyResult<Py<PyDict>> {
-        let options = options(None, dry_run);
+        let mut options = options(None, dry_run);
+        options.branch = branch;
         let at = at(version, as_of)?;
         report(py, &wait(py, self.table.restore(&at, &options))?)
     }
@@ -394,10 +421,88 @@ impl Table {
         report(py, &wait(py, self.table.alter(&alter, &options))?)
     }
 
-    /// Commits, newest first.
-    #[pyo3(signature = (limit=None))]
-    fn history(&self, py: Python<'_>, limit: Option<usize>) -> PyResult<Vec<Py<PyDict>>> {
-        wait(py, self.table.history(limit))?
+    /// The tags by name: version, how long it is kept.
+    fn tags(&self, py: Python<'_>) -> PyResult<Py<PyDict>> {
+        refs::all(py, &wait(py, self.table.refs())?, RefKind::Tag)
+    }
+
+    /// The branches by name: newest version, how long it and its versions are kept.
+    fn branches(&self, py: Python<'_>) -> PyResult<Py<PyDict>> {
+        refs::all(py, &wait(py, self.table.refs())?, RefKind::Branch)
+    }
+
+    /// Names a version, the newest by default. With `replace` a tag of that name is moved.
+    #[pyo3(signature = (name, version=None, as_of=None, *, max_ref_age_ms=None, replace=false))]
+    fn create_tag(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        version: Option<&Bound<'_, PyAny>>,
+        as_of: Option<&Bound<'_, PyAny>>,
+        max_ref_age_ms: Option<i64>,
+        replace: bool,
+    ) -> PyResult<Py<PyDict>> {
+        let retention = Retention {
+            max_ref_age_ms,
+            ..Retention::default()
+        };
+        self.set_ref(py, RefKind::Tag, name, (version, as_of), retention, replace)
+    }
+
+    /// Makes a branch at a version, the newest by default. With `replace` a branch of that name is moved to the
+    /// version, if one is given, and kept as long as is given.
+    #[pyo3(signature = (name, version=None, as_of=None, *, max_ref_age_ms=None, min_snapshots_to_keep=None, max_snapshot_age_ms=None, replace=false))]
+    #[expect(clippy::too_many_arguments, reason = "Python's keywords")]
+    fn create_branch(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        version: Option<&Bound<'_, PyAny>>,
+        as_of: Option<&Bound<'_, PyAny>>,
+        max_ref_age_ms: Option<i64>,
+        min_snapshots_to_keep: Option<i32>,
+        max_snapshot_age_ms: Option<i64>,
+        replace: bool,
+    ) -> PyResult<Py<PyDict>> {
+        let retention = Retention {
+            max_ref_age_ms,
+            min_snapshots_to_keep,
+            max_snapshot_age_ms,
+        };
+        self.set_ref(py, RefKind::Branch, name, (version, as_of), retention, replace)
+    }
+
+    /// Drops a tag. Its version stays until somebody expires it.
+    fn drop_tag(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyDict>> {
+        let options = Options::default();
+        refs::report(py, &wait(py, self.table.drop_ref(RefKind::Tag, name, &options))?)
+    }
+
+    /// Drops a branch. Its versions stay until somebody expires them.
+    fn drop_branch(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyDict>> {
+        let options = Options::default();
+        refs::report(
+            py,
+            &wait(py, self.table.drop_ref(RefKind::Branch, name, &options))?,
+        )
+    }
+
+    /// Moves a branch forward to another one (or a tag), unless it has commits that the other lacks.
+    fn fast_forward(&self, py: Python<'_>, branch: &str, to: &str) -> PyResult<Py<PyDict>> {
+        let options = Options::default();
+        refs::report(py, &wait(py, self.table.fast_forward(branch, to, &options))?)
+    }
+
+    /// Commits, newest first, those of main unless a branch is named.
+    #[pyo3(signature = (limit=None, *, branch=None))]
+    fn history(
+        &self,
+        py: Python<'_>,
+        limit: Option<usize>,
+        branch: Option<String>,
+    ) -> PyResult<Vec<Py<PyDict>>> {
+        let at = branch.map_or(At::Latest, At::Ref);
+        wait(py, self.table.history_at(&at, limit))?
             .iter()
             .map(|entry| commit(py, entry))
             .collect()

@@ -416,3 +416,52 @@ def test_a_table_changes_and_keeps_its_rows(table):
         assert table.alter(partition_by="bucket(4, id)", sort_by="id desc")["committed"]
         table.append(pa.table({"id": [3], "called": ["Edsger"]}))
         assert len(rows(table)) == 3
+
+
+def test_rows_are_written_to_a_branch_audited_and_published(table):
+    table.append(people("Ada"))
+    if table.format == "delta":
+        for refused in (table.tags, table.branches, lambda: table.create_tag("v1"), lambda: table.drop_branch("audit")):
+            with pytest.raises(lakehouse.UnsupportedError, match="tags or branches"):
+                refused()
+        with pytest.raises(lakehouse.UnsupportedError, match="no branches"):
+            table.append(people("Grace", first=2), branch="audit")
+        return
+    first = table.version()
+    assert table.create_tag("v1", max_ref_age_ms=1000)["committed"]
+    assert not table.create_tag("v1")["committed"]
+    made = table.create_branch("audit", min_snapshots_to_keep=3)
+    assert made["before"] is None and made["after"]["version"] == first
+    table.append(people("Grace", first=2), branch="audit")
+    table.upsert(people("Ada H.", "Grace H."), on="id", branch="audit")
+    table.delete("name = 'Ada H.'", branch="audit")
+    table.compact(branch="audit")
+    lakehouse.sql("INSERT INTO t (id) VALUES (3)", {"t": table}, branch="audit")
+    assert [row["name"] for row in rows(table)] == ["Ada"]
+    assert [row["name"] for row in rows(table, version="audit")] == ["Grace H.", None]
+    query = "SELECT count(*) AS n FROM t VERSION AS OF 'audit'"
+    assert lakehouse.sql(query, {"t": table}).to_arrow().to_pylist() == [{"n": 2}]
+    assert len(table.history(branch="audit")) > len(table.history()) == 1
+    assert table.branches()["audit"]["min_snapshots_to_keep"] == 3
+    assert table.fast_forward("main", "audit")["committed"]
+    assert [row["id"] for row in rows(table)] == [2, 3]
+    with pytest.raises(lakehouse.InvalidError, match="already"):
+        table.create_tag("v1")
+    table.restore(-1, branch="audit")
+    assert [row["id"] for row in rows(table, version="audit")] == [2]
+    assert table.tags() == {
+        "v1": {
+            "kind": "tag",
+            "version": first,
+            "max_ref_age_ms": 1000,
+            "min_snapshots_to_keep": None,
+            "max_snapshot_age_ms": None,
+        }
+    }
+    table.create_tag("v1", replace=True)
+    assert table.tags()["v1"]["version"] == table.version()
+    assert table.drop_tag("v1")["after"] is None
+    assert table.drop_branch("audit")["committed"]
+    assert list(table.branches()) == ["main"]
+    with pytest.raises(lakehouse.InvalidError, match="numbers are versions"):
+        table.create_branch("7")

@@ -51,7 +51,7 @@ pub(super) async fn append(args: Append, ui: &Ui) -> Result<(), Failure> {
         Err(Failure::Lake(Error::NotFound { .. })) if args.create => {
             let format = args.definition.format()?;
             let definition = args.definition.definition(input.rows.schema().await?)?;
-            if args.write.dry_run {
+            if args.write.once.dry_run {
                 return create::dry_run(&args.table, &args.storage, format, &definition, ui).await;
             }
             match Table::create_with(&args.table, &args.storage.options()?, format, &definition).await {

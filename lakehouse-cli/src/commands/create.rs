@@ -10,7 +10,7 @@ use lakehouse_core::{Error, Table, TableFormat};
 use serde_json::json;
 
 use super::storage::StorageArgs;
-use super::{InputArgs, WriteArgs, show};
+use super::{InputArgs, OnceArgs, show};
 use crate::exit::Failure;
 use crate::input::Input;
 use crate::output::Ui;
@@ -50,7 +50,7 @@ pub(super) struct Create {
     #[command(flatten)]
     storage: StorageArgs,
     #[command(flatten)]
-    write: WriteArgs,
+    write: OnceArgs,
 }
 
 #[derive(Debug, Args)]

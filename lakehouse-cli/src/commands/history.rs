@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use lakehouse_core::model::At;
 use serde_json::json;
 
 use super::storage::StorageArgs;
@@ -12,11 +13,15 @@ use crate::values;
 ///
 /// Example:
 ///   lake history flights
+///   lake history flights --branch audit
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct History {
     /// Path or URL of the table
     table: String,
+    /// The commits of this branch instead of main's (Iceberg)
+    #[arg(long, value_name = "NAME")]
+    branch: Option<String>,
     #[command(flatten)]
     storage: StorageArgs,
 }
@@ -72,7 +77,9 @@ fn notes(summary: &BTreeMap<String, String>) -> String {
 }
 
 pub(super) async fn history(args: History, ui: &Ui) -> Result<(), Failure> {
-    let commits = args.storage.open(&args.table).await?.history(None).await?;
+    let at = args.branch.clone().map_or(At::Latest, At::Ref);
+    let table = args.storage.open(&args.table).await?;
+    let commits = table.history_at(&at, None).await?;
     if ui.json {
         let commits: Vec<_> = commits
             .iter()

@@ -2,6 +2,7 @@
 
 mod alter;
 mod append;
+mod branch;
 mod compact;
 mod create;
 mod delete;
@@ -14,6 +15,7 @@ mod query;
 mod restore;
 mod show;
 mod storage;
+mod tag;
 mod update;
 
 use std::process::ExitCode;
@@ -62,6 +64,8 @@ enum Verb {
     Show(show::Show),
     Restore(restore::Restore),
     Alter(Box<alter::Alter>),
+    Tag(tag::Tag),
+    Branch(Box<branch::Branch>),
     Demo(demo::Demo),
 }
 
@@ -131,13 +135,25 @@ async fn dispatch(verb: Verb, ui: &Ui) -> Result<(), Failure> {
         Verb::Show(args) => show::show(args, ui).await,
         Verb::Restore(args) => restore::restore(args, ui).await,
         Verb::Alter(args) => alter::alter(*args, ui).await,
+        Verb::Tag(args) => tag::tag(args, ui).await,
+        Verb::Branch(args) => branch::branch(*args, ui).await,
         Verb::Demo(args) => demo::demo(args, ui).await,
     }
 }
 
-/// What every verb that writes understands.
+/// What every verb that writes to a table understands.
 #[derive(Debug, Clone, Default, Args)]
 struct WriteArgs {
+    #[command(flatten)]
+    once: OnceArgs,
+    /// Write to this branch instead of main: the verb sees its rows, main stays as it is (Iceberg)
+    #[arg(long, value_name = "NAME")]
+    branch: Option<String>,
+}
+
+/// How a change is made once, or not at all.
+#[derive(Debug, Clone, Default, Args)]
+struct OnceArgs {
     /// Name of this change: a second run with the same one commits nothing and says so. Names outlive expire
     /// and the clean-up of logs: Iceberg tables keep those of 30 days (up to 10,000) and at least the newest
     /// 1,000, Delta tables all, or as long as delta.setTransactionRetentionDuration says
@@ -151,8 +167,9 @@ struct WriteArgs {
 impl WriteArgs {
     fn options(&self) -> Options {
         Options {
-            token: self.idempotency_key.clone(),
-            dry_run: self.dry_run,
+            token: self.once.idempotency_key.clone(),
+            dry_run: self.once.dry_run,
+            branch: self.branch.clone(),
             ..Options::default()
         }
     }

@@ -63,8 +63,9 @@ impl Query {
             ("-o", self.o.is_some()),
         ];
         let for_changes = [
-            ("--idempotency-key", self.write.idempotency_key.is_some()),
-            ("--dry-run", self.write.dry_run),
+            ("--idempotency-key", self.write.once.idempotency_key.is_some()),
+            ("--dry-run", self.write.once.dry_run),
+            ("--branch", self.write.branch.is_some()),
         ];
         let (wrong, what) = if changes {
             (for_queries.as_slice(), "a statement that changes a table")

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use arrow::datatypes::Schema;
 use clap::Args;
 use lakehouse_core::Table;
@@ -49,13 +51,14 @@ pub(super) async fn show(args: Show, ui: &Ui) -> Result<(), Failure> {
         }
     }
     if ui.json {
+        let refs: BTreeMap<_, _> = snapshot.refs.iter().map(|(k, v)| (k, v.version)).collect();
         return ui.json(&json!({
             "table": args.table, "location": table.location(), "format": table.format(),
             "version": snapshot.version, "timestamp_ms": snapshot.timestamp_ms,
             "timestamp": values::show_time(snapshot.timestamp_ms),
             "schema": columns_json(&snapshot.schema),
             "partitioning": snapshot.partition_fields().iter().map(term).collect::<Vec<_>>(),
-            "properties": snapshot.properties, "refs": snapshot.refs,
+            "properties": snapshot.properties, "refs": refs,
             "sort_order": snapshot.sort_order.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "identifier": snapshot.identifier, "needs": snapshot.features,
             "features": features(&snapshot.capabilities),
@@ -80,9 +83,9 @@ pub(super) async fn show(args: Show, ui: &Ui) -> Result<(), Failure> {
         let rows: Vec<_> = snapshot
             .refs
             .iter()
-            .map(|(k, v)| vec![k.clone(), v.to_string()])
+            .map(|(k, v)| vec![k.clone(), v.kind.name().to_owned(), v.version.to_string()])
             .collect();
-        ui.table(&["tag or branch", "version"], &rows)?;
+        ui.table(&["name", "kind", "version"], &rows)?;
     }
     Ok(())
 }

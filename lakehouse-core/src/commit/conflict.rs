@@ -1,4 +1,4 @@
-//! The conflict rules R1 to R6, once, for every format.
+//! The conflict rules R1 to R7, once, for every format.
 //!
 //! | mine \ winner | append | delete, update, merge | overwrite | compact | schema |
 //! | --- | --- | --- | --- | --- | --- |
@@ -10,6 +10,9 @@
 //! | compact | ok | R1 R2 | R1 | R1 | ok where the format allows; else R4 |
 //! | alter | ok (R3 if it read rows) | the same | the same | ok | R4 |
 //! | restore | conflict | conflict | conflict | conflict | conflict |
+//!
+//! Winners are those of the branch that is written to. A change of tags and branches conflicts only with
+//! another of the same name (R7), and is planned again then.
 //!
 //! Rows that bring columns along (`Change::schema`) are judged as rows of their kind; a winner that changed
 //! the schema is R4 for them, blind or not, and planning again finds which columns are still to be added.
@@ -236,6 +239,15 @@ fn same_token(mine: &Change, winner: &Change) -> Option<String> {
     let token = mine.token.as_deref()?;
     (winner.token.as_deref() == Some(token) && !planted::is(Bug::KeyNotLookedForAgain))
         .then(|| format!("R6: another commit carries the idempotency key \"{token}\""))
+}
+
+/// R7: a tag or branch that I make, move or drop is not what it was.
+pub(super) fn refs_changed(base: &Snapshot, newest: &Snapshot, mine: &Change) -> Option<String> {
+    let mut names = mine.refs.keys();
+    let changed = names.find(|name| base.refs.get(*name) != newest.refs.get(*name))?;
+    Some(format!(
+        "R7: the tag or branch \"{changed}\" was changed meanwhile"
+    ))
 }
 
 /// Whether files written for `base` can be appended to `newest`, whose schema or partitioning changed

@@ -7,9 +7,10 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::prelude::{col, lit};
 use datafusion::scalar::ScalarValue;
 
-use super::conflict::{self, Isolation, Verdict, base_gone, still_fits};
+use super::conflict::{self, Isolation, Verdict, base_gone, refs_changed, still_fits};
 use crate::model::{
-    Capabilities, Change, ColumnStats, CommitId, DataFile, MaskRef, OperationKind, Prune, Snapshot,
+    Capabilities, Change, ColumnStats, CommitId, DataFile, MaskRef, OperationKind, Prune, Ref, RefChange,
+    RefKind, Retention, Snapshot,
 };
 
 pub(super) fn schema() -> SchemaRef {
@@ -463,4 +464,43 @@ fn rows_that_bring_columns_are_planned_again_over_a_changed_schema_and_judged_as
     let mut only = change(OperationKind::Append, "mine");
     only.set_schema(schema());
     assert!(!only.is_empty() && only.is_without_files());
+}
+
+#[test]
+fn a_change_of_a_tag_meets_only_changes_of_that_tag() {
+    let at = |version| Ref {
+        kind: RefKind::Tag,
+        version,
+        retention: Retention::default(),
+    };
+    let with = |refs: &[(&str, i64)]| {
+        let mut snapshot = snapshot(7, true);
+        snapshot.refs = refs
+            .iter()
+            .map(|(name, n)| ((*name).to_owned(), at(*n)))
+            .collect();
+        snapshot
+    };
+    let moves = |name: &str| {
+        let mut change = Change::new(OperationKind::Refs, CommitId("mine".into()));
+        let refs = RefChange {
+            before: Some(at(1)),
+            after: Some(at(9)),
+        };
+        change.refs.insert(name.to_owned(), refs);
+        change
+    };
+    let base = with(&[("a", 1), ("b", 1)]);
+    for (newest, fires) in [
+        (with(&[("a", 1), ("b", 1)]), false),
+        (with(&[("a", 1), ("b", 2), ("c", 3)]), false),
+        (with(&[("a", 1)]), false),
+        (with(&[("a", 2), ("b", 1)]), true),
+        (with(&[("b", 1)]), true),
+    ] {
+        let fired = refs_changed(&base, &newest, &moves("a"));
+        assert_eq!(fired.is_some(), fires, "{:?}: {fired:?}", newest.refs);
+    }
+    let rows = Change::new(OperationKind::Append, CommitId("mine".into()));
+    assert_eq!(refs_changed(&base, &with(&[]), &rows), None);
 }

@@ -10,7 +10,7 @@ use super::sound::assert_sound;
 use super::{Isolation, check};
 use crate::error::{Error, Result};
 use crate::format::{Handle, Outcome};
-use crate::model::{At, Change, CommitId, MetadataChange, Snapshot};
+use crate::model::{At, Change, CommitId, MAIN, MetadataChange, RefKind, Snapshot};
 use crate::planted::{self, Bug};
 use crate::store::clock;
 
@@ -31,6 +31,8 @@ pub struct CommitOptions {
     pub max_attempts: u32,
     /// Idempotency key: a second commit with the same key does nothing.
     pub token: Option<String>,
+    /// The branch that the commit moves; `None` for main.
+    pub branch: Option<String>,
 }
 
 impl Default for CommitOptions {
@@ -39,6 +41,7 @@ impl Default for CommitOptions {
             isolation: Isolation::default(),
             max_attempts: 50,
             token: None,
+            branch: None,
         }
     }
 }
@@ -107,7 +110,7 @@ pub(super) async fn commit_within(
         options,
         lease,
     };
-    let mut base = Base::newest(handle).await?;
+    let mut base = Base::newest(handle, options).await?;
     let mut attempts = 0;
     if let Some(done) = run.recorded(&base.snapshot, attempts).await? {
         return Ok(done);
@@ -153,10 +156,30 @@ struct Base {
 }
 
 impl Base {
-    async fn newest(handle: &Handle) -> Result<Self> {
+    async fn newest(handle: &Handle, options: &CommitOptions) -> Result<Self> {
         let loaded_ms = clock::now_ms();
-        let snapshot = handle.format.snapshot(&At::Latest).await?;
+        let snapshot = newest(handle, options.branch.as_deref()).await?;
         Ok(Self { snapshot, loaded_ms })
+    }
+}
+
+/// The newest version of a branch, of main if `None`.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no such branch, [`Error::Invalid`] when it is a tag; [`Error::Unsupported`]
+/// where tables have no branches.
+pub async fn newest(handle: &Handle, branch: Option<&str>) -> Result<Arc<Snapshot>> {
+    let Some(branch) = branch.filter(|branch| *branch != MAIN) else {
+        return handle.format.snapshot(&At::Latest).await;
+    };
+    let snapshot = handle.format.snapshot(&At::Ref(branch.to_owned())).await?;
+    match snapshot.refs.get(branch) {
+        Some(found) if found.kind == RefKind::Branch => Ok(snapshot),
+        _ => Err(Error::invalid(
+            format!("\"{branch}\" is a tag, which stays where it is"),
+            handle.store.location(),
+        )
+        .with_hint("write to a branch; one can be made at the tag's version")),
     }
 }
 
@@ -197,7 +220,7 @@ impl Run<'_> {
                 self.clean_up(&change).await;
                 self.give_up_after(*attempts, "the files took longer to write than the lease allows")?;
                 *attempts += 1;
-                return Ok(End::Replan(Base::newest(self.handle).await?));
+                return Ok(End::Replan(Base::newest(self.handle, self.options).await?));
             }
             *attempts += 1;
             if let Attempt::Landed(snapshot) = self.attempt(&base, &change).await? {
@@ -271,19 +294,18 @@ impl Run<'_> {
             let pause = FIRST_PAUSE.saturating_mul(1 << attempts.saturating_sub(1).min(16));
             clock::pause(pause.min(LONGEST_PAUSE)).await;
         }
-        let loaded = Base::newest(self.handle).await?;
+        let loaded = Base::newest(self.handle, self.options).await?;
         let newest = Arc::clone(&loaded.snapshot);
         if !planted::is(Bug::KeyNotLookedForAgain)
             && let Some(done) = self.recorded(&newest, attempts).await?
         {
             return Ok(Next::End(End::Done(done)));
         }
-        let winners = match self.handle.format.changes(base, &newest).await {
-            Err(Error::Conflict { detail, .. }) => match conflict::base_gone(change, &detail) {
-                Verdict::Compatible => Vec::new(),
-                Verdict::Replan(detail) | Verdict::Conflict(detail) => return Err(self.conflict(detail)),
-            },
-            other => other?,
+        let winners = if change.refs.is_empty() {
+            self.winners(base, &newest, change).await?
+        } else {
+            // Whatever they did to rows is nothing to a change of tags and branches.
+            Vec::new()
         };
         let verdict = self.judge(base, &newest, change, &winners)?;
         tracing::debug!(attempts, ?verdict, commit_id = %change.commit_id, "lost a race");
@@ -301,6 +323,17 @@ impl Run<'_> {
                 }
                 Ok(Next::End(End::Replan(loaded)))
             }
+        }
+    }
+
+    /// What was committed since `base`.
+    async fn winners(&self, base: &Snapshot, newest: &Snapshot, change: &Change) -> Result<Vec<Change>> {
+        match self.handle.format.changes(base, newest).await {
+            Err(Error::Conflict { detail, .. }) => match conflict::base_gone(change, &detail) {
+                Verdict::Compatible => Ok(Vec::new()),
+                Verdict::Replan(detail) | Verdict::Conflict(detail) => Err(self.conflict(detail)),
+            },
+            other => other,
         }
     }
 
@@ -324,6 +357,9 @@ impl Run<'_> {
         let reshaped = winners
             .iter()
             .any(|winner| winner.metadata.schema || winner.metadata.partitioning);
+        if let Some(detail) = conflict::refs_changed(base, newest, change) {
+            worst = Verdict::Replan(detail);
+        }
         if worst == Verdict::Compatible && reshaped && !conflict::still_fits(base, newest, change) {
             worst = Verdict::Replan("R4: the new files do not fit the table's new schema".to_owned());
         }

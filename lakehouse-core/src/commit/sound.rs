@@ -29,6 +29,10 @@ fn defect(base: &Snapshot, change: &Change) -> Option<String> {
     {
         return Some("a restore cannot add, remove or mask files".to_owned());
     }
+    let with_rows = !change.is_without_files() || change.restore.is_some() || change.schema.is_some();
+    if !change.refs.is_empty() && with_rows {
+        return Some("tags and branches cannot be changed together with rows".to_owned());
+    }
     let mut named = HashSet::new();
     for file in &change.added {
         if !named.insert(identity(file)) {

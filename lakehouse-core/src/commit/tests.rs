@@ -189,7 +189,7 @@ impl Format for Scripted {
         })
     }
 
-    fn history<'a>(&'a self, _: Option<usize>) -> BoxFuture<'a, Result<Vec<CommitInfo>>> {
+    fn history<'a>(&'a self, _: &'a At, _: Option<usize>) -> BoxFuture<'a, Result<Vec<CommitInfo>>> {
         Box::pin(async move { Ok(Vec::new()) })
     }
 

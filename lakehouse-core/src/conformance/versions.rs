@@ -275,7 +275,7 @@ pub(crate) async fn history_is_newest_first(bed: Bed) {
         &change(OperationKind::Append, vec![file("b", 1, 1, 1)]),
     )
     .await;
-    let history = bed.open().history(None).await.unwrap();
+    let history = bed.open().history(&At::Latest, None).await.unwrap();
     let versions: Vec<_> = history.iter().map(|commit| commit.version).collect();
     assert_eq!(versions[..2], [second.version, first.version]);
     assert!(
@@ -284,7 +284,7 @@ pub(crate) async fn history_is_newest_first(bed: Bed) {
             .all(|pair| pair[0].timestamp_ms >= pair[1].timestamp_ms)
     );
     assert_eq!(history[0].parent, Some(first.version));
-    assert_eq!(bed.open().history(Some(1)).await.unwrap().len(), 1);
+    assert_eq!(bed.open().history(&At::Latest, Some(1)).await.unwrap().len(), 1);
 }
 
 pub(crate) async fn everything_written_is_reachable_and_nothing_else(bed: Bed) {

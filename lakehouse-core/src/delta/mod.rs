@@ -218,9 +218,9 @@ impl Format for Delta {
         })
     }
 
-    fn history<'a>(&'a self, limit: Option<usize>) -> BoxFuture<'a, Result<Vec<CommitInfo>>> {
+    fn history<'a>(&'a self, at: &'a At, limit: Option<usize>) -> BoxFuture<'a, Result<Vec<CommitInfo>>> {
         Box::pin(async move {
-            let newest = self.load(None).await?;
+            let newest = self.load_at(at).await?;
             changes::history(&self.store, newest.state, limit.unwrap_or(usize::MAX)).await
         })
     }

@@ -41,6 +41,12 @@ pub(super) async fn entry(
             detail: "R4: the new columns were planned on another schema".to_owned(),
         });
     }
+    if !change.refs.is_empty() {
+        return Err(Error::unsupported(
+            "Delta tables have no tags or branches",
+            "use --format iceberg",
+        ));
+    }
     let evolved = match (&change.schema, change.redefinition.is_empty()) {
         (None, true) => None,
         (Some(schema), _) => Some(before.evolved(schema, &change.redefinition)?),
@@ -201,7 +207,9 @@ fn commit_info(
 /// The operation in Delta's own words, with the parameters that its readers know. Values are texts.
 fn operation(change: &Change) -> (&'static str, Value) {
     match change.operation {
-        OperationKind::Append | OperationKind::Other => ("WRITE", json!({"mode": "Append"})),
+        OperationKind::Append | OperationKind::Refs | OperationKind::Other => {
+            ("WRITE", json!({"mode": "Append"}))
+        }
         OperationKind::Overwrite => ("WRITE", json!({"mode": "Overwrite"})),
         OperationKind::Create => ("CREATE TABLE", json!({})),
         OperationKind::Delete => ("DELETE", json!({})),

@@ -488,7 +488,7 @@ async fn what_commit_info_says_is_found_also_in_a_large_entry() {
     let mut actions: Vec<Value> = (0..2000).map(|n| add(&format!("{n}.parquet"), None)).collect();
     actions.push(json!({"commitInfo": {"operation": "WRITE", "timestamp": 77, "txnId": "late"}}));
     write_entry(table.store(), 1, &actions).await;
-    let history = table.history(None).await.unwrap();
+    let history = table.history(&At::Latest, None).await.unwrap();
     assert_eq!(
         (history[0].timestamp_ms, history[0].operation.as_str()),
         (77, "WRITE")
@@ -548,7 +548,7 @@ async fn a_checkpoint_carries_everything_once_the_entries_before_it_are_gone() {
     assert_eq!(reader.find_token(&opened, "load").await.unwrap(), Some(1));
     let masks = reader.masks(&opened, &expected).await.unwrap();
     assert_eq!(masks.iter().map(RowMask::len).sum::<u64>(), 2);
-    assert_eq!(reader.history(None).await.unwrap().len(), 3);
+    assert_eq!(reader.history(&At::Latest, None).await.unwrap().len(), 3);
     for cleaned in [At::Version(4), At::Timestamp(5)] {
         let error = reader.snapshot(&cleaned).await.unwrap_err();
         assert!(matches!(error, Error::NotFound { .. }), "{error:?}");

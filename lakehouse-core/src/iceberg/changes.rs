@@ -13,9 +13,10 @@ use super::convert::Reader;
 use super::deletes::{Concerned, DeleteIndex};
 use super::files::{CONCURRENT, index, split};
 use super::manifests::{Manifest, read_list_of, read_manifest};
-use super::metadata::{ALTERATION, TOKEN_PROPERTY, version_number};
+use super::metadata::version_number;
 use super::rewrite::{Key, holds, key_of, partition_ranges};
 use super::summary::{COMMIT_ID, kind};
+use super::tokens;
 use super::types::to_arrow;
 use super::view::View;
 use crate::error::{Error, Result};
@@ -121,7 +122,7 @@ fn chain(from: &View, to: &View) -> Result<Vec<Step>> {
 fn metadata_change(from: &TableMetadata, to: &TableMetadata) -> MetadataChange {
     let properties = |metadata: &TableMetadata| -> BTreeMap<String, String> {
         let all = metadata.properties().iter();
-        all.filter(|(key, _)| !key.starts_with(TOKEN_PROPERTY) && *key != ALTERATION)
+        all.filter(|(key, _)| !tokens::is_note(key))
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()
     };

@@ -49,7 +49,7 @@ pub(super) fn evolve(
         paths: view.state.paths.clone(),
         read_only: view.state.read_only.clone(),
     };
-    open_snapshot(&Arc::new(state), view.snapshot.clone())
+    open_snapshot(&Arc::new(state), view.snapshot.clone(), view.branch.as_deref())
 }
 
 /// The schema that a change carries, on the columns of the newest version. With files, it must still be what those

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::catalog::Catalog;
+use super::commits;
 use super::files::CONCURRENT;
 use super::load::{FOLDER, HINT, is_metadata};
 use super::manifests::{read_list_of, read_manifest};
-use super::metadata::{State, alteration};
+use super::metadata::State;
 use super::summary::{COMMIT_ID, OPERATION};
-use super::view::{View, open_snapshot};
+use super::view::{View, find_snapshot, open, open_snapshot};
 use crate::error::{Error, Result};
-use crate::model::{CommitId, CommitInfo, Snapshot, Version};
+use crate::model::{At, CommitId, CommitInfo, Snapshot, Version};
 use crate::store::Store;
 
 /// The version that a commit made after `base` was loaded.
@@ -32,57 +33,31 @@ pub(super) async fn find(
         snapshot.summary().additional_properties.get(COMMIT_ID) == Some(&commit_id.0)
             && base.metadata().snapshot_by_id(snapshot.snapshot_id()).is_none()
     });
-    if let Some(snapshot) = made {
-        return open_snapshot(&state, Some(Arc::clone(snapshot))).map(Some);
-    }
-    if !altered(store, &state, &base.state, commit_id).await? {
-        return Ok(None);
-    }
-    let current = state.metadata.current_snapshot().cloned();
-    open_snapshot(&state, current).map(Some)
-}
-
-/// Whether a commit without a snapshot is among those that lead from `base` to `newest`. Every metadata file names the
-/// last such commit before it.
-async fn altered(store: &Store, newest: &State, base: &State, commit_id: &CommitId) -> Result<bool> {
-    let is_known = |state: &State| alteration(state) == Some(&commit_id.0);
-    if is_known(newest) {
-        return Ok(true);
-    }
-    if alteration(newest) == alteration(base) {
-        return Ok(false);
-    }
-    let log = newest
-        .metadata
-        .metadata_log()
-        .iter()
-        .map(|entry| entry.metadata_file.as_str());
-    let recorded = base.recorded();
-    for file in log.rev().take_while(|file| *file != recorded) {
-        let file = newest.paths.relative(file)?;
-        let Some(bytes) = store.get_within(&file, store.limits().metadata_bytes).await? else {
-            continue;
-        };
-        if is_known(&State::parse(store, &file, 0, &bytes)?) {
-            return Ok(true);
+    match made {
+        Some(snapshot) => open_snapshot(&state, Some(Arc::clone(snapshot)), base.branch.as_deref()).map(Some),
+        // A change of tags and branches, or of the table's definition, makes no snapshot.
+        None if commits::has(&state, commit_id) && !commits::has(&base.state, commit_id) => {
+            open(&state, &At::Latest).map(Some)
         }
+        None => Ok(None),
     }
-    Ok(false)
 }
 
-/// Commits of the main branch, newest first.
+/// The commits that led to a version, newest first.
 ///
 /// # Errors
-/// When the table cannot be read.
+/// When the table cannot be read, or has no such version.
 pub(super) async fn history(
     store: &Store,
     catalog: &Catalog,
+    at: &At,
     limit: Option<usize>,
 ) -> Result<Vec<CommitInfo>> {
     let state = catalog.newest(store).await?;
     let limit = limit.unwrap_or(usize::MAX).min(state.metadata.snapshots().len());
     let mut commits = Vec::new();
-    let mut at = state.metadata.current_snapshot();
+    let newest = find_snapshot(&state, at)?;
+    let mut at = newest.as_ref();
     while let Some(snapshot) = at.filter(|_| commits.len() < limit) {
         let parent = snapshot.parent_snapshot_id();
         let given = &snapshot.summary().additional_properties;

@@ -6,32 +6,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
-use iceberg::spec::{FormatVersion, MAIN_BRANCH, TableMetadata};
+use iceberg::spec::{FormatVersion, TableMetadata};
 use serde_json::Value;
 
 use super::paths::Paths;
+use super::refs;
 use crate::error::{Error, Result};
 use crate::model::limits::{self, Limit};
-use crate::model::{Version, json};
+use crate::model::{MAIN, Ref, json};
 use crate::store::Store;
-
-/// Property that records that an idempotency key was used: `tokens.rs` has the value.
-pub(super) const TOKEN_PROPERTY: &str = "lakehouse.idempotency.";
-
-/// Property with the id of the last commit that altered the table and made no snapshot: its author finds it so.
-pub(super) const ALTERATION: &str = "lakehouse.alteration";
-
-/// The id of the last commit that altered the table, as this metadata knows.
-pub(super) fn alteration(state: &State) -> Option<&String> {
-    state.metadata.properties().get(ALTERATION)
-}
 
 /// One metadata file, read.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) metadata: Arc<TableMetadata>,
     /// Tags and branches, which the crate keeps to itself.
-    pub(super) refs: BTreeMap<String, Version>,
+    pub(super) refs: BTreeMap<String, Ref>,
     /// N of `vN.metadata.json`.
     pub(super) number: u64,
     /// Key of the metadata file.
@@ -55,14 +45,14 @@ impl State {
             serde_json::from_slice(&json).map_err(|e| broken(file, format!("it is not JSON: {e}")))?;
         check_version(&value, file)?;
         check_paths(&value, file)?;
-        let refs = refs(&value);
+        let refs = refs::parse(&value);
         // The crate's checks overflow at times and numbers that make no sense.
         let read = || serde_json::from_value::<TableMetadata>(value);
         let metadata = catch_unwind(AssertUnwindSafe(read))
             .map_err(|_| broken(file, "its numbers make no sense".into()))?
             .map_err(|e| broken(file, e.to_string()))?;
         let paths = Paths::new(store, metadata.location());
-        let read_only = paths.moved().then(|| {
+        let moved = paths.moved().then(|| {
             (
                 format!(
                     "the table was copied: its metadata names {}, it was opened at {}",
@@ -72,6 +62,15 @@ impl State {
                 "write to the table at its own place, or load this copy's rows into a new table".to_owned(),
             )
         });
+        // The crate forgets them when it writes.
+        let forgets = metadata.format_version() == FormatVersion::V1 && refs.keys().any(|name| name != MAIN);
+        let tagged = forgets.then(|| {
+            (
+                "it is of format version 1 and has tags or branches".to_owned(),
+                "upgrade the table to version 2 with the engine that wrote it".to_owned(),
+            )
+        });
+        let read_only = moved.or(tagged);
         Ok(Self {
             metadata: Arc::new(metadata),
             refs,
@@ -115,8 +114,15 @@ impl State {
 /// # Errors
 /// When the metadata cannot be serialised.
 pub(super) fn encode(metadata: &TableMetadata, updated_ms: i64) -> Result<Vec<u8>> {
-    let failed = |e: serde_json::Error| Error::invalid(format!("cannot write table metadata: {e}"), "");
-    let mut value = serde_json::to_value(metadata).map_err(failed)?;
+    written(&to_json(metadata, updated_ms)?)
+}
+
+/// The same before it is text.
+///
+/// # Errors
+/// As [`encode`].
+pub(super) fn to_json(metadata: &TableMetadata, updated_ms: i64) -> Result<Value> {
+    let mut value = serde_json::to_value(metadata).map_err(unwritable)?;
     if let Value::Object(fields) = &mut value {
         fields.insert("last-updated-ms".into(), updated_ms.into());
         // Older readers take these lists for granted.
@@ -134,7 +140,19 @@ pub(super) fn encode(metadata: &TableMetadata, updated_ms: i64) -> Result<Vec<u8
             }
         }
     }
-    serde_json::to_vec(&value).map_err(failed)
+    Ok(value)
+}
+
+/// The text of it.
+///
+/// # Errors
+/// As [`encode`].
+pub(super) fn written(json: &Value) -> Result<Vec<u8>> {
+    serde_json::to_vec(json).map_err(unwritable)
+}
+
+fn unwritable(error: serde_json::Error) -> Error {
+    Error::invalid(format!("cannot write table metadata: {error}"), "")
 }
 
 fn plain(bytes: &Bytes, limit: Limit, file: &str) -> Result<Bytes> {
@@ -182,24 +200,6 @@ fn check_version(value: &Value, file: &str) -> Result<()> {
         Some(key) => Err(broken(file, format!("it lacks {key}"))),
         None => Ok(()),
     }
-}
-
-fn refs(value: &Value) -> BTreeMap<String, Version> {
-    let mut refs: BTreeMap<String, Version> = value
-        .get("refs")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .filter_map(|(name, target)| Some((name.clone(), target.get("snapshot-id")?.as_i64()?)))
-        .collect();
-    if let Some(current) = value
-        .get("current-snapshot-id")
-        .and_then(Value::as_i64)
-        .filter(|id| *id > 0)
-    {
-        refs.entry(MAIN_BRANCH.to_owned()).or_insert(current);
-    }
-    refs
 }
 
 /// A metadata file (of any kind) that cannot be understood.

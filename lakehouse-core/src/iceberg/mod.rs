@@ -8,7 +8,7 @@
 //! deletes  which masks concern a file                         masks     position_deletes, puffin: their bytes
 //! publish  one attempt                                        staged, rewrite, summary its parts
 //! catalog  who decides what is current
-//! evolve   columns added and widened
+//! evolve   columns added and widened                        refs      tags and branches
 //! changes  the difference of two versions                     history   looking back
 //! ```
 //!
@@ -19,6 +19,7 @@ mod adopt;
 mod avro;
 pub mod catalog;
 mod changes;
+mod commits;
 mod convert;
 mod create;
 mod deletes;
@@ -35,6 +36,7 @@ mod paths;
 mod position_deletes;
 mod publish;
 mod puffin;
+mod refs;
 mod rewrite;
 mod staged;
 mod summary;
@@ -176,11 +178,16 @@ impl Format for Iceberg {
         snapshot: &'a Snapshot,
         token: &'a str,
     ) -> BoxFuture<'a, Result<Option<Version>>> {
-        Box::pin(async move { tokens::find(View::of(snapshot)?.metadata(), token) })
+        Box::pin(async move { tokens::find(&*View::of(snapshot)?, token) })
     }
 
-    fn history<'a>(&'a self, limit: Option<usize>) -> BoxFuture<'a, Result<Vec<CommitInfo>>> {
-        Box::pin(async move { history::history(&self.store, &self.catalog, limit).await })
+    fn history<'a>(&'a self, at: &'a At, limit: Option<usize>) -> BoxFuture<'a, Result<Vec<CommitInfo>>> {
+        Box::pin(async move { history::history(&self.store, &self.catalog, at, limit).await })
+    }
+
+    fn is_ancestor(&self, snapshot: &Snapshot, ancestor: Version, version: Version) -> Result<bool> {
+        let view = View::of(snapshot)?;
+        Ok(refs::descent(view.metadata(), ancestor, version) == refs::Descent::Yes)
     }
 
     fn reachable<'a>(&'a self, keep: Option<&'a [Version]>) -> BoxFuture<'a, Result<BTreeSet<String>>> {

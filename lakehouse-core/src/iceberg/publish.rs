@@ -9,17 +9,19 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataFile as IcebergFile, FormatVersion, MAIN_BRANCH, ManifestContentType, ManifestFile,
-    ManifestListWriter, PartitionSpec, PrimitiveType, SchemaRef, Snapshot as IcebergSnapshot, Summary,
+    DataFile as IcebergFile, FormatVersion, ManifestContentType, ManifestFile, ManifestListWriter,
+    PartitionSpec, PrimitiveType, SchemaRef, Snapshot as IcebergSnapshot, Summary,
 };
 
 use super::catalog::{Catalog, Replaced};
+use super::commits;
 use super::convert::added_file;
 use super::evolve;
 use super::files::{CONCURRENT, split};
 use super::load::FOLDER;
 use super::manifests::{NewEntry, NewManifest, encode_manifest, most_entries, read_list, read_list_of};
-use super::metadata::{ALTERATION, State, alteration, encode};
+use super::metadata::{State, encode};
+use super::refs;
 use super::rewrite::{Planned, first_row_id, fold, has_live, plan};
 use super::staged::{Staged, staged};
 use super::summary::{Tally, restored};
@@ -28,7 +30,7 @@ use super::types::leaves;
 use super::view::{View, open, partition_types};
 use crate::error::{Error, Result};
 use crate::format::Outcome;
-use crate::model::{At, Change, OperationKind, Snapshot};
+use crate::model::{Change, MAIN, OperationKind, Snapshot};
 use crate::planted::{self, Bug};
 use crate::store::{Store, clock};
 
@@ -46,7 +48,7 @@ pub(super) async fn publish(
     let view = View::of(base)?;
     let metadata = view.metadata();
     view.state.check_writable()?;
-    if view.version() != metadata.current_snapshot_id().unwrap_or(0) {
+    if view.branch.is_none() {
         let detail = format!(
             "version {} is not the newest; load the table again",
             view.version()
@@ -55,6 +57,9 @@ pub(super) async fn publish(
     }
     if catalog.is_taken(store, Some(&view.state)).await? {
         return Ok(Outcome::Lost);
+    }
+    if !change.refs.is_empty() {
+        return refs::publish(store, catalog, &view, change).await;
     }
     let schema = match &change.schema {
         Some(wanted) => evolve::confirmed(&view, wanted, &change.redefinition, !change.is_without_files())?,
@@ -75,10 +80,12 @@ pub(super) async fn attempt(
     schema: SchemaRef,
 ) -> Result<Outcome> {
     let base = (!view.state.is_draft()).then_some(view.state.as_ref());
+    let branch = view.branch.as_deref().unwrap_or(MAIN);
     let mut attempt = Attempt {
         store,
         schema,
         view,
+        branch,
         change,
         snapshot_id: fresh_id(view),
         written: Vec::new(),
@@ -93,13 +100,13 @@ pub(super) async fn attempt(
         }
     };
     let ours = |state: &State| {
-        state.metadata.snapshot_by_id(snapshot_id).is_some() || alteration(state) == Some(&change.commit_id.0)
+        state.metadata.snapshot_by_id(snapshot_id).is_some() || commits::has(state, &change.commit_id)
     };
     let ended = catalog.replace(store, base, bytes, &change.commit_id, ours).await;
     match ended {
         Ok(Replaced::Yes(state)) => {
             tracing::debug!(state.number, "committed");
-            Ok(Outcome::Committed(open(&Arc::new(*state), &At::Latest)?))
+            Ok(Outcome::Committed(open(&Arc::new(*state), &refs::at(branch))?))
         }
         Ok(Replaced::No) => {
             discard(store, &written).await;
@@ -147,6 +154,8 @@ type Job = (NewManifest, Vec<NewEntry>, Option<u64>);
 struct Attempt<'a> {
     store: &'a Store,
     view: &'a View,
+    /// Which the commit moves.
+    branch: &'a str,
     change: &'a Change,
     /// The table's columns from this commit on.
     schema: SchemaRef,
@@ -170,9 +179,15 @@ impl Attempt<'_> {
             Some(snapshot) => snapshot.snapshot_id(),
             None => self.view.version(),
         };
-        let (mut recorded, expired) = tokens::record(metadata, self.change.token.as_deref(), made, timestamp);
+        let (mut recorded, expired) = tokens::record(
+            metadata,
+            self.branch,
+            self.change.token.as_deref(),
+            made,
+            timestamp,
+        );
         if alters {
-            recorded.insert(ALTERATION.to_owned(), self.change.commit_id.0.clone());
+            recorded.extend([commits::with(metadata, &self.change.commit_id)]);
         }
         let previous = (!self.view.state.is_draft()).then(|| self.view.state.recorded());
         let builder = metadata.clone().into_builder(previous);
@@ -181,7 +196,7 @@ impl Attempt<'_> {
             .set_properties(recorded)
             .and_then(|builder| builder.remove_properties(&expired))
             .and_then(|builder| match snapshot {
-                Some(snapshot) => builder.set_branch_snapshot(snapshot, MAIN_BRANCH),
+                Some(snapshot) => builder.set_branch_snapshot(snapshot, self.branch),
                 None => Ok(builder),
             })
             .and_then(|builder| builder.build())
@@ -205,7 +220,7 @@ impl Attempt<'_> {
         let (list, rows) = self.write_list(manifests, sequence).await?;
         let snapshot = IcebergSnapshot::builder()
             .with_snapshot_id(self.snapshot_id)
-            .with_parent_snapshot_id(metadata.current_snapshot_id())
+            .with_parent_snapshot_id(self.parent())
             .with_sequence_number(sequence)
             .with_timestamp_ms(timestamp)
             .with_manifest_list(list)
@@ -215,6 +230,11 @@ impl Attempt<'_> {
             Some((first, added)) => snapshot.with_row_range(first, added).build(),
             None => snapshot.build(),
         })
+    }
+
+    /// The version that the commit follows.
+    fn parent(&self) -> Option<i64> {
+        self.view.snapshot.as_ref().map(|parent| parent.snapshot_id())
     }
 
     /// The manifests of an older version, as they are.
@@ -417,7 +437,7 @@ impl Attempt<'_> {
         };
         let io = FileIO::new_with_memory();
         let output = io.new_output(&recorded).map_err(failed)?;
-        let parent = metadata.current_snapshot_id();
+        let parent = self.parent();
         let target = output.writer().await.map_err(failed)?;
         let first = metadata.next_row_id();
         let parents = self.view.snapshot.as_ref().and_then(|parent| parent.row_range());

@@ -518,7 +518,7 @@ async fn the_summary_counts_what_changed_and_what_there_is() {
             .filter(|f| f.path.ends_with("a.parquet"))
             .collect();
         let third = bench.publish(&second, &change).await;
-        let history = bench.format.history(None).await.unwrap();
+        let history = bench.format.history(&At::Latest, None).await.unwrap();
         let of = |snapshot: &Snapshot| {
             let commit = history
                 .iter()
@@ -938,7 +938,7 @@ async fn tables_of_other_engines_are_read() {
                 .any(|mask| mask.offset.is_some() == vector)
         };
         assert_eq!((of_kind(true), of_kind(false)), (vectors, positions), "{name}");
-        for commit in format.history(None).await.unwrap() {
+        for commit in format.history(&At::Latest, None).await.unwrap() {
             let old = format.snapshot(&At::Version(commit.version)).await.unwrap();
             let told = format.changes(&old, &snapshot).await.unwrap();
             assert!(!told.is_empty() || old.version == snapshot.version, "{name}");

@@ -1,16 +1,25 @@
 //! Idempotency keys: table properties, so that they outlive snapshots, with a bound on their number.
 //!
-//! The value of a key is the snapshot id that it made and when, in milliseconds since 1970 UTC.
+//! The value of a key is the snapshot id that it made and when, in milliseconds since 1970 UTC. A key counts on a
+//! branch if what it made is in the history of that branch, wherever it was written: so a change that was published
+//! by a fast-forward is not made again, and one that went with a dropped branch is. Where expired versions leave that
+//! open, it counts on the branch that it was written to, and what was written to main counts everywhere.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use iceberg::spec::TableMetadata;
 
-use super::metadata::TOKEN_PROPERTY;
+use super::commits::COMMITS_PROPERTY;
+use super::refs::{self, Descent};
+use super::view::View;
 use crate::error::{Error, Result};
-use crate::model::Version;
+use crate::model::{MAIN, Version};
 use crate::planted::{self, Bug};
 
+/// Property that records that a key was used on main ..
+const MAIN_PROPERTY: &str = "lakehouse.idempotency.";
+/// .. and on another branch: its name and a slash follow, then the key.
+const BRANCH_PROPERTY: &str = "lakehouse.branch-idempotency.";
 /// Keys are kept this long ..
 const KEPT_MS: i64 = 30 * 24 * 3_600_000;
 /// .. as long as there are no more than this, since every commit writes all of them ..
@@ -18,9 +27,41 @@ const MOST: usize = 10_000;
 /// .. and the newest of them longer.
 const AT_LEAST: usize = 1000;
 
-/// The properties to set and those to remove when a commit records a key.
+/// Whether a property is one of the notes that commits keep for themselves, and no setting of the table.
+pub(super) fn is_note(property: &str) -> bool {
+    read(property).is_some() || property == COMMITS_PROPERTY
+}
+
+/// Where the use of a key on a branch is recorded.
+fn property(branch: &str, token: &str) -> String {
+    if branch == MAIN {
+        return format!("{MAIN_PROPERTY}{token}");
+    }
+    let branch = branch.replace('%', "%25").replace('/', "%2F");
+    format!("{BRANCH_PROPERTY}{branch}/{token}")
+}
+
+/// The branch and the key that a property is about.
+fn read(property: &str) -> Option<(String, &str)> {
+    if let Some(token) = property.strip_prefix(MAIN_PROPERTY) {
+        return Some((MAIN.to_owned(), token));
+    }
+    let (branch, token) = property.strip_prefix(BRANCH_PROPERTY)?.split_once('/')?;
+    Some((branch.replace("%2F", "/").replace("%25", "%"), token))
+}
+
+/// Every use of a key: the property, its branch, the key, its value.
+fn uses(metadata: &TableMetadata) -> impl Iterator<Item = (&str, String, &str, &str)> {
+    metadata.properties().iter().filter_map(|(name, value)| {
+        let (branch, token) = read(name)?;
+        Some((name.as_str(), branch, token, value.as_str()))
+    })
+}
+
+/// The properties to set and those to remove when a commit to `branch` records a key.
 pub(super) fn record(
     metadata: &TableMetadata,
+    branch: &str,
     token: Option<&str>,
     snapshot_id: i64,
     now_ms: i64,
@@ -28,35 +69,66 @@ pub(super) fn record(
     let Some(token) = token else {
         return (HashMap::new(), Vec::new());
     };
-    let key = format!("{TOKEN_PROPERTY}{token}");
-    let known = metadata
-        .properties()
-        .iter()
-        .filter(|(name, _)| name.starts_with(TOKEN_PROPERTY) && **name != key)
-        .map(|(name, value)| (name.as_str(), time_of(metadata, value)));
+    let key = property(branch, token);
+    let known = uses(metadata)
+        .filter(|(name, ..)| *name != key)
+        .map(|(name, _, _, value)| (name, time_of(metadata, value)));
     let expired = expired(known.collect(), now_ms);
-    (
-        HashMap::from([(key, format!("{snapshot_id} {now_ms}"))]),
-        expired.into_iter().map(str::to_owned).collect(),
-    )
+    let expired = expired.into_iter().map(str::to_owned).collect();
+    (HashMap::from([(key, format!("{snapshot_id} {now_ms}"))]), expired)
 }
 
-/// The version that a commit with this key made.
+/// The version that a commit with this key made, if it counts on the branch whose newest version `view` is.
 ///
 /// # Errors
 /// [`Error::Invalid`] when the record of the key is damaged.
-pub(super) fn find(metadata: &TableMetadata, token: &str) -> Result<Option<Version>> {
-    let key = format!("{TOKEN_PROPERTY}{token}");
-    let Some(value) = metadata.properties().get(&key) else {
-        return Ok(None);
-    };
-    match parse(value) {
-        Some((version, _)) => Ok(Some(version)),
-        None => Err(Error::invalid(
-            format!("the table property {key} does not hold a version: {value}"),
-            "",
-        )),
+pub(super) fn find(view: &View, token: &str) -> Result<Option<Version>> {
+    let metadata = view.metadata();
+    let mine = view.branch.as_deref().unwrap_or(MAIN);
+    let mut untold = None;
+    for (name, branch, _, value) in uses(metadata).filter(|(_, _, key, _)| *key == token) {
+        let Some((version, _)) = parse(value) else {
+            return Err(Error::invalid(
+                format!("the table property {name} does not hold a version: {value}"),
+                "",
+            ));
+        };
+        match refs::descent(metadata, version, view.version()) {
+            Descent::Yes => return Ok(Some(version)),
+            Descent::Untold if branch == mine || branch == MAIN => untold = Some(version),
+            Descent::Untold | Descent::No => {}
+        }
     }
+    Ok(untold)
+}
+
+/// The properties to set when a branch is made at, or moved to, a version: what was made on other branches and came
+/// along is recorded for this one, because versions expire. (What was made on main counts anyway.)
+pub(super) fn reached(metadata: &TableMetadata, branch: &str, version: Version) -> Vec<(String, String)> {
+    let line = refs::line(metadata, version);
+    uses(metadata)
+        .filter(|(_, of, ..)| of != MAIN && of != branch)
+        .filter(|(.., value)| came_along(value, &line))
+        .map(|(_, _, token, value)| (property(branch, token), value.to_owned()))
+        .collect()
+}
+
+/// The properties to set and those to remove when a branch is dropped: what it made is forgotten, except what is part
+/// of main.
+pub(super) fn dropped(metadata: &TableMetadata, branch: &str) -> (Vec<(String, String)>, Vec<String>) {
+    let main = refs::line(metadata, metadata.current_snapshot_id().unwrap_or(0));
+    let (mut kept, mut forgotten) = (Vec::new(), Vec::new());
+    for (name, _, token, value) in uses(metadata).filter(|(_, of, ..)| of == branch) {
+        if came_along(value, &main) {
+            kept.push((property(MAIN, token), value.to_owned()));
+        }
+        forgotten.push(name.to_owned());
+    }
+    (kept, forgotten)
+}
+
+fn came_along(value: &str, line: &HashSet<Version>) -> bool {
+    parse(value).is_some_and(|(made, _)| line.contains(&made))
 }
 
 fn parse(value: &str) -> Option<(Version, Option<i64>)> {
@@ -119,6 +191,23 @@ mod tests {
         assert_eq!(gone, names[30 * 24 * 6 + 1..5000].to_vec());
         // A key a second: ten thousand with the new one.
         assert_eq!(expired(known(12_000, 1000), now), names[9999..].to_vec());
+    }
+
+    #[test]
+    fn properties_tell_branch_and_key_apart_whatever_they_are_called() {
+        for (branch, token) in [
+            (MAIN, "night/42"),
+            ("audit", "a/b"),
+            ("a/b", "c"),
+            ("100%2F/x", "k"),
+            ("audit", ""),
+        ] {
+            let name = property(branch, token);
+            assert_eq!(read(&name), Some((branch.to_owned(), token)), "{name}");
+        }
+        assert_ne!(property("a/b", "c"), property("a", "b/c"));
+        assert_eq!(read("owner"), None);
+        assert!(is_note(COMMITS_PROPERTY) && !is_note("lakehouse.owner"));
     }
 
     #[test]

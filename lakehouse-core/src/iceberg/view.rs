@@ -9,11 +9,15 @@ use iceberg::spec::{
     TableMetadata, Type,
 };
 
-use super::metadata::{ALTERATION, State, version_number};
+use super::commits::COMMITS_PROPERTY;
+use super::metadata::{State, version_number};
 use super::names;
+use super::refs;
 use super::types::to_arrow;
 use crate::error::{Error, Result};
-use crate::model::{At, BucketHash, Capabilities, PartitionField, Snapshot, SortColumn, Transform, Version};
+use crate::model::{
+    At, BucketHash, Capabilities, MAIN, PartitionField, RefKind, Snapshot, SortColumn, Transform, Version,
+};
 
 /// What a [`Snapshot`] of ours carries in `private`.
 #[derive(Debug)]
@@ -22,6 +26,9 @@ pub(super) struct View {
     /// `None` for the empty table before its first snapshot.
     pub(super) snapshot: Option<SnapshotRef>,
     pub(super) schema: SchemaRef,
+    /// The branch whose newest version this is, and which a commit on it moves; `None` for older versions and those
+    /// that a tag was asked for.
+    pub(super) branch: Option<String>,
 }
 
 impl View {
@@ -54,19 +61,35 @@ impl View {
 /// [`Error::NotFound`] when there is no such version, [`Error::Unsupported`] for columns or partition
 /// fields that we cannot read.
 pub(super) fn open(state: &Arc<State>, at: &At) -> Result<Arc<Snapshot>> {
-    open_snapshot(state, find(state, at)?)
+    let snapshot = find_snapshot(state, at)?;
+    let branch = match at {
+        At::Ref(name) => {
+            let found = state.refs.get(name);
+            found
+                .is_some_and(|found| found.kind == RefKind::Branch)
+                .then_some(name.as_str())
+        }
+        _ => Some(MAIN),
+    };
+    open_snapshot(state, snapshot, branch)
 }
 
-/// The same, for a snapshot already found.
+/// The same, for a snapshot already found, which may be the newest of this branch.
 ///
 /// # Errors
 /// As [`open`].
-pub(super) fn open_snapshot(state: &Arc<State>, snapshot: Option<SnapshotRef>) -> Result<Arc<Snapshot>> {
+pub(super) fn open_snapshot(
+    state: &Arc<State>,
+    snapshot: Option<SnapshotRef>,
+    branch: Option<&str>,
+) -> Result<Arc<Snapshot>> {
     let metadata = &state.metadata;
-    let current = snapshot.as_ref().map(|s| s.snapshot_id()) == metadata.current_snapshot_id();
-    // The newest version has the table's columns of today, an older one those of its time.
+    let version = snapshot.as_ref().map_or(0, |s| s.snapshot_id());
+    let branch = branch.filter(|branch| refs::head(state, branch) == version);
+    // The newest version has the table's columns of today, an older one those of its time. A tag has those of its
+    // time wherever it is, as in other engines (Iceberg, "Branching and Tagging", "Schema selection").
     let schema = match &snapshot {
-        Some(snapshot) if !current => snapshot
+        Some(snapshot) if branch.is_none() => snapshot
             .schema(metadata)
             .map_err(|e| super::metadata::broken_by(&state.file, &e))?,
         _ => metadata.current_schema().clone(),
@@ -82,11 +105,11 @@ pub(super) fn open_snapshot(state: &Arc<State>, snapshot: Option<SnapshotRef>) -
         .properties()
         .iter()
         // For its author only.
-        .filter(|(key, _)| *key != ALTERATION)
+        .filter(|(key, _)| *key != COMMITS_PROPERTY)
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
     Ok(Arc::new(Snapshot {
-        version: snapshot.as_ref().map_or(0, |s| s.snapshot_id()),
+        version,
         state: state.number,
         timestamp_ms,
         schema: names::noted(to_arrow(&schema)?, metadata),
@@ -102,11 +125,16 @@ pub(super) fn open_snapshot(state: &Arc<State>, snapshot: Option<SnapshotRef>) -
             state: Arc::clone(state),
             snapshot,
             schema,
+            branch: branch.map(str::to_owned),
         }),
     }))
 }
 
-fn find(state: &State, at: &At) -> Result<Option<SnapshotRef>> {
+/// The snapshot of a version; `None` for the empty table.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no such version.
+pub(super) fn find_snapshot(state: &State, at: &At) -> Result<Option<SnapshotRef>> {
     let metadata = &state.metadata;
     let missing = |what: String| Error::not_found(what, state.paths.location()).with_hint(known(metadata));
     match at {
@@ -150,9 +178,9 @@ fn find(state: &State, at: &At) -> Result<Option<SnapshotRef>> {
         At::Ref(name) => state
             .refs
             .get(name)
-            .and_then(|id| metadata.snapshot_by_id(*id))
+            .and_then(|found| metadata.snapshot_by_id(found.version))
             .map(|snapshot| Some(Arc::clone(snapshot)))
-            .ok_or_else(|| missing(format!("tag or branch \"{name}\""))),
+            .ok_or_else(|| missing(format!("tag or branch \"{name}\"")).with_hint(refs::known(state))),
     }
 }
 
@@ -310,7 +338,7 @@ fn capabilities(state: &State, properties: &BTreeMap<String, String>) -> Capabil
         .any(|key| properties.get(*key).is_some_and(|mode| mode == "copy-on-write"));
     Capabilities {
         masks: version >= FormatVersion::V2 && !copy_on_write,
-        refs: true,
+        refs: version >= FormatVersion::V2,
         row_ids: version >= FormatVersion::V3,
         partition_columns_in_files: true,
         append_over_schema_change: true,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 
-use super::{DataFile, Prune, Redefinition, Version};
+use super::{DataFile, Prune, Redefinition, RefChange, Version};
 
 /// The id that a commit carries, so that its author can find it again after a lost reply.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -39,6 +39,8 @@ pub enum OperationKind {
     Compact,
     /// An older version was made current.
     Restore,
+    /// Tags and branches were made, moved or dropped; no row changed.
+    Refs,
     /// Something that we do not write ourselves.
     Other,
 }
@@ -56,6 +58,7 @@ impl OperationKind {
             Self::Alter => "alter",
             Self::Compact => "compact",
             Self::Restore => "restore",
+            Self::Refs => "refs",
             Self::Other => "other",
         }
     }
@@ -90,6 +93,9 @@ pub struct Change {
     pub redefinition: Redefinition,
     /// Make this version's content current again; then `added`, `removed` and `masked` are empty.
     pub restore: Option<Version>,
+    /// Tags and branches made, moved or dropped, by name; then it changes nothing else. Not told of winners: what
+    /// [`crate::model::Snapshot::refs`] were and are tells it.
+    pub refs: BTreeMap<String, RefChange>,
     /// Figures for the format's own summary: rows inserted, files scanned ... in words of `[a-z_]`.
     pub metrics: BTreeMap<String, u64>,
     /// Everything written for this change, object keys below the table root: what is deleted after a
@@ -113,6 +119,7 @@ impl Change {
             schema: None,
             redefinition: Redefinition::default(),
             restore: None,
+            refs: BTreeMap::new(),
             metrics: BTreeMap::new(),
             staged: Vec::new(),
         }
@@ -141,6 +148,7 @@ impl Change {
     pub fn is_empty(&self) -> bool {
         self.is_without_files()
             && self.restore.is_none()
+            && self.refs.is_empty()
             && self.schema.is_none()
             && self.metadata == MetadataChange::default()
     }

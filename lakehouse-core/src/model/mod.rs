@@ -17,6 +17,7 @@ mod mask;
 mod parquet_footer;
 mod partition;
 pub mod prune;
+mod refs;
 pub mod schema;
 mod size;
 mod snapshot;
@@ -36,5 +37,6 @@ pub use parquet_footer::{
 pub use partition::{BucketHash, PartitionField, Transform, parse_partitioning, partition_folder};
 pub(crate) use partition::{next_bytes, next_string};
 pub use prune::{Prune, PruneCounts};
+pub use refs::{MAIN, Ref, RefChange, RefKind, Retention, check_ref_name};
 pub use size::parse_size;
 pub use snapshot::{At, Capabilities, Snapshot, Version};

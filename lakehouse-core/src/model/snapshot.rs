@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 
-use super::{PartitionField, SortColumn};
+use super::{PartitionField, Ref, SortColumn};
 
 /// What the format calls a version: a Delta version number, an Iceberg snapshot id. 0 is an Iceberg
 /// table that has no snapshot yet, and the first version of a Delta table.
@@ -22,7 +22,8 @@ pub enum At {
     Version(Version),
     /// The newest that was committed at or before this instant, in milliseconds since 1970 UTC.
     Timestamp(i64),
-    /// The one that a tag or branch names.
+    /// The one that a tag names, or the newest of a branch. A tag is read with the columns of its time, a branch
+    /// with the table's columns of today.
     Ref(String),
 }
 
@@ -50,7 +51,7 @@ pub struct Snapshot {
     /// Table properties as stored.
     pub properties: BTreeMap<String, String>,
     /// Tags and branches, by name.
-    pub refs: BTreeMap<String, Version>,
+    pub refs: BTreeMap<String, Ref>,
     /// What this table can do.
     pub capabilities: Capabilities,
     /// How the format finds this version's files again. Only the format that made it looks inside.

@@ -14,7 +14,7 @@ use super::{Options, Report};
 use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::{
-    ColumnChange, ColumnPath, OperationKind, PartitionField, Place, Prune, Redefinition, Snapshot,
+    ColumnChange, ColumnPath, MAIN, OperationKind, PartitionField, Place, Prune, Redefinition, Snapshot,
     SortColumn, Transform,
 };
 use crate::scan::{self, SnapshotTable};
@@ -155,6 +155,12 @@ impl Alter {
 pub async fn alter(handle: &Handle, alter: &Alter, options: &Options) -> Result<Report> {
     if alter.is_empty() {
         return Err(Error::invalid("nothing is to be changed", "alter").with_hint("say what"));
+    }
+    if let Some(branch) = options.branch.as_deref().filter(|branch| *branch != MAIN) {
+        return Err(Error::unsupported(
+            format!("branch {branch} cannot be altered: all branches have the table's definition"),
+            "alter the table",
+        ));
     }
     for key in alter.redefinition.properties.keys() {
         if key.starts_with("lakehouse.") || key == "format-version" {

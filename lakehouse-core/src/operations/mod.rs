@@ -4,7 +4,8 @@
 //! Delete, update, merge and overwrite share one machine (`rows.rs`): rows are touched where they are
 //! and, if they live on, written anew; `decide.rs` chooses what becomes of each file; `moving.rs` carries
 //! the rows that stay as they are to new files. What only a query can find comes in through `queried.rs`,
-//! columns that come with rows through `columns.rs`. [`adopt`] alone begins without a table. `settings.rs` says how files are written.
+//! columns that come with rows through `columns.rs`. [`adopt`] alone begins without a table. `settings.rs` says how files are written. Tags and branches
+//! (`refs.rs`) have no rows and a plan of their own.
 
 mod adapt;
 mod adopt;
@@ -21,6 +22,7 @@ mod moving;
 mod options;
 mod overwrite;
 mod queried;
+mod refs;
 mod restore;
 mod rows;
 mod settings;
@@ -37,5 +39,6 @@ pub use merge::{Action, Cdc, CdcColumns, Clause, Merge, OnDuplicate, When, merge
 pub use options::{Fate, Options, Report, SchemaMode, Strategy, TouchedFile};
 pub use overwrite::overwrite;
 pub use queried::{PlanQuery, Target, append_query, delete_rows, merge_query, overwrite_query, update_rows};
+pub use refs::{RefReport, SetRef, drop_ref, fast_forward, refs, set_ref};
 pub use restore::restore;
 pub use update::update;

@@ -27,6 +27,8 @@ pub struct Options {
     pub strategy: Strategy,
     /// What becomes of columns of the input that the table lacks.
     pub schema_mode: SchemaMode,
+    /// The branch to write to, whose rows the operation sees; `None` for main, which stays as it is otherwise.
+    pub branch: Option<String>,
 }
 
 impl Options {
@@ -104,6 +106,7 @@ impl Default for Options {
             memory_limit: None,
             strategy: Strategy::default(),
             schema_mode: SchemaMode::default(),
+            branch: None,
         }
     }
 }

@@ -14,12 +14,12 @@ use super::adapt::adapt;
 use super::rows::Found;
 use super::settings::Settings;
 use super::{Fate, Options, Report, TouchedFile};
-use crate::commit::{CommitOptions, Plan, commit};
+use crate::commit::{CommitOptions, Plan, commit, newest};
 use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::schema::{LAST_UPDATED_COLUMN, ROW_ID_COLUMN};
 use crate::model::{
-    At, Change, CommitId, DataFile, Evolved, MetadataChange, OperationKind, Prune, RowMask, Snapshot,
+    Change, CommitId, DataFile, Evolved, MetadataChange, OperationKind, Prune, RowMask, Snapshot,
 };
 use crate::planted::{self, Bug};
 use crate::store::clock;
@@ -108,6 +108,7 @@ async fn real_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Re
         isolation: options.isolation,
         max_attempts: options.max_attempts,
         token: options.token.clone(),
+        branch: options.branch.clone(),
     };
     let mut planner = Planner {
         handle,
@@ -194,7 +195,7 @@ impl Plan for Planner<'_> {
 /// Plans on the newest snapshot, then removes what was staged.
 async fn dry_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Result<Report> {
     let kind = verb.kind();
-    let snapshot = handle.format.snapshot(&At::Latest).await?;
+    let snapshot = newest(handle, options.branch.as_deref()).await?;
     let mut report = Report {
         operation: kind.name(),
         version: snapshot.version,

@@ -18,6 +18,20 @@ Strategy = Literal["auto", "merge-on-read", "copy-on-write"]
 SchemaMode = Literal["strict", "merge"]
 Report = dict[str, Any]
 
+class Ref(TypedDict):
+    kind: Literal["tag", "branch"]
+    version: int
+    max_ref_age_ms: int | None
+    min_snapshots_to_keep: int | None
+    max_snapshot_age_ms: int | None
+
+class RefReport(TypedDict):
+    name: str
+    before: Ref | None
+    after: Ref | None
+    committed: bool
+    attempts: int
+
 class WriteOptions(TypedDict, total=False):
     idempotency_key: str | None
     dry_run: bool
@@ -25,6 +39,7 @@ class WriteOptions(TypedDict, total=False):
     strategy: Strategy | None
     memory_limit: int | None
     schema_mode: SchemaMode | None
+    branch: str | None
 
 __version__: str
 
@@ -127,6 +142,7 @@ class Table:
         idempotency_key: str | None = None,
         dry_run: bool = False,
         schema_mode: SchemaMode | None = None,
+        branch: str | None = None,
     ) -> Report: ...
     def overwrite(
         self,
@@ -164,7 +180,12 @@ class Table:
         **write: Unpack[WriteOptions],
     ) -> Report: ...
     def compact(
-        self, *, target_file_size: int | None = None, predicate: str | None = None, dry_run: bool = False
+        self,
+        *,
+        target_file_size: int | None = None,
+        predicate: str | None = None,
+        dry_run: bool = False,
+        branch: str | None = None,
     ) -> Report: ...
     def restore(
         self,
@@ -172,6 +193,7 @@ class Table:
         as_of: datetime | str | None = None,
         *,
         dry_run: bool = False,
+        branch: str | None = None,
     ) -> Report: ...
     def alter(
         self,
@@ -193,4 +215,29 @@ class Table:
         idempotency_key: str | None = None,
         dry_run: bool = False,
     ) -> Report: ...
-    def history(self, limit: int | None = None) -> list[dict[str, Any]]: ...
+    def tags(self) -> dict[str, Ref]: ...
+    def branches(self) -> dict[str, Ref]: ...
+    def create_tag(
+        self,
+        name: str,
+        version: int | str | None = None,
+        as_of: datetime | str | None = None,
+        *,
+        max_ref_age_ms: int | None = None,
+        replace: bool = False,
+    ) -> RefReport: ...
+    def create_branch(
+        self,
+        name: str,
+        version: int | str | None = None,
+        as_of: datetime | str | None = None,
+        *,
+        max_ref_age_ms: int | None = None,
+        min_snapshots_to_keep: int | None = None,
+        max_snapshot_age_ms: int | None = None,
+        replace: bool = False,
+    ) -> RefReport: ...
+    def drop_tag(self, name: str) -> RefReport: ...
+    def drop_branch(self, name: str) -> RefReport: ...
+    def fast_forward(self, branch: str, to: str) -> RefReport: ...
+    def history(self, limit: int | None = None, *, branch: str | None = None) -> list[dict[str, Any]]: ...

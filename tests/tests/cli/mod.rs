@@ -6,4 +6,5 @@ mod bad_input;
 mod behaviour;
 mod demo;
 pub(crate) mod lab;
+mod refs;
 mod verbs;

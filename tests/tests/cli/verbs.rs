@@ -22,6 +22,8 @@ fn help_of_every_verb_has_an_example() {
         "show",
         "restore",
         "alter",
+        "tag",
+        "branch",
         "demo",
     ] {
         let run = lab.ok(&[verb, "--help"]);
@@ -33,6 +35,8 @@ fn help_of_every_verb_has_an_example() {
         assert!(run.stdout.contains("--json"), "{}", run.text());
     }
     snapshot!("help_merge", lab.ok(&["merge", "--help"]));
+    snapshot!("help_tag", lab.ok(&["tag", "--help"]));
+    snapshot!("help_branch", lab.ok(&["branch", "--help"]));
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod double;
 mod outage;
 mod place;
 mod reads;
+mod refs;
 mod refusals;
 mod single;
 mod uploads;

@@ -115,7 +115,7 @@ impl Bed {
         let old = (first, rows_at(&handle, first).await);
         let base = (last, rows_at(&handle, last).await);
         let mut earlier = Vec::new();
-        for commit in handle.format.history(None).await.unwrap() {
+        for commit in handle.format.history(&At::Latest, None).await.unwrap() {
             if commit.version != last {
                 earlier.push((commit.version, rows_at(&handle, commit.version).await));
             }
@@ -139,7 +139,7 @@ impl Bed {
     /// The versions after the base with their rows, oldest first, the base before them.
     pub(crate) async fn versions(&self, inner: &Arc<InMemory>) -> Vec<(Version, Rows)> {
         let handle = open(self.kind, over(inner));
-        let history = handle.format.history(None).await.unwrap();
+        let history = handle.format.history(&At::Latest, None).await.unwrap();
         let mut new: Vec<Version> = history.iter().map(|commit| commit.version).collect();
         let base = new.iter().position(|version| *version == self.base.0);
         new.truncate(base.expect("the base is still in the history"));

@@ -145,6 +145,11 @@ pub(super) const CATCHES: &[Catch] = &[
         "an overwrite left rows of its winner",
     ),
     catch(
+        Bug::ForwardUnchecked,
+        "verbs::refs::a_branch_that_lacks_versions_of_main_is_no_fast_forward",
+        "rows of main were lost by a fast-forward",
+    ),
+    catch(
         Bug::RestoreUnchecked,
         "races::isolation::a_restore_does_not_undo_what_it_did_not_see",
         "acknowledged rows are gone",

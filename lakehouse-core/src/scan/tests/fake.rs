@@ -444,7 +444,7 @@ impl Format for Fake {
         Box::pin(async move { Err(read_only()) })
     }
 
-    fn history<'a>(&'a self, _: Option<usize>) -> BoxFuture<'a, Result<Vec<CommitInfo>>> {
+    fn history<'a>(&'a self, _: &'a At, _: Option<usize>) -> BoxFuture<'a, Result<Vec<CommitInfo>>> {
         Box::pin(async move { Err(read_only()) })
     }
 
