@@ -12,6 +12,7 @@ use iceberg::spec::{
 };
 use serde_json::{Value, json};
 
+use super::mapping::mapped;
 use super::types::{Ids, primitive_to_arrow, to_arrow};
 use super::view::View;
 use crate::error::{Error, Result};
@@ -45,7 +46,7 @@ pub(super) fn evolve(snapshot: &Snapshot, wanted: &ArrowSchema) -> Result<Arc<Sn
         version: snapshot.version,
         state: snapshot.state,
         timestamp_ms: snapshot.timestamp_ms,
-        schema: to_arrow(&schema)?,
+        schema: mapped(to_arrow(&schema)?, view.metadata()),
         specs: snapshot.specs.clone(),
         spec_id: snapshot.spec_id,
         properties: snapshot.properties.clone(),
@@ -67,7 +68,7 @@ pub(super) fn evolve(snapshot: &Snapshot, wanted: &ArrowSchema) -> Result<Arc<Sn
 pub(super) fn confirmed(view: &View, wanted: &ArrowSchema) -> Result<SchemaRef> {
     let metadata = view.metadata();
     let schema = evolved(metadata, metadata.current_schema(), wanted)?;
-    if to_arrow(&schema)?.as_ref() != wanted {
+    if mapped(to_arrow(&schema)?, metadata).as_ref() != wanted {
         return Err(Error::Conflict {
             table: view.state.paths.location().to_owned(),
             detail: "R4: the new columns were planned on another schema".to_owned(),
@@ -183,29 +184,38 @@ fn promotes(old: &Type, new: &Type) -> bool {
     }
 }
 
-/// The table's name mapping with the fields that it lacks, as a property; nothing where the table has none,
-/// or one that is not understood.
+/// The table's name mapping with the fields that are new, as a property; nothing where the table has none, or one that
+/// is not understood. An older field that it lacks stays so: in files without field ids there is no such column.
 pub(super) fn name_mapping(metadata: &TableMetadata, schema: &Schema) -> Option<(String, String)> {
     let text = metadata.properties().get(NAME_MAPPING)?;
     let mut mapping: Value = serde_json::from_str(text).ok()?;
-    extend(mapping.as_array_mut()?, schema.as_struct().fields());
+    let last = metadata.last_column_id();
+    extend(mapping.as_array_mut()?, schema.as_struct().fields(), last);
     Some((NAME_MAPPING.to_owned(), mapping.to_string()))
 }
 
 /// The name mapping of a table's first columns, as the value of the property.
 pub(super) fn new_name_mapping(schema: &Schema) -> String {
     let mut mapping = Vec::new();
-    extend(&mut mapping, schema.as_struct().fields());
+    extend(&mut mapping, schema.as_struct().fields(), -1);
     Value::Array(mapping).to_string()
 }
 
-fn extend(mapping: &mut Vec<Value>, fields: &[NestedFieldRef]) {
+/// Adds fields whose ids come after `last`. A name that another field has in older files does not become the new one's.
+fn extend(mapping: &mut Vec<Value>, fields: &[NestedFieldRef], last: i32) {
     for field in fields {
         let known = mapping.iter().position(|entry| entry["field-id"] == field.id);
-        let at = known.unwrap_or_else(|| {
-            mapping.push(json!({"field-id": field.id, "names": [field.name]}));
-            mapping.len() - 1
-        });
+        let at = match known {
+            Some(at) => at,
+            None if field.id <= last => continue,
+            None => {
+                let names = |entry: &Value| entry["names"].as_array().cloned().unwrap_or_default();
+                let taken = mapping.iter().flat_map(names).any(|name| name == *field.name);
+                let names = if taken { json!([]) } else { json!([field.name]) };
+                mapping.push(json!({"field-id": field.id, "names": names}));
+                mapping.len() - 1
+            }
+        };
         let nested: Vec<NestedFieldRef> = match field.field_type.as_ref() {
             Type::Primitive(_) => continue,
             Type::Struct(members) => members.fields().to_vec(),
@@ -216,7 +226,7 @@ fn extend(mapping: &mut Vec<Value>, fields: &[NestedFieldRef]) {
             continue;
         };
         if let Some(inner) = entry.entry("fields").or_insert_with(|| json!([])).as_array_mut() {
-            extend(inner, &nested);
+            extend(inner, &nested, last);
         }
     }
 }

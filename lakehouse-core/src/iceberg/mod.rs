@@ -28,6 +28,7 @@ mod files;
 mod history;
 mod load;
 mod manifests;
+mod mapping;
 mod masks;
 mod metadata;
 mod paths;

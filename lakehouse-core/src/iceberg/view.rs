@@ -8,6 +8,7 @@ use iceberg::spec::{
     FormatVersion, PartitionSpec, PrimitiveType, Schema, SchemaRef, SnapshotRef, TableMetadata, Type,
 };
 
+use super::mapping::mapped;
 use super::metadata::State;
 use super::types::to_arrow;
 use crate::error::{Error, Result};
@@ -85,7 +86,7 @@ pub(super) fn open_snapshot(state: &Arc<State>, snapshot: Option<SnapshotRef>) -
         version: snapshot.as_ref().map_or(0, |s| s.snapshot_id()),
         state: state.number,
         timestamp_ms,
-        schema: to_arrow(&schema)?,
+        schema: mapped(to_arrow(&schema)?, metadata),
         specs,
         spec_id: metadata.default_partition_spec_id(),
         capabilities: capabilities(state, &properties),

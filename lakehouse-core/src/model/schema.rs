@@ -8,6 +8,10 @@ pub const FIELD_ID: &str = "PARQUET:field_id";
 /// Field metadata: the column's name in data files, where it differs (Delta column mapping).
 pub const PHYSICAL_NAME: &str = "lakehouse.physical_name";
 
+/// Field metadata: the names, as a JSON list, that the column has in data files without field ids, where these are not just
+/// its own (Iceberg name mapping).
+pub const MAPPED_NAMES: &str = "lakehouse.mapped_names";
+
 /// Name of the metadata column with the data file's path.
 pub const FILE_COLUMN: &str = "_file";
 /// Name of the metadata column with the row's position in its file.
@@ -24,6 +28,15 @@ pub const LAST_UPDATED_FIELD_ID: i32 = 2_147_483_539;
 /// The field id of a column, if it has one.
 pub fn field_id(field: &Field) -> Option<i32> {
     field.metadata().get(FIELD_ID)?.parse().ok()
+}
+
+/// Whether a column of a data file without field ids is this one by its name.
+pub fn is_named(field: &Field, in_file: &str) -> bool {
+    match field.metadata().get(MAPPED_NAMES) {
+        None => physical_name(field) == in_file,
+        Some(names) => serde_json::from_str::<Vec<String>>(names)
+            .is_ok_and(|names| names.iter().any(|name| name == in_file)),
+    }
 }
 
 /// The column's name in data files.

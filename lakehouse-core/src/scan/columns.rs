@@ -19,12 +19,13 @@ use parquet::arrow::RowNumber;
 use super::nested::{Reshape, reshape};
 use super::reader::FILE_KEY;
 use crate::error::{Error, Result};
-use crate::model::schema::{PHYSICAL_NAME, POSITION_COLUMN, field_id, physical_name};
+use crate::model::schema::{PHYSICAL_NAME, POSITION_COLUMN, field_id, is_named};
 
 /// Which of a file's columns (or a struct's members) is the one that the table calls `wanted`.
 ///
 /// A recorded physical name (Delta column mapping) comes first; then the field id; a name counts only
-/// where one of the two sides has no ids (files that were written before the table had them).
+/// where one of the two sides has no ids (files that were written before the table had them), and it is one of
+/// those that the table's name mapping gives the column, if there is one.
 pub(super) fn find(wanted: &Field, fields: &Fields) -> Option<usize> {
     if let Some(name) = wanted.metadata().get(PHYSICAL_NAME)
         && let Some(index) = fields.iter().position(|field| field.name() == name)
@@ -37,10 +38,9 @@ pub(super) fn find(wanted: &Field, fields: &Fields) -> Option<usize> {
     {
         return Some(index);
     }
-    let name = physical_name(wanted);
     fields
         .iter()
-        .position(|field| field.name() == name && (id.is_none() || field_id(field).is_none()))
+        .position(|field| (id.is_none() || field_id(field).is_none()) && is_named(wanted, field.name()))
 }
 
 /// The values of the table's column `wanted` in a batch read from a file.
