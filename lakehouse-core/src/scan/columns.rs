@@ -275,3 +275,31 @@ fn constant(value: ScalarValue, wanted: &Field) -> Result<Arc<dyn PhysicalExpr>>
 pub(super) fn position_field() -> Field {
     Field::new(POSITION_COLUMN, DataType::Int64, false).with_extension_type(RowNumber)
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{AsArray, Int64Array};
+    use arrow::datatypes::Int64Type;
+
+    use super::*;
+
+    /// As equality deletes ask for the keys of a file that another writer's folders partitioned.
+    #[test]
+    fn a_column_that_the_file_lacks_has_the_recorded_value_or_is_null() {
+        let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+        let batch = RecordBatch::try_from_iter([("id", ids)]).unwrap();
+        let year = Field::new("year", DataType::Int64, true);
+        let recorded = ScalarValue::Int32(Some(2024));
+        let found = column_of(&batch, &year, Some(&recorded)).unwrap();
+        assert_eq!(found.as_primitive::<Int64Type>().values(), &[2024, 2024]);
+        assert_eq!(column_of(&batch, &year, None).unwrap().null_count(), 2);
+        assert!(column_of(&batch, &year.with_nullable(false), None).is_err());
+        let id = Field::new("id", DataType::Int64, true);
+        let found = column_of(&batch, &id, Some(&recorded)).unwrap();
+        assert_eq!(
+            found.as_primitive::<Int64Type>().values(),
+            &[1, 2],
+            "the file's own values"
+        );
+    }
+}
