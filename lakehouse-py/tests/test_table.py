@@ -13,6 +13,7 @@ import lakehouse
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 FORMATS = [("iceberg", 2), ("iceberg", 3), ("delta", None)]
@@ -41,6 +42,25 @@ def test_created_table_opens_with_its_schema(table):
     assert opened.schema().to_arrow().field("id").type == pa.int64()
     assert not opened.schema().to_arrow().field("id").nullable
     assert rows(opened) == []
+
+
+@pytest.mark.parametrize(("name", "version"), FORMATS)
+def test_files_that_are_there_become_a_table(name, version, tmp_path):
+    place = tmp_path / "t"
+    for year in (2023, 2024):
+        (place / f"raw/year={year}").mkdir(parents=True)
+        pq.write_table(people("Ada", "Grace", first=year * 10), place / f"raw/year={year}/part.parquet")
+    with pytest.raises(lakehouse.InvalidError, match="not inside of"):
+        lakehouse.Table.adopt(str(place), str(tmp_path), format=name, format_version=version)
+    options = {"format": name, "format_version": version, "schema": "year int, id bigint not null"}
+    adopted = lakehouse.Table.adopt(str(place), str(place / "raw"), **options)
+    assert adopted.schema().to_arrow().field("year").type == pa.int32()
+    assert not adopted.schema().to_arrow().field("id").nullable
+    adopted.upsert(people("Ada L.", first=20230).append_column("year", pa.array([2023], pa.int32())), on="id")
+    found = [tuple(row.values()) for row in rows(adopted)]
+    assert found == [(20230, "Ada L.", 2023), (20231, "Grace", 2023), (20240, "Ada", 2024), (20241, "Grace", 2024)]
+    with pytest.raises(lakehouse.LakehouseError, match="already exists"):
+        lakehouse.Table.adopt(str(place), format=name, format_version=version)
 
 
 def test_a_limit_is_moved_by_a_storage_option_and_named_where_it_is_met(table):

@@ -13,23 +13,29 @@ use crate::model::schema::{MAPPED_NAMES, NAMES_JOINED_BY, field_id};
 /// Property with the mapping.
 pub(super) const NAME_MAPPING: &str = "schema.name-mapping.default";
 
-/// The table's name mapping with the fields and names that it lacks, as a property; nothing where the table has none,
-/// or one that is not understood. Names of before stay: files have them.
+/// The table's name mapping with fields that are new and with new names, as a property; nothing where the table has
+/// none, or one that is not understood. Names of before stay: files have them. An older field that it lacks stays so:
+/// in files without field ids there is no such column.
 pub(super) fn extended(metadata: &TableMetadata, schema: &Schema) -> Option<(String, String)> {
     let text = metadata.properties().get(NAME_MAPPING)?;
     let mut mapping: Value = serde_json::from_str(text).ok()?;
-    extend(mapping.as_array_mut()?, schema.as_struct().fields());
+    extend(
+        mapping.as_array_mut()?,
+        schema.as_struct().fields(),
+        metadata.last_column_id(),
+    );
     Some((NAME_MAPPING.to_owned(), mapping.to_string()))
 }
 
 /// The name mapping of a table's first columns, as the value of the property.
 pub(super) fn first(schema: &Schema) -> String {
     let mut mapping = Vec::new();
-    extend(&mut mapping, schema.as_struct().fields());
+    extend(&mut mapping, schema.as_struct().fields(), 0);
     Value::Array(mapping).to_string()
 }
 
-fn extend(mapping: &mut Vec<Value>, fields: &[NestedFieldRef]) {
+/// Adds fields whose ids come after `last`, and new names of those that are there.
+fn extend(mapping: &mut Vec<Value>, fields: &[NestedFieldRef], last: i32) {
     for field in fields {
         // A name stays with the column that had it first: files that need the mapping are older than its next owner.
         let holds = |entry: &Value| {
@@ -38,6 +44,9 @@ fn extend(mapping: &mut Vec<Value>, fields: &[NestedFieldRef]) {
         };
         let taken = mapping.iter().any(holds);
         let known = mapping.iter().position(|entry| entry["field-id"] == field.id);
+        if known.is_none() && field.id <= last {
+            continue;
+        }
         let at = known.unwrap_or_else(|| {
             mapping.push(json!({"field-id": field.id, "names": []}));
             mapping.len() - 1
@@ -57,7 +66,7 @@ fn extend(mapping: &mut Vec<Value>, fields: &[NestedFieldRef]) {
             continue;
         };
         if let Some(inner) = entry.entry("fields").or_insert_with(|| json!([])).as_array_mut() {
-            extend(inner, &nested);
+            extend(inner, &nested, last);
         }
     }
 }
@@ -86,11 +95,13 @@ pub(super) fn forgotten(fields: &Fields) -> Fields {
 }
 
 fn note(field: Field, entry: Option<&Value>) -> Field {
-    let Some(names) = entry.and_then(|entry| entry["names"].as_array()) else {
-        return field;
-    };
-    let names: Vec<&str> = names.iter().filter_map(Value::as_str).collect();
-    if names == [field.name().as_str()] {
+    // A column that the mapping lacks is in no such file.
+    let names = entry
+        .and_then(|entry| entry["names"].as_array())
+        .into_iter()
+        .flatten();
+    let names: Vec<&str> = names.filter_map(Value::as_str).collect();
+    if names == [field.name().as_str()] || field_id(&field).is_none() {
         return field;
     }
     let mut metadata = field.metadata().clone();

@@ -157,15 +157,20 @@ fn pairs(path: &str) -> Result<Vec<(String, Option<String>)>> {
 }
 
 /// `bigint` if all are whole numbers, `date` if all are ISO dates, else `string`.
-fn inferred<'a>(values: impl Iterator<Item = &'a str> + Clone) -> DataType {
+fn inferred<'a>(values: impl Iterator<Item = &'a str>) -> DataType {
     let is_number = |text: &str| text.parse::<i64>().is_ok() && !text.starts_with('+');
     let is_date =
         |text: &str| text.len() == 10 && chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok();
-    match values.clone().next() {
-        None => DataType::Utf8,
-        Some(_) if values.clone().all(is_number) => DataType::Int64,
-        Some(_) if values.clone().all(is_date) => DataType::Date32,
-        Some(_) => DataType::Utf8,
+    let (mut any, mut numbers, mut dates) = (false, true, true);
+    for value in values {
+        any = true;
+        numbers &= is_number(value);
+        dates &= is_date(value);
+    }
+    match (any && numbers, any && dates) {
+        (true, _) => DataType::Int64,
+        (_, true) => DataType::Date32,
+        _ => DataType::Utf8,
     }
 }
 
@@ -188,7 +193,7 @@ mod tests {
 
     #[test]
     fn values_are_numbers_or_dates_only_if_all_are() {
-        let of = |values: &[&'static str]| inferred(values.to_vec().into_iter());
+        let of = |values: &[&'static str]| inferred(values.iter().copied());
         assert_eq!(of(&["1", "-2", "03"]), DataType::Int64);
         assert_eq!(of(&["1", "9223372036854775808"]), DataType::Utf8);
         assert_eq!(of(&["2024-02-29", "1969-12-31"]), DataType::Date32);

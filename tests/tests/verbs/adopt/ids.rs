@@ -6,8 +6,11 @@ use lakehouse_core::model::schema::{FIELD_ID, field_id};
 
 use super::*;
 
-/// A file of bigint columns: `(name, field id)`.
-async fn file(store: &Store, path: &str, columns: &[(&str, Option<i32>)]) {
+/// Name and field id.
+type Column = (&'static str, Option<i32>);
+
+/// A file of bigint columns.
+async fn file(store: &Store, path: &str, columns: &[Column]) {
     let fields: Vec<Field> = columns
         .iter()
         .map(|(name, id)| {
@@ -97,7 +100,7 @@ async fn ids_of_files_become_those_of_the_table() {
 
 #[tokio::test]
 async fn ids_that_contradict_each_other_are_refused_where_a_table_has_ids() {
-    let cases: [(&str, &[(&str, Option<i32>)], &str); 5] = [
+    let cases: [(&str, &[Column], &str); 5] = [
         (
             "another column",
             &[("b", Some(1))],
@@ -171,6 +174,59 @@ async fn an_iceberg_table_says_which_column_a_name_is() {
     }
 }
 
+/// What other engines do when a column is renamed, or dropped and another of its name added: the files keep the old name.
+#[tokio::test]
+async fn a_renamed_column_is_found_by_the_mapping_and_a_new_one_of_an_old_name_is_null() {
+    const METADATA: &str = "metadata/v1.metadata.json";
+    for format in &FORMATS[..2] {
+        let store = memory("renamed");
+        put(
+            &store,
+            "a.parquet",
+            "SELECT value AS a, CASE WHEN value > 0 THEN 2 END AS b, \
+             CASE WHEN value > 0 THEN named_struct('x', 3) END AS s FROM generate_series(1, 1)",
+        )
+        .await;
+        adopt(&store, *format).await;
+        let text = String::from_utf8(store.get(METADATA).await.unwrap().to_vec()).unwrap();
+        let mut metadata: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let fields = &mut metadata["schemas"][0]["fields"];
+        fields[0]["name"] = "renamed".into();
+        (fields[1]["id"], fields[1]["name"]) = (9.into(), "b".into());
+        fields[2]["type"]["fields"][0]["name"] = "y".into();
+        let x = fields[2]["type"]["fields"][0]["id"].clone();
+        let mapping = serde_json::json!([
+            {"field-id": 1, "names": ["a", "renamed"]},
+            {"field-id": 3, "names": ["s"], "fields": [{"field-id": x, "names": ["x"]}]},
+        ]);
+        metadata["last-column-id"] = 9.into();
+        metadata["properties"]["schema.name-mapping.default"] = mapping.to_string().into();
+        store.put(METADATA, metadata.to_string().into()).await.unwrap();
+        let table = Table::open_in(store).await.unwrap();
+        let rows = "SELECT renamed, b, s['y'] FROM t";
+        assert_eq!(ask(&table, rows).await, ["1||3"], "{format:?}");
+        assert_eq!(
+            ask(&table, "SELECT s['y'] FROM t WHERE renamed = 1 AND b IS NULL").await,
+            ["3"]
+        );
+        // New files have ids, and columns that come with rows are added to both.
+        let (schema, batches) = query("SELECT 5 AS renamed, 6 AS b, 7 AS more").await;
+        let options = Options::default().schema_mode(lakehouse_core::SchemaMode::Merge);
+        table
+            .append(Rows::batches(schema, batches), &options)
+            .await
+            .unwrap();
+        table.delete("renamed = 9", &Options::default()).await.unwrap();
+        let rows = "SELECT renamed, b, s['y'], more FROM t";
+        assert_eq!(ask(&table, rows).await, ["1||3|", "5|6||7"], "{format:?}");
+        table
+            .compact(&lakehouse_core::Compact::default(), &Options::default())
+            .await
+            .unwrap();
+        assert_eq!(ask(&table, rows).await, ["1||3|", "5|6||7"], "{format:?}");
+    }
+}
+
 #[tokio::test]
 async fn nested_ids_are_taken_over_too() {
     let id = |field: Field, id: i32| field.with_metadata([(FIELD_ID.to_owned(), id.to_string())].into());
@@ -189,7 +245,7 @@ async fn nested_ids_are_taken_over_too() {
     let batch = RecordBatch::try_new(Arc::clone(&schema), vec![s, l]).unwrap();
     for format in &FORMATS[..2] {
         let store = memory("nested");
-        let bytes = parquet(&schema, &[batch.clone()], 10);
+        let bytes = parquet(&schema, std::slice::from_ref(&batch), 10);
         store.put("a.parquet", bytes.into()).await.unwrap();
         let (table, adopted) = adopt(&store, *format).await;
         let DataType::Struct(members) = adopted.schema.field(0).data_type() else {
