@@ -52,7 +52,7 @@ class Both:
     def lake(self, verb: Callable[..., None], *arguments: object, **options: object) -> None:
         """A step by `lake`, in which both must read the same."""
         verb(self.life, *arguments, **options)
-        self.check(next(reversed(self.life.steps.values())).name)
+        self.check(verb.__name__)
 
     def by_lake(self, name: str, *arguments: object, change: Callable[[dict[int, Row]], None]) -> None:
         self.life.step(name, *arguments, change=change)
@@ -130,7 +130,7 @@ def test_spark_and_lake_write_in_turn_and_read_the_same(spark, cli, kind, tmp_pa
     if kind.format == "iceberg":
         name = both.name.removeprefix("ice.")
         compact = f"CALL ice.system.rewrite_data_files(table => '{name}', options => map('rewrite-all', 'true'))"
-    both.by_spark("compact", compact, lambda rows: None)
+    both.by_spark("compact by Spark", compact, lambda rows: None)
     both.lake(merge_feed, step=6)
     if kind.version == 3:
         lineage.check(spark, both.life, both.steps)
