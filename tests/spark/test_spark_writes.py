@@ -1,11 +1,13 @@
 """Spark writes to tables that `lake` made, then `lake` does again; both read the same at every step."""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.interop import kept
 from tests.interop.readers import assert_same
 from tests.interop.tables import (
     DAY_BUCKET,
@@ -25,9 +27,13 @@ from tests.interop.tables import (
     spark_hash,
     table,
 )
+from tests.interop.test_spark_fixtures import REFUSED, WRONG
 from tests.spark import lineage
+from tests.spark.fixtures import WAREHOUSE
 
 MASKS = tuple(f"write.{verb}.mode=merge-on-read" for verb in ("delete", "update", "merge"))
+# Tables of fixtures/spark that `lake` cannot read, or that have no rows.
+CANNOT = [*REFUSED, *(name for name, number in WRONG if number is None), "iceberg_empty", "iceberg_emptied"]
 HIDDEN = ("ts_day", "id_bucket")
 # Spark rewrites files unless it is told to mask rows.
 KINDS = [
@@ -174,3 +180,27 @@ def test_spark_that_gives_a_hidden_column_another_value_is_refused_by_its_constr
     with pytest.raises(Exception, match="CHECK constraint"):
         spark.run(f"INSERT INTO {name} (id, id_bucket) VALUES (1, {(spark_hash(1) + 1) % 4})")
     assert cli.read(life.path, life.scratch).num_rows == 0
+
+
+# ---- tables that Spark made
+
+
+def at_home(name: str, folder: Path) -> Path:
+    """A table of fixtures/spark: one of Iceberg where it believes itself, as only there it can be written."""
+    path = WAREHOUSE / name if name.startswith("iceberg_") else folder / "t"
+    shutil.rmtree(path, ignore_errors=True)
+    shutil.copytree(kept.SPARK / name / "table", path)
+    return path
+
+
+@pytest.mark.parametrize("name", [name for name in kept.tables() if name not in CANNOT])
+def test_spark_reads_what_lake_writes_into_tables_of_spark(spark, cli, name, tmp_path):
+    path, before = at_home(name, tmp_path), kept.newest(name)
+    key = kept.first_key(before)
+    done = cli.run("delete", path, "--where", f"id = {key}")
+    if done.returncode:
+        # That it names the reason is tested where Spark is not needed.
+        assert done.returncode == 1 and name.startswith("delta_"), done.stderr.decode()
+        return
+    kind = name.split("_")[0]
+    before.without(key).same(spark.session.read.format(kind).load(str(path)).toArrow())
