@@ -15,7 +15,7 @@ BENCH := .venv-bench
 # How long `make soak` runs, in seconds.
 SECONDS ?= 600
 
-.PHONY: demo test test-rust test-planted test-python soak module interop lint fmt build bench clean
+.PHONY: demo test test-rust test-planted test-python soak module interop spark-fixtures lint fmt build bench clean
 
 build:
 	$(CARGO) build --workspace --lib --bins
@@ -56,12 +56,23 @@ module: build
 test-python: module $(VENV)/.ready
 	PYTHONPATH=lakehouse-py/python $(BIN)/python -m pytest -q tests lakehouse-py
 
-## Servers that others wrote, and what they are worth; needs Go and Node. What is lacking is named and left out, with
-## CI=1 it is a failure.
-interop: module $(VENV)/.ready
+$(VENV)/.spark: tests/spark/requirements.txt $(VENV)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -r tests/spark/requirements.txt
+	touch $@
+
+## Servers that others wrote, and what they are worth; needs Go and Node. Then Spark, in turn with `lake`; needs Java 17
+## and Maven. What is lacking is named and left out, with CI=1 it is a failure.
+interop: module $(VENV)/.spark
 	$(BIN)/python tests/servers/install.py
+	$(BIN)/python tests/spark/install.py
 	$(BIN)/python tests/servers/conditional.py --keys $(KEYS)
 	PYTHONPATH=lakehouse-py/python $(BIN)/python -m pytest -q tests/servers
+	PYTHONPATH=lakehouse-py/python $(BIN)/python -m pytest -q tests/spark
+
+## The tables of fixtures/spark, written anew.
+spark-fixtures: $(VENV)/.spark
+	$(BIN)/python tests/spark/install.py
+	$(BIN)/python -m tests.spark.fixtures
 
 ## Clippy looks on while the workspace is built, instead of `cargo clippy`, which would first check all dependencies: a
 ## third of a first build once more, of which the tests have no use. Its arguments come in its own notation.

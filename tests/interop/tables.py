@@ -330,3 +330,136 @@ def short_life(lake: Lake, kind: Kind, folder: Path) -> Life:
     merge_feed(life, step=6)
     append(life, [row(i) for i in range(300, 310)])
     return life
+
+
+# ---- what tables there are
+
+KEY = ["id"]
+DAY_BUCKET = "day(ts), bucket(4, id)"
+WHOLE = [
+    Kind("iceberg", 2),
+    Kind("iceberg", 2, DAY_BUCKET),
+    Kind("iceberg", 3),
+    Kind("iceberg", 3, DAY_BUCKET),
+    Kind("delta"),
+    Kind("delta", None, DAY_BUCKET, ("ts_day", "id_bucket")),
+]
+SHORT = [
+    Kind("iceberg", 2, "truncate(3, name), month(ts)"),
+    Kind("iceberg", 3, "hour(wall), grp"),
+    Kind("iceberg", 2, "year(born), truncate(500, price), truncate(20, id)"),
+    Kind("iceberg", 3, "bucket(3, name), bucket(3, ts), bucket(2, born), bucket(2, price), bucket(2, raw)"),
+    Kind("iceberg", 2, "identity(born), identity(flag), identity(name)"),
+    Kind("delta", None, "grp, flag"),
+    Kind("delta", None, "born, price"),
+    Kind("delta", None, "price, day(born), bucket(3, name)", ("born_day", "name_bucket")),
+    Kind("delta", None, "ts, wall"),
+]
+WIDENING = ("delta.enableTypeWidening=true",)
+# 24 row groups in the first file.
+SMALL_GROUPS = ("write.parquet.row-group-limit=5",)
+COPIED = [
+    Kind("iceberg", 2, properties=SMALL_GROUPS),
+    Kind("iceberg", 3, properties=SMALL_GROUPS),
+    Kind("iceberg", 3, "bucket(2, id)", properties=SMALL_GROUPS),
+    Kind("delta", properties=SMALL_GROUPS),
+]
+STEPS = [
+    "append",
+    "append from stdin",
+    "merge",
+    "merge again",
+    "update",
+    "delete",
+    "compact",
+    "restore",
+    "overwrite",
+]
+# Conditions on partition columns and others: whoever prunes by wrong values loses rows.
+FILTERS: list[tuple[str, Callable[[Row], bool]]] = [
+    ("id = 45", lambda r: r["id"] == 45),
+    (
+        "ts >= '2024-02-29T00:00:00+00:00' and ts < '2024-03-01T06:00:00+00:00'",
+        lambda r: r["ts"] and datetime(2024, 2, 29, tzinfo=UTC) <= r["ts"] < datetime(2024, 3, 1, 6, tzinfo=UTC),
+    ),
+    ("wall < '1970-01-01T00:00:00'", lambda r: r["wall"] and r["wall"] < datetime(1970, 1, 1)),
+    ("name = '日本語のテキスト'", lambda r: r["name"] == "日本語のテキスト"),
+    (
+        "grp = 2 and born >= '1969-12-31' and born < '1970-01-20'",
+        lambda r: r["grp"] == 2 and r["born"] and date(1969, 12, 31) <= r["born"] < date(1970, 1, 20),
+    ),
+]
+
+
+def spark_hash(value: int) -> int:
+    """Spark's `hash(bigint)`: murmur3 with 32 bits over the two halves, seed 42."""
+    mask, h = 0xFFFFFFFF, 42
+
+    def rotate(x: int, by: int) -> int:
+        return (x << by | x >> (32 - by)) & mask
+
+    for half in (value & mask, value >> 32 & mask):
+        h ^= rotate(half * 0xCC9E2D51 & mask, 15) * 0x1B873593 & mask
+        h = (rotate(h, 13) * 5 + 0xE6546B64) & mask
+    h ^= 8
+    h = (h ^ h >> 16) * 0x85EBCA6B & mask
+    h = (h ^ h >> 13) * 0xC2B2AE35 & mask
+    h ^= h >> 16
+    return h - 2**32 if h >= 2**31 else h
+
+
+# ---- every type, at its edges
+
+TYPES = (
+    "id int not null, tiny tinyint, small smallint, big bigint, f real, d double, p decimal(38, 10), s string, "
+    "b binary, day date, wall timestamp, ts timestamptz, tags text[], point struct<x double, label text>"
+)
+TYPES_SCHEMA = pa.schema(
+    [
+        ("id", pa.int32()),
+        ("big", pa.int64()),
+        ("f", pa.float32()),
+        ("d", pa.float64()),
+        ("p", pa.decimal128(38, 10)),
+        ("s", pa.string()),
+        ("b", pa.binary()),
+        ("day", pa.date32()),
+        ("wall", pa.timestamp("us")),
+        ("ts", pa.timestamp("us", "UTC")),
+        ("tags", pa.list_(pa.string())),
+        ("point", pa.struct([("x", pa.float64()), ("label", pa.string())])),
+    ]
+)
+
+
+def edges(kind: Kind) -> pa.Table:
+    """The ends of each type, within what ClickHouse can show (1900 to 2299)."""
+    low = {
+        "big": -(2**63),
+        "f": float("-inf"),
+        "d": -1.7976931348623157e308,
+        "p": Decimal("-9999999999999999999999999999.9999999999"),
+        "s": "",
+        "b": b"",
+        "day": date(1900, 1, 1),
+        "wall": datetime(1900, 1, 1),
+        "ts": datetime(1900, 1, 1, tzinfo=UTC),
+        "tags": [],
+        "point": {"x": -0.0, "label": ""},
+    }
+    high = {
+        "big": 2**63 - 1,
+        "f": float("inf"),
+        "d": 5e-324,
+        "p": Decimal("9999999999999999999999999999.9999999999"),
+        "s": "\U0010ffff" * 20,
+        "b": b"\xff" * 40,
+        "day": date(2299, 12, 31),
+        "wall": datetime(2262, 1, 1, 23, 59, 59, 999999),
+        "ts": datetime(2262, 1, 1, 23, 59, 59, 999999, tzinfo=UTC),
+        "tags": ["", "ä", None],
+        "point": {"x": float("nan"), "label": None},
+    }
+    plain = {"f": float("nan"), "d": float("nan"), "s": "\x00\t\n", "tags": ["a"], "point": {"x": 1.0, "label": "b"}}
+    rows = [low, high, plain, dict.fromkeys(low) | {"tags": ["null"], "point": {"x": None, "label": None}}]
+    return pa.Table.from_pylist([r | {"id": i} for i, r in enumerate(rows)], schema=TYPES_SCHEMA)

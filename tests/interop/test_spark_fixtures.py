@@ -1,0 +1,94 @@
+"""Tables of fixtures/spark, which Spark wrote, read and written by `lake`; what Spark reads is kept beside them."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.interop.kept import SPARK, first_key, load, newest, tables
+from tests.interop.tables import Lake
+
+# What `lake` cannot read, and words of its complaint.
+REFUSED = {
+    "delta_shallow_clone": "allow_locations=",
+    "delta_variant": "table feature variantType",
+    "iceberg_avro": "is an avro file; only Parquet is read",
+    "iceberg_defaults": "column n has an initial default value",
+    "iceberg_nested_default": "column y has an initial default value",
+    "iceberg_orc": "is an orc file; only Parquet is read",
+    "iceberg_partition_names": 'the partition field "a b" has a name that manifests escape',
+}
+# What `lake` should read, and reads wrongly or not at all: table, number of the question (None for all), and why.
+ROWS_UNKNOWN = "rows are 0 until the footer is read, and 0 of 0 null prunes every file by a condition on its partition"
+NO_MAPPING = "schema.name-mapping.default is not read: a renamed column of a file without field ids is null"
+NO_SEQUENCE = "snapshots of v1 have no sequence-number, which is taken for damage in v3"
+VOID = "a void field of v1 that has its column's name is taken for damage"
+WRONG = {
+    ("delta_checkpoint_struct", 1): ROWS_UNKNOWN,
+    ("delta_no_statistics", 1): ROWS_UNKNOWN,
+    ("iceberg_imported", None): NO_MAPPING,
+    ("iceberg_upgraded", None): NO_SEQUENCE,
+    ("iceberg_v1", None): VOID,
+    ("iceberg_variant", None): "a variant column is not named: the metadata is called damaged",
+}
+# Tables of Delta that need not be written, and words of the complaint.
+NOT_WRITTEN = {
+    "delta_append_only": "delta.appendOnly is true",
+    "delta_change_feed": "table feature changeDataFeed",
+    "delta_clustered": "table feature clustering",
+    "delta_constraints": "table feature checkConstraints",
+    "delta_defaults": "table feature allowColumnDefaults",
+    "delta_feature_dropped": "table feature checkpointProtection",
+    "delta_generated": "table feature generatedColumns",
+    "delta_iceberg_compatible": "table feature icebergCompatV2",
+    "delta_identity": "table feature identityColumns",
+    "delta_mapping_id": "columnMapping",
+    "delta_mapping_later": "columnMapping",
+    "delta_mapping_name": "columnMapping",
+    "delta_partition_values": "partition column b has the type Binary",
+    "delta_row_tracking": "table feature rowTracking",
+}
+DELTA = [name for name in tables() if name.startswith("delta_") and name not in REFUSED]
+
+
+@pytest.fixture(scope="module")
+def cli(lake: Path) -> Lake:
+    return Lake(lake)
+
+
+def questions() -> list:
+    """Every question of every table that is read, those that are answered wrongly marked."""
+    marked = []
+    for name in tables():
+        for number in range(0 if name in REFUSED else len(load(name))):
+            reason = WRONG.get((name, number), WRONG.get((name, None)))
+            marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
+            marked.append(pytest.param(name, number, marks=marks))
+    return marked
+
+
+@pytest.mark.parametrize(("name", "number"), questions())
+def test_lake_reads_what_spark_reads(cli, name, number, tmp_path):
+    read = load(name)[number]
+    read.same(cli.read(SPARK / name / "table", tmp_path, read.at, read.where))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_lake_refuses_by_name_what_it_cannot_read(cli, name):
+    complaint = cli.refused("query", f"SELECT * FROM '{SPARK / name / 'table'}'")
+    assert REFUSED[name] in complaint and "damaged" not in complaint
+
+
+@pytest.mark.parametrize("name", DELTA)
+def test_lake_writes_delta_tables_of_spark_or_refuses_by_name(cli, name, tmp_path):
+    path, before = tmp_path / "t", newest(name)
+    shutil.copytree(SPARK / name / "table", path)
+    key = first_key(before)
+    done = cli.run("delete", path, "--where", f"id = {key}")
+    if done.returncode:
+        complaint = done.stderr.decode()
+        assert done.returncode == 1 and NOT_WRITTEN.get(name, "no reason to refuse") in complaint, complaint
+        expected = before
+    else:
+        expected = before.without(key)
+    expected.same(cli.read(path, tmp_path))
