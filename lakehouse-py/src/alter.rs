@@ -1,130 +1,138 @@
-//! What `Table.alter` is asked, as keywords.
-
-use std::collections::HashMap;
+//! What `Table.alter` is asked, keyword by keyword.
 
 use lakehouse_core::model::ColumnPath;
-use lakehouse_core::operations::{Alter, Options};
-use pyo3::exceptions::PyTypeError;
+use lakehouse_core::operations::Alter;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::errors::raise;
 
-/// The changes in the order in which they happen: required, optional, types, comment, drop, rename, add, move.
-pub(crate) fn alteration(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<(Alter, Options)> {
-    const KNOWN: [&str; 16] = [
-        "required",
-        "optional",
-        "types",
-        "comment",
-        "drop",
-        "rename",
-        "add",
-        "move",
-        "partition_by",
-        "sort_by",
-        "identifier",
-        "set",
-        "unset",
-        "format_version",
-        "idempotency_key",
-        "dry_run",
-    ];
-    let mut given: HashMap<String, Bound<'_, PyAny>> = HashMap::new();
-    for (key, value) in keywords.into_iter().flatten() {
-        let key: String = key.extract()?;
-        if !KNOWN.contains(&key.as_str()) {
-            return Err(PyTypeError::new_err(format!(
-                "alter() got an unexpected keyword argument '{key}'; known are {}",
-                KNOWN.join(", ")
-            )));
-        }
-        if !value.is_none() {
-            given.insert(key, value);
-        }
-    }
-    let mut alter = Alter::default();
-    for column in names(&given, "required")? {
-        alter = alter.nullable(path(&column)?, false);
-    }
-    for column in names(&given, "optional")? {
-        alter = alter.nullable(path(&column)?, true);
-    }
-    for (column, sql) in pairs::<String>(&given, "types")? {
-        alter = alter.widen(&format!("{column} {sql}")).map_err(raise)?;
-    }
-    for (column, text) in pairs::<Option<String>>(&given, "comment")? {
-        alter = alter.comment(path(&column)?, text.as_deref());
-    }
-    for column in names(&given, "drop")? {
-        alter = alter.drop(path(&column)?);
-    }
-    for (column, to) in pairs::<String>(&given, "rename")? {
-        alter = alter.rename(path(&column)?, &to);
-    }
-    for definition in names(&given, "add")? {
-        alter = alter.add(&definition).map_err(raise)?;
-    }
-    for (column, place) in pairs::<String>(&given, "move")? {
-        alter = alter.move_to(path(&column)?, place.parse().map_err(raise)?);
-    }
-    if let Some(fields) = given.get("partition_by") {
-        alter = alter.partition_by(&fields.extract::<String>()?).map_err(raise)?;
-    }
-    if let Some(columns) = given.get("sort_by") {
-        alter = alter.sort_by(&columns.extract::<String>()?).map_err(raise)?;
-    }
-    if given.contains_key("identifier") {
-        alter = alter.identifier(names(&given, "identifier")?);
-    }
-    for (key, value) in pairs::<String>(&given, "set")? {
-        alter = alter.property(&key, Some(&value));
-    }
-    for key in names(&given, "unset")? {
-        alter = alter.property(&key, None);
-    }
-    if let Some(version) = given.get("format_version") {
-        alter = alter.format_version(version.extract()?);
-    }
-    let options = Options {
-        token: given
-            .get("idempotency_key")
-            .map(|key| key.extract())
-            .transpose()?,
-        dry_run: given
-            .get("dry_run")
-            .is_some_and(|dry| dry.is_truthy().unwrap_or(false)),
-        ..Options::default()
-    };
-    Ok((alter, options))
+/// A name, or a list of them.
+#[derive(FromPyObject)]
+pub(crate) enum Names {
+    One(String),
+    Many(Vec<String>),
 }
 
-/// A list of texts, or one.
-fn names(given: &HashMap<String, Bound<'_, PyAny>>, key: &str) -> PyResult<Vec<String>> {
-    match given.get(key) {
-        None => Ok(Vec::new()),
-        Some(value) => match value.extract::<String>() {
-            Ok(one) => Ok(vec![one]),
-            Err(_) => value.extract(),
-        },
+impl Names {
+    fn list(this: Option<Self>) -> Vec<String> {
+        match this {
+            None => Vec::new(),
+            Some(Self::One(name)) => vec![name],
+            Some(Self::Many(names)) => names,
+        }
+    }
+}
+
+/// A change in the making.
+#[derive(Default)]
+pub(crate) struct Altering {
+    pub(crate) alter: Alter,
+}
+
+impl Altering {
+    /// The same with one more change for each of these.
+    fn each<T>(self, of: Vec<T>, add: impl Fn(Alter, T) -> PyResult<Alter>) -> PyResult<Self> {
+        let alter = of.into_iter().try_fold(self.alter, add)?;
+        Ok(Self { alter })
+    }
+
+    pub(crate) fn nullable(self, columns: Option<Names>, nullable: bool) -> PyResult<Self> {
+        self.each(Names::list(columns), |alter, column| {
+            Ok(alter.nullable(path(&column)?, nullable))
+        })
+    }
+
+    pub(crate) fn types(self, types: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        self.each(
+            pairs::<String>(types)?,
+            |alter, (column, sql): (String, String)| alter.widen(&format!("{column} {sql}")).map_err(raise),
+        )
+    }
+
+    pub(crate) fn comment(self, comments: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        self.each(
+            pairs::<Option<String>>(comments)?,
+            |alter, (column, text): (String, Option<String>)| {
+                Ok(alter.comment(path(&column)?, text.as_deref()))
+            },
+        )
+    }
+
+    pub(crate) fn drop(self, columns: Option<Names>) -> PyResult<Self> {
+        self.each(Names::list(columns), |alter, column| {
+            Ok(alter.drop(path(&column)?))
+        })
+    }
+
+    pub(crate) fn rename(self, names: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        self.each(
+            pairs::<String>(names)?,
+            |alter, (column, to): (String, String)| Ok(alter.rename(path(&column)?, &to)),
+        )
+    }
+
+    pub(crate) fn add(self, definitions: Option<Names>) -> PyResult<Self> {
+        self.each(Names::list(definitions), |alter, definition| {
+            alter.add(&definition).map_err(raise)
+        })
+    }
+
+    pub(crate) fn moves(self, places: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        self.each(
+            pairs::<String>(places)?,
+            |alter, (column, place): (String, String)| {
+                Ok(alter.move_to(path(&column)?, place.parse().map_err(raise)?))
+            },
+        )
+    }
+
+    pub(crate) fn definition(
+        self,
+        partition_by: Option<&str>,
+        sort_by: Option<&str>,
+        identifier: Option<Names>,
+        format_version: Option<u8>,
+    ) -> PyResult<Self> {
+        let mut alter = self.alter;
+        if let Some(fields) = partition_by {
+            alter = alter.partition_by(fields).map_err(raise)?;
+        }
+        if let Some(columns) = sort_by {
+            alter = alter.sort_by(columns).map_err(raise)?;
+        }
+        if identifier.is_some() {
+            alter = alter.identifier(Names::list(identifier));
+        }
+        if let Some(version) = format_version {
+            alter = alter.format_version(version);
+        }
+        Ok(Self { alter })
+    }
+
+    pub(crate) fn properties(self, set: Option<&Bound<'_, PyDict>>, unset: Option<Names>) -> PyResult<Self> {
+        let mut alter = self.alter;
+        for (key, value) in pairs::<String>(set)? {
+            alter = alter.property(&key, Some(&value));
+        }
+        for key in Names::list(unset) {
+            alter = alter.property(&key, None);
+        }
+        Ok(Self { alter })
     }
 }
 
 /// A dict, in its own order.
-fn pairs<V>(given: &HashMap<String, Bound<'_, PyAny>>, key: &str) -> PyResult<Vec<(String, V)>>
+fn pairs<V>(dict: Option<&Bound<'_, PyDict>>) -> PyResult<Vec<(String, V)>>
 where
     V: for<'a, 'py> FromPyObject<'a, 'py>,
     for<'a, 'py> PyErr: From<<V as FromPyObject<'a, 'py>>::Error>,
 {
-    let Some(value) = given.get(key) else {
-        return Ok(Vec::new());
-    };
-    let dict = value.cast::<PyDict>()?;
     let pair = |(key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>)| {
         let value: V = value.extract().map_err(PyErr::from)?;
         Ok((key.extract::<String>()?, value))
     };
-    dict.iter().map(pair).collect()
+    dict.into_iter().flat_map(|dict| dict.iter()).map(pair).collect()
 }
 
 fn path(text: &str) -> PyResult<ColumnPath> {

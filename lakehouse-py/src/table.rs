@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3_arrow::PySchema;
 
-use crate::alter::alteration;
+use crate::alter::{Altering, Names};
 use crate::errors::raise;
 use crate::input::{assignments, at, feed, options, reader, rows, write_options};
 use crate::merge::MergeBuilder;
@@ -415,9 +415,44 @@ impl Table {
     /// Keywords: `add` (`["tip double"]`), `drop` (`["fax"]`), `rename` (`{"day": "sold_on"}`), `move`
     /// (`{"tip": "after amount"}`), `types` (`{"id": "bigint"}`), `required`, `optional`, `comment` (`{"tip": "in EUR"}`),
     /// `partition_by`, `sort_by`, `identifier`, `set`, `unset`, `format_version`, `idempotency_key`, `dry_run`.
-    #[pyo3(signature = (**changes))]
-    fn alter(&self, py: Python<'_>, changes: Option<&Bound<'_, PyDict>>) -> PyResult<Py<PyDict>> {
-        let (alter, options) = alteration(changes)?;
+    #[pyo3(signature = (*, add=None, drop=None, rename=None, r#move=None, types=None, required=None, optional=None,
+        comment=None, partition_by=None, sort_by=None, identifier=None, set=None, unset=None, format_version=None,
+        idempotency_key=None, dry_run=false))]
+    #[allow(clippy::too_many_arguments, reason = "keyword arguments in Python")]
+    fn alter(
+        &self,
+        py: Python<'_>,
+        add: Option<Names>,
+        drop: Option<Names>,
+        rename: Option<&Bound<'_, PyDict>>,
+        r#move: Option<&Bound<'_, PyDict>>,
+        types: Option<&Bound<'_, PyDict>>,
+        required: Option<Names>,
+        optional: Option<Names>,
+        comment: Option<&Bound<'_, PyDict>>,
+        partition_by: Option<&str>,
+        sort_by: Option<&str>,
+        identifier: Option<Names>,
+        set: Option<&Bound<'_, PyDict>>,
+        unset: Option<Names>,
+        format_version: Option<u8>,
+        idempotency_key: Option<String>,
+        dry_run: bool,
+    ) -> PyResult<Py<PyDict>> {
+        // The order in which changes of columns happen.
+        let alter = Altering::default()
+            .nullable(required, false)?
+            .nullable(optional, true)?
+            .types(types)?
+            .comment(comment)?
+            .drop(drop)?
+            .rename(rename)?
+            .add(add)?
+            .moves(r#move)?
+            .definition(partition_by, sort_by, identifier, format_version)?
+            .properties(set, unset)?
+            .alter;
+        let options = options(idempotency_key, dry_run);
         report(py, &wait(py, self.table.alter(&alter, &options))?)
     }
 

@@ -174,6 +174,7 @@ CANNOT = {
     ("chdb_iceberg", "null-nested"): "has no null lists, maps and structs: gives empty ones, and structs of nulls",
     ("chdb_delta", "null-nested"): "has no null lists, maps and structs: gives empty ones, and structs of nulls",
     ("deltalake", "type-widening"): "refuses tables with this feature",
+    ("duckdb_delta", "renamed-partition"): "gives NULL for a partition column that was renamed (column mapping)",
     ("chdb_iceberg", "time-of-day"): "gives whole seconds, as a plain integer",
 }
 

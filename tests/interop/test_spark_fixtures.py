@@ -19,15 +19,8 @@ REFUSED = {
     "iceberg_partition_names": 'the partition field "a b" has a name that manifests escape',
 }
 # What `lake` should read, and reads wrongly or not at all: table, number of the question (None for all), and why.
-ROWS_UNKNOWN = "rows are 0 until the footer is read, and 0 of 0 null prunes every file by a condition on its partition"
-NO_MAPPING = "schema.name-mapping.default is not read: a renamed column of a file without field ids is null"
-NO_SEQUENCE = "snapshots of v1 have no sequence-number, which is taken for damage in v3"
 VOID = "a void field of v1 that has its column's name is taken for damage"
 WRONG = {
-    ("delta_checkpoint_struct", 1): ROWS_UNKNOWN,
-    ("delta_no_statistics", 1): ROWS_UNKNOWN,
-    ("iceberg_imported", None): NO_MAPPING,
-    ("iceberg_upgraded", None): NO_SEQUENCE,
     ("iceberg_v1", None): VOID,
     ("iceberg_variant", None): "a variant column is not named: the metadata is called damaged",
 }
@@ -42,9 +35,6 @@ NOT_WRITTEN = {
     "delta_generated": "table feature generatedColumns",
     "delta_iceberg_compatible": "table feature icebergCompatV2",
     "delta_identity": "table feature identityColumns",
-    "delta_mapping_id": "columnMapping",
-    "delta_mapping_later": "columnMapping",
-    "delta_mapping_name": "columnMapping",
     "delta_partition_values": "partition column b has the type Binary",
     "delta_row_tracking": "table feature rowTracking",
 }

@@ -41,10 +41,11 @@ impl State {
     pub(super) fn parse(store: &Store, file: &str, number: u64, bytes: &Bytes) -> Result<Self> {
         let json = plain(bytes, store.limits().metadata_bytes, file)?;
         json::check(&json, store.limits().metadata_values, file)?;
-        let value: Value =
+        let mut value: Value =
             serde_json::from_slice(&json).map_err(|e| broken(file, format!("it is not JSON: {e}")))?;
         check_version(&value, file)?;
         check_paths(&value, file)?;
+        number_snapshots(&mut value);
         let refs = refs::parse(&value);
         // The crate's checks overflow at times and numbers that make no sense.
         let read = || serde_json::from_value::<TableMetadata>(value);
@@ -164,6 +165,18 @@ fn plain(bytes: &Bytes, limit: Limit, file: &str) -> Result<Bytes> {
     let read = limits::read_within(|| Ok(MultiGzDecoder::new(bytes.as_ref())), limit);
     let out = read.map_err(|e| broken(file, format!("it cannot be decompressed: {e}")))?;
     Ok(out.ok_or_else(too_large)?.into())
+}
+
+/// Snapshots of version 1 have no sequence number: in a table that was upgraded it is 0 (spec, "Snapshots"), which the
+/// crate knows of version 2 only.
+fn number_snapshots(value: &mut Value) {
+    if value["format-version"].as_u64() < Some(2) {
+        return;
+    }
+    let snapshots = value.get_mut("snapshots").and_then(Value::as_array_mut);
+    for snapshot in snapshots.into_iter().flatten().filter_map(Value::as_object_mut) {
+        snapshot.entry("sequence-number").or_insert_with(|| 0.into());
+    }
 }
 
 fn check_version(value: &Value, file: &str) -> Result<()> {

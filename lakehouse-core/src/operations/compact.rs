@@ -59,7 +59,17 @@ impl Verb for CompactVerb<'_> {
                 None => Prune::everything(),
             };
             let files = work.list(&Arc::new(prune)).await?;
-            for files in lots(groups(files, target)) {
+            let (mut chosen, left) = groups(files, target);
+            let is_of_today = |group: &Vec<DataFile>| group[0].spec_id == work.snapshot.spec_id;
+            let lots = if chosen.iter().all(is_of_today) {
+                lots(chosen)
+            } else {
+                // Rows that were partitioned otherwise come to lie beside those of small files, in partitions that
+                // nobody knows before: one writer for all of them, so that a second run finds nothing to do.
+                chosen.extend(left.into_iter().filter(is_of_today));
+                vec![chosen.concat()]
+            };
+            for files in lots {
                 rewrite(work, files).await?;
             }
             Ok(())
@@ -89,8 +99,9 @@ fn lots(groups: Vec<Vec<DataFile>>) -> Vec<Vec<DataFile>> {
     lots
 }
 
-/// The files worth rewriting, those of one partition together, in the order of their listing.
-fn groups(files: Vec<DataFile>, target: u64) -> Vec<Vec<DataFile>> {
+/// The files worth rewriting, those of one partition together, in the order of their listing; then those that are
+/// small and by themselves not worth it.
+fn groups(files: Vec<DataFile>, target: u64) -> (Vec<Vec<DataFile>>, Vec<Vec<DataFile>>) {
     let mut index: HashMap<(i32, Vec<ScalarValue>), usize> = HashMap::new();
     let mut groups: Vec<Vec<DataFile>> = Vec::new();
     for file in files {
@@ -105,12 +116,11 @@ fn groups(files: Vec<DataFile>, target: u64) -> Vec<Vec<DataFile>> {
         });
         groups[at].push(file);
     }
-    groups.retain(|group| {
+    groups.into_iter().partition(|group| {
         let bytes: u64 = group.iter().map(|f| f.bytes).sum();
         let fewer = bytes.div_ceil(target) < group.len() as u64;
         fewer || group.iter().any(is_masked)
-    });
-    groups
+    })
 }
 
 fn is_masked(file: &DataFile) -> bool {

@@ -75,10 +75,14 @@ impl<'a> Witness<'a> {
         }
     }
 
-    /// Rows of each container. A group of files counts as one row: only "none" and "all" matter.
+    /// Rows of each container. A group of files counts as one row: only "none" and "all" matter. Of a file whose rows
+    /// nobody counted (0, Delta without statistics) no number of NULLs is all of them.
     pub(super) fn rows(&self) -> Vec<u64> {
         match self {
-            Self::Files { files, .. } => files.iter().map(|f| f.rows).collect(),
+            Self::Files { files, .. } => files
+                .iter()
+                .map(|file| if file.rows == 0 { u64::MAX } else { file.rows })
+                .collect(),
             Self::Ranges { ranges, .. } => vec![1; ranges.len()],
         }
     }
