@@ -80,13 +80,15 @@ pub enum Bug {
     PublishedUnread,
     /// A branch is moved to another whatever it has that the other lacks.
     ForwardUnchecked,
+    /// New files are published over a commit that renamed columns, whose names their statistics have.
+    RenamesUnseen,
     /// Rows that go are copied with their row group, and not masked where it comes to be.
     NewMaskForgotten,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::LostReplyIsALoss,
         Self::ExistsUnread,
         Self::CleanedAfterUnknown,
@@ -123,6 +125,7 @@ impl Bug {
         Self::CacheTrusted,
         Self::PublishedUnread,
         Self::ForwardUnchecked,
+        Self::RenamesUnseen,
         Self::NewMaskForgotten,
     ];
 }

@@ -18,7 +18,8 @@ use crate::values;
 ///
 /// INSERT INTO, INSERT OVERWRITE, UPDATE (with FROM), DELETE (with USING), MERGE and TRUNCATE TABLE
 /// change a table and print what they did, as the verbs do. Subqueries, WITH and LIMIT work in them;
-/// in a MERGE, subqueries stand in the source only. A form that is not known is refused.
+/// in a MERGE, subqueries stand in the source only. ALTER TABLE adds, drops, renames and widens columns and sets
+/// properties. A form that is not known is refused.
 ///
 /// Example:
 ///   lake query "SELECT carrier, avg(arr_delay) FROM 'data/flights' GROUP BY carrier"

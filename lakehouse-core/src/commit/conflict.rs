@@ -262,7 +262,7 @@ pub(super) fn still_fits(base: &Snapshot, newest: &Snapshot, mine: &Change) -> b
             .any(|old| !old.is_nullable() && same_column(old, field))
     });
     columns_fit
-        && keeps_columns(base.schema.fields(), newest.schema.fields())
+        && (keeps_columns(base.schema.fields(), newest.schema.fields()) || planted::is(Bug::RenamesUnseen))
         && mine
             .added
             .iter()

@@ -57,7 +57,9 @@ pub(super) fn parse(tokens: Vec<Token>) -> Result<Statement> {
 pub(super) fn split(statement: Statement) -> Result<(Option<With>, Statement), Box<Statement>> {
     use Statement as S;
     match statement {
-        S::Insert(_) | S::Update(_) | S::Delete(_) | S::Merge(_) | S::Truncate(_) => Ok((None, statement)),
+        S::Insert(_) | S::Update(_) | S::Delete(_) | S::Merge(_) | S::Truncate(_) | S::AlterTable(_) => {
+            Ok((None, statement))
+        }
         S::Query(query) => match *query.body {
             SetExpr::Insert(inner)
             | SetExpr::Update(inner)
@@ -103,14 +105,15 @@ pub(super) fn only_reads(statement: &Statement) -> Result<()> {
         Statement::Update(_) => ("UPDATE", CHANGES),
         Statement::Delete(_) => ("DELETE", CHANGES),
         Statement::Truncate(_) => ("TRUNCATE", CHANGES),
+        Statement::AlterTable(_) => ("ALTER TABLE", CHANGES),
         Statement::Merge(_) => ("MERGE", CHANGES),
         Statement::CreateTable(_) => ("CREATE TABLE", "to make a table: `lake create TABLE --schema ..`"),
         Statement::Copy { .. } => ("COPY", "to write a result to a file: `lake query .. -o FILE`"),
         Statement::Drop { .. } => ("DROP", "a table is its folder: remove that"),
         _ => (
             "this statement",
-            "queries (SELECT, WITH, VALUES), EXPLAIN, SHOW and DESCRIBE can run; INSERT, UPDATE, DELETE, MERGE \
-             and TRUNCATE change tables",
+            "queries (SELECT, WITH, VALUES), EXPLAIN, SHOW and DESCRIBE can run; INSERT, UPDATE, DELETE, MERGE, \
+             TRUNCATE and ALTER TABLE change tables",
         ),
     };
     let why = if hint == CHANGES {

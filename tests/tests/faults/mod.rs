@@ -7,6 +7,7 @@
 //! a run.
 
 mod activation;
+mod alter;
 mod catalog;
 mod checkpoint;
 mod double;

@@ -145,6 +145,11 @@ pub(super) const CATCHES: &[Catch] = &[
         "an overwrite left rows of its winner",
     ),
     catch(
+        Bug::RenamesUnseen,
+        "races::altered::rows_appended_over_a_rename_get_the_columns_that_have_their_names_by_then",
+        "a value came to be in another column",
+    ),
+    catch(
         Bug::ForwardUnchecked,
         "verbs::refs::a_branch_that_lacks_versions_of_main_is_no_fast_forward",
         "rows of main were lost by a fast-forward",

@@ -1,6 +1,7 @@
 //! Commits that come first, at the worst moment: right before an operation publishes. What it planned is
 //! fitted to them or planned again; either way the table must be as if the others had run before it.
 
+mod altered;
 mod columns;
 mod differential;
 mod hooked;

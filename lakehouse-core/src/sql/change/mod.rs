@@ -5,6 +5,7 @@
 //! Every part of a statement is either used or refused by name: a part that is overlooked would change
 //! other rows than the user named.
 
+mod alter;
 mod build;
 mod delete;
 mod insert;
@@ -89,6 +90,7 @@ pub(super) async fn run(
         Statement::Insert(insert) => insert::run(change, insert).await?,
         Statement::Merge(merge) => merge::run(change, merge).await?,
         Statement::Truncate(truncate) => run_truncate(change, truncate).await?,
+        Statement::AlterTable(alter) => alter::run(change, alter).await?,
         other => {
             return Err(Error::unsupported(
                 format!("this statement cannot run: {other}"),

@@ -761,3 +761,53 @@ async fn conditions_on_the_table_alone_skip_files() {
         assert_eq!(report.metric("num_target_files_scanned"), 1, "{report:?}");
     }
 }
+
+#[tokio::test]
+async fn alter_table_changes_columns_and_properties() {
+    for lab in Lab::each().await {
+        let report = lab
+            .run(
+                "ALTER TABLE t RENAME COLUMN n TO m, ADD COLUMN n double AFTER id, ADD COLUMN note text COMMENT 'free', \
+                 ALTER COLUMN m SET DATA TYPE bigint",
+            )
+            .await;
+        assert_eq!(report.operation, "alter");
+        let rows = lines(&lab.query("SELECT * FROM t WHERE m = 2").await);
+        assert_eq!(rows, ["2||us|2|"]);
+        lab.run("ALTER TABLE t DROP COLUMN note").await;
+        lab.run("ALTER TABLE t SET TBLPROPERTIES ('owner' = 'me')").await;
+        let refused = lab.refused("ALTER TABLE t ALTER COLUMN m SET NOT NULL").await;
+        assert!(refused.contains("required"), "{refused}");
+        lab.run("ALTER TABLE t ALTER COLUMN id DROP NOT NULL").await;
+        let snapshot = lab.table.snapshot(&At::Latest).await.unwrap();
+        let names: Vec<&str> = snapshot
+            .schema
+            .fields()
+            .iter()
+            .map(|f| f.name().as_str())
+            .collect();
+        assert_eq!(names, ["id", "n", "region", "m"]);
+        assert_eq!(snapshot.properties.get("owner").map(String::as_str), Some("me"));
+        assert!(snapshot.schema.field(0).is_nullable());
+        for (sql, expected) in [
+            (
+                "ALTER TABLE t ADD COLUMN IF NOT EXISTS n int",
+                "cannot run in ALTER TABLE",
+            ),
+            ("ALTER TABLE t DROP COLUMN nosuch", "there is no column nosuch"),
+            ("ALTER TABLE t RENAME TO u", "cannot run in ALTER TABLE"),
+            (
+                "ALTER TABLE t ALTER COLUMN m SET DEFAULT 3",
+                "cannot run in ALTER TABLE",
+            ),
+            ("ALTER TABLE IF EXISTS t DROP COLUMN m", "IF EXISTS"),
+            (
+                "ALTER TABLE s ADD COLUMN x int",
+                "not a table that can be changed",
+            ),
+        ] {
+            let refused = lab.refused(sql).await;
+            assert!(refused.contains(expected), "{sql}: {refused}");
+        }
+    }
+}
