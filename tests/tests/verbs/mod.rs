@@ -15,6 +15,7 @@ pub(crate) mod lineage;
 mod long;
 mod merge;
 mod overwrite;
+mod pruned;
 mod refs;
 mod scans;
 mod settings;
