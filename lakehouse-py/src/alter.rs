@@ -59,22 +59,22 @@ impl Altering {
         )
     }
 
-    pub(crate) fn drop(self, columns: Option<Names>) -> PyResult<Self> {
+    pub(crate) fn drop_columns(self, columns: Option<Names>) -> PyResult<Self> {
         self.each(Names::list(columns), |alter, column| {
-            Ok(alter.drop(path(&column)?))
+            Ok(alter.drop_column(path(&column)?))
         })
     }
 
-    pub(crate) fn rename(self, names: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+    pub(crate) fn rename_columns(self, names: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         self.each(
             pairs::<String>(names)?,
-            |alter, (column, to): (String, String)| Ok(alter.rename(path(&column)?, &to)),
+            |alter, (column, to): (String, String)| Ok(alter.rename_column(path(&column)?, &to)),
         )
     }
 
-    pub(crate) fn add(self, definitions: Option<Names>) -> PyResult<Self> {
+    pub(crate) fn add_columns(self, definitions: Option<Names>) -> PyResult<Self> {
         self.each(Names::list(definitions), |alter, definition| {
-            alter.add(&definition).map_err(raise)
+            alter.add_column(&definition).map_err(raise)
         })
     }
 
@@ -82,7 +82,7 @@ impl Altering {
         self.each(
             pairs::<String>(places)?,
             |alter, (column, place): (String, String)| {
-                Ok(alter.move_to(path(&column)?, place.parse().map_err(raise)?))
+                Ok(alter.move_column(path(&column)?, place.parse().map_err(raise)?))
             },
         )
     }

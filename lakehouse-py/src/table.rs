@@ -445,9 +445,9 @@ impl Table {
             .nullable(optional, true)?
             .types(types)?
             .comment(comment)?
-            .drop(drop)?
-            .rename(rename)?
-            .add(add)?
+            .drop_columns(drop)?
+            .rename_columns(rename)?
+            .add_columns(add)?
             .moves(r#move)?
             .definition(partition_by, sort_by, identifier, format_version)?
             .properties(set, unset)?

@@ -108,16 +108,16 @@ impl Alter {
             );
         }
         for column in &self.drop {
-            change = change.drop(column.clone());
+            change = change.drop_column(column.clone());
         }
         for (column, to) in &self.rename {
-            change = change.rename(column.clone(), to);
+            change = change.rename_column(column.clone(), to);
         }
         for definition in &self.add {
-            change = change.add(definition)?;
+            change = change.add_column(definition)?;
         }
         for (column, to) in &self.moves {
-            change = change.move_to(column.clone(), to.clone());
+            change = change.move_column(column.clone(), to.clone());
         }
         if let Some(fields) = &self.partition_by {
             change = change.partition_by(fields)?;

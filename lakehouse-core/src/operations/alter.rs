@@ -23,7 +23,7 @@ use crate::scan::{self, SnapshotTable};
 ///
 /// ```no_run
 /// # use lakehouse_core::operations::Alter;
-/// let alter = Alter::default().rename("fare".parse()?, "price").partition_by("day(ts)")?;
+/// let alter = Alter::default().rename_column("fare".parse()?, "price").partition_by("day(ts)")?;
 /// # Ok::<(), lakehouse_core::Error>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -44,20 +44,20 @@ impl Alter {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a text that is not understood.
-    pub fn add(self, definition: &str) -> Result<Self> {
+    pub fn add_column(self, definition: &str) -> Result<Self> {
         let (parent, field) = scan::parse_new_column(definition)?;
         Ok(self.column(ColumnChange::Add { parent, field }))
     }
 
     /// Drops a column.
     #[must_use]
-    pub fn drop(self, column: ColumnPath) -> Self {
+    pub fn drop_column(self, column: ColumnPath) -> Self {
         self.column(ColumnChange::Drop(column))
     }
 
     /// Renames a column; `to` is its own name, without those of structs around it.
     #[must_use]
-    pub fn rename(self, column: ColumnPath, to: &str) -> Self {
+    pub fn rename_column(self, column: ColumnPath, to: &str) -> Self {
         self.column(ColumnChange::Rename {
             column,
             to: to.to_owned(),
@@ -66,7 +66,7 @@ impl Alter {
 
     /// Moves a column among its siblings.
     #[must_use]
-    pub fn move_to(self, column: ColumnPath, to: Place) -> Self {
+    pub fn move_column(self, column: ColumnPath, to: Place) -> Self {
         self.column(ColumnChange::Move { column, to })
     }
 

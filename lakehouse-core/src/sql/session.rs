@@ -66,7 +66,7 @@ pub enum Executed {
         /// The table, as the statement calls it.
         table: String,
         /// What was done.
-        report: Report,
+        report: Box<Report>,
     },
 }
 

@@ -18,7 +18,10 @@ impl Step {
         let path = |name: &str| name.parse().unwrap();
         let alter = Alter::default();
         match self {
-            Self::Columns => alter.rename(path("n"), "m").add("n double").unwrap(),
+            Self::Columns => alter
+                .rename_column(path("n"), "m")
+                .add_column("n double")
+                .unwrap(),
             Self::Required => alter.nullable(path("n"), false),
             Self::Partitioning => alter.partition_by("bucket(3, id)").unwrap(),
             Self::Property => alter.property("owner", Some("me")),

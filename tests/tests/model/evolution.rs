@@ -55,12 +55,12 @@ impl Evolution {
         let alter = Alter::default();
         match self {
             Self::Add(column) => alter
-                .add(&format!("{} {}", column.name, sql(&column.data_type)))
+                .add_column(&format!("{} {}", column.name, sql(&column.data_type)))
                 .unwrap(),
-            Self::Drop(name) => alter.drop(path(name)),
-            Self::Rename(old, new) => alter.rename(path(old), new),
+            Self::Drop(name) => alter.drop_column(path(name)),
+            Self::Rename(old, new) => alter.rename_column(path(old), new),
             Self::Widen(name, data_type) => alter.widen(&format!("{name} {}", sql(data_type))).unwrap(),
-            Self::First(name) => alter.move_to(path(name), Place::First),
+            Self::First(name) => alter.move_column(path(name), Place::First),
             Self::PartitionBy(fields) => alter.partition_by(fields).unwrap(),
         }
     }

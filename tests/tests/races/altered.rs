@@ -17,8 +17,8 @@ async fn ask(table: &Table, condition: &str) -> Vec<String> {
 /// `n` is called `m` from now on, and a new column `n`.
 async fn swap(table: &Table) {
     let change = Alter::default()
-        .rename("n".parse().unwrap(), "m")
-        .add("n int")
+        .rename_column("n".parse().unwrap(), "m")
+        .add_column("n int")
         .unwrap();
     table.alter(&change, &Options::default()).await.unwrap();
 }
@@ -67,8 +67,8 @@ async fn a_table_is_altered_over_winners_that_only_wrote_rows() {
             merge(&winner, "(50, 'us', -50)").await;
         });
         let change = Alter::default()
-            .rename("n".parse().unwrap(), "m")
-            .add("tip double")
+            .rename_column("n".parse().unwrap(), "m")
+            .add_column("tip double")
             .unwrap();
         let report = table.alter(&change, &Options::default()).await.unwrap();
         assert_eq!((report.attempts, report.plans), (2, 1), "{format:?}");

@@ -82,11 +82,11 @@ async fn columns_are_added_renamed_moved_and_dropped_in_one_commit_and_old_versi
         let table = filled(format, "").await;
         let before = table.snapshot(&At::Latest).await.unwrap();
         let change = Alter::default()
-            .rename(path("n"), "amount")
-            .drop(path("region"))
-            .add("tip double comment 'in EUR'")
+            .rename_column(path("n"), "amount")
+            .drop_column(path("region"))
+            .add_column("tip double comment 'in EUR'")
             .unwrap()
-            .move_to(path("tip"), Place::First)
+            .move_column(path("tip"), Place::First)
             .comment(path("id"), Some("the key"));
         let report = altered(&table, change).await;
         assert_eq!(report.operation, "alter");
@@ -127,15 +127,18 @@ async fn a_new_column_with_the_name_of_an_old_one_does_not_get_its_values() {
         let table = filled(format, "").await;
         altered(
             &table,
-            Alter::default().rename(path("n"), "was_n").add("n int").unwrap(),
+            Alter::default()
+                .rename_column(path("n"), "was_n")
+                .add_column("n int")
+                .unwrap(),
         )
         .await;
         assert_eq!(
             select(&table, "SELECT id, was_n, n FROM t").await,
             ["1|10|", "2|20|"]
         );
-        altered(&table, Alter::default().drop(path("was_n"))).await;
-        altered(&table, Alter::default().add("was_n int").unwrap()).await;
+        altered(&table, Alter::default().drop_column(path("was_n"))).await;
+        altered(&table, Alter::default().add_column("was_n int").unwrap()).await;
         assert_eq!(select(&table, "SELECT id, was_n, n FROM t").await, ["1||", "2||"]);
         add_rows(&table, "SELECT 3 AS id, 7 AS n, 8 AS was_n").await;
         assert_eq!(
@@ -176,9 +179,9 @@ async fn every_verb_works_on_a_table_of_which_columns_were_renamed_dropped_and_w
             let change = Alter::default()
                 .widen("n bigint")
                 .unwrap()
-                .rename(path("n"), "amount")
-                .rename(path("region"), "area")
-                .add("note text")
+                .rename_column(path("n"), "amount")
+                .rename_column(path("region"), "area")
+                .add_column("note text")
                 .unwrap();
             altered(&table, change).await;
             let options = Options {
@@ -205,7 +208,7 @@ async fn every_verb_works_on_a_table_of_which_columns_were_renamed_dropped_and_w
                 select(&table, "SELECT id FROM t WHERE area = 'eu' AND amount < 50").await,
                 ["1"]
             );
-            altered(&table, Alter::default().drop(path("note"))).await;
+            altered(&table, Alter::default().drop_column(path("note"))).await;
             let kept = ["1|eu|10", "2|us|5000000000", "3|us|30", "9|eu|90"];
             assert_eq!(content(&table).await, kept);
             table
@@ -253,14 +256,14 @@ async fn fields_inside_structs_lists_and_maps_change_too() {
         let change = Alter::default()
             .widen("s.at bigint")
             .unwrap()
-            .rename(path("s.name"), "label")
-            .rename(path("l.element.at"), "minute")
-            .drop(path("l.element.name"))
-            .add("s.zone text")
+            .rename_column(path("s.name"), "label")
+            .rename_column(path("l.element.at"), "minute")
+            .drop_column(path("l.element.name"))
+            .add_column("s.zone text")
             .unwrap()
-            .add("l.element.name text")
+            .add_column("l.element.name text")
             .unwrap()
-            .move_to(path("s.zone"), Place::First);
+            .move_column(path("s.zone"), Place::First);
         altered(&table, change).await;
         add_rows(
             &table,
@@ -320,18 +323,21 @@ async fn what_cannot_be_is_refused_by_name_and_changes_nothing() {
         for (change, expected) in [
             (Alter::default(), "nothing is to be changed"),
             (
-                Alter::default().drop(path("nosuch")),
+                Alter::default().drop_column(path("nosuch")),
                 "those there are id, region, n",
             ),
-            (Alter::default().add("N text").unwrap(), "there is a column n"),
             (
-                Alter::default().add("x int not null").unwrap(),
+                Alter::default().add_column("N text").unwrap(),
+                "there is a column n",
+            ),
+            (
+                Alter::default().add_column("x int not null").unwrap(),
                 "rows that are there have no value",
             ),
             (Alter::default().widen("id int").unwrap(), "id"),
             (Alter::default().widen("n text").unwrap(), "n"),
-            (Alter::default().drop(path("region")), "partitioned by it"),
-            (Alter::default().rename(path("n"), "_file"), "reserved"),
+            (Alter::default().drop_column(path("region")), "partitioned by it"),
+            (Alter::default().rename_column(path("n"), "_file"), "reserved"),
             (
                 Alter::default().property("lakehouse.x", Some("1")),
                 "kept by the table itself",
@@ -354,7 +360,10 @@ async fn what_cannot_be_is_refused_by_name_and_changes_nothing() {
         (Alter::default().sort_by("id").unwrap(), "no sort order"),
         (Alter::default().identifier(vec!["id".into()]), "no identifier"),
         (Alter::default().format_version(3), "no format version"),
-        (Alter::default().rename(path("id"), "key"), "computed from it"),
+        (
+            Alter::default().rename_column(path("id"), "key"),
+            "computed from it",
+        ),
         (
             Alter::default().property("delta.enableChangeDataFeed", Some("true")),
             "delta.enableChangeDataFeed",
@@ -392,7 +401,10 @@ async fn properties_are_set_and_taken_away_and_switch_features_on() {
     let delta = filled((TableFormat::Delta, None), "").await;
     let report = altered(
         &delta,
-        Alter::default().rename(path("n"), "m").widen("m bigint").unwrap(),
+        Alter::default()
+            .rename_column(path("n"), "m")
+            .widen("m bigint")
+            .unwrap(),
     )
     .await;
     let needed = report.changes.last().unwrap();
@@ -497,7 +509,10 @@ async fn partition_columns_are_renamed_widened_and_given_up() {
         append(&table, ROWS).await;
         altered(
             &table,
-            Alter::default().widen("n bigint").unwrap().rename(path("n"), "m"),
+            Alter::default()
+                .widen("n bigint")
+                .unwrap()
+                .rename_column(path("n"), "m"),
         )
         .await;
         add_rows(&table, "SELECT 3 AS id, 'eu' AS region, 5000000000 AS m").await;
@@ -512,7 +527,10 @@ async fn partition_columns_are_renamed_widened_and_given_up() {
         assert_eq!(content(&table).await, ["2|us|6000000000", "3|eu|5000000000"]);
         altered(
             &table,
-            Alter::default().partition_by("region").unwrap().drop(path("m")),
+            Alter::default()
+                .partition_by("region")
+                .unwrap()
+                .drop_column(path("m")),
         )
         .await;
         append_ids(&table, "(4, 'ap')").await;
@@ -555,7 +573,7 @@ async fn sort_order_identifier_and_format_version_are_kept_by_iceberg() {
     let snapshot = table.snapshot(&At::Latest).await.unwrap();
     assert_eq!(snapshot.features, ["v3"]);
     assert_eq!(snapshot.identifier, ["id"]);
-    let message = refused(&table, Alter::default().drop(path("n"))).await;
+    let message = refused(&table, Alter::default().drop_column(path("n"))).await;
     assert!(message.contains("sort order"), "{message}");
     let message = refused(&table, Alter::default().format_version(2)).await;
     assert!(message.contains("cannot go back"), "{message}");
@@ -571,7 +589,7 @@ async fn sort_order_identifier_and_format_version_are_kept_by_iceberg() {
         Alter::default().sort_by("").unwrap().identifier(Vec::new()),
     )
     .await;
-    altered(&table, Alter::default().drop(path("n"))).await;
+    altered(&table, Alter::default().drop_column(path("n"))).await;
     assert_eq!(content(&table).await, ["4|us"]);
 }
 
@@ -592,7 +610,7 @@ impl MergeOnRead for Options {
 async fn changes_of_different_columns_meet_and_of_the_same_one_exclude_each_other() {
     for format in FORMATS {
         let table = filled(format, "").await;
-        let both = ["tip double", "note text"].map(|column| Alter::default().add(column).unwrap());
+        let both = ["tip double", "note text"].map(|column| Alter::default().add_column(column).unwrap());
         let options = Options::default();
         let done = futures::future::join_all(both.iter().map(|change| table.alter(change, &options))).await;
         assert!(done.iter().all(Result::is_ok), "{done:?}");
@@ -600,8 +618,8 @@ async fn changes_of_different_columns_meet_and_of_the_same_one_exclude_each_othe
         found.sort();
         assert_eq!(found, ["id", "n", "note", "region", "tip"]);
         let same = [
-            Alter::default().add("x int").unwrap(),
-            Alter::default().add("x text").unwrap(),
+            Alter::default().add_column("x int").unwrap(),
+            Alter::default().add_column("x text").unwrap(),
         ];
         let done = futures::future::join_all(same.iter().map(|change| table.alter(change, &options))).await;
         assert_eq!(done.iter().filter(|done| done.is_ok()).count(), 1, "{done:?}");
@@ -621,7 +639,7 @@ async fn a_second_change_with_the_same_key_does_nothing() {
             token: Some("once".into()),
             ..Options::default()
         };
-        let change = Alter::default().add("tip double").unwrap();
+        let change = Alter::default().add_column("tip double").unwrap();
         assert!(table.alter(&change, &options).await.unwrap().committed);
         let again = table.alter(&change, &options).await.unwrap();
         assert!(!again.committed && again.already.is_some());
@@ -630,7 +648,7 @@ async fn a_second_change_with_the_same_key_does_nothing() {
             ..Options::default()
         };
         let report = table
-            .alter(&Alter::default().drop(path("tip")), &dry)
+            .alter(&Alter::default().drop_column(path("tip")), &dry)
             .await
             .unwrap();
         assert!(report.dry_run && report.changes[0] == "dropped tip", "{report:?}");
@@ -646,9 +664,9 @@ async fn an_older_version_comes_back_under_the_columns_of_today() {
         altered(
             &table,
             Alter::default()
-                .rename(path("n"), "m")
-                .drop(path("region"))
-                .add("tip int")
+                .rename_column(path("n"), "m")
+                .drop_column(path("region"))
+                .add_column("tip int")
                 .unwrap(),
         )
         .await;

@@ -40,11 +40,11 @@ fn altered(alter: Alter, operation: AlterTableOperation) -> Result<Alter> {
             ..
         } => {
             let name = path(&column_def.name)?;
-            let alter = alter.add(&column_def.to_string())?;
+            let alter = alter.add_column(&column_def.to_string())?;
             match column_position {
                 None => alter,
-                Some(MySQLColumnPosition::First) => alter.move_to(name, Place::First),
-                Some(MySQLColumnPosition::After(other)) => alter.move_to(name, Place::After(other.value)),
+                Some(MySQLColumnPosition::First) => alter.move_column(name, Place::First),
+                Some(MySQLColumnPosition::After(other)) => alter.move_column(name, Place::After(other.value)),
             }
         }
         A::DropColumn {
@@ -54,12 +54,12 @@ fn altered(alter: Alter, operation: AlterTableOperation) -> Result<Alter> {
             ..
         } => {
             let names = column_names.iter().map(path).collect::<Result<Vec<_>>>()?;
-            names.into_iter().fold(alter, Alter::drop)
+            names.into_iter().fold(alter, Alter::drop_column)
         }
         A::RenameColumn {
             old_column_name,
             new_column_name,
-        } => alter.rename(path(&old_column_name)?, &new_column_name.value),
+        } => alter.rename_column(path(&old_column_name)?, &new_column_name.value),
         A::AlterColumn { column_name, op } => match op {
             AlterColumnOperation::SetNotNull => alter.nullable(path(&column_name)?, false),
             AlterColumnOperation::DropNotNull => alter.nullable(path(&column_name)?, true),

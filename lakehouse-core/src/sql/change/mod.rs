@@ -98,7 +98,10 @@ pub(super) async fn run(
             ));
         }
     };
-    Ok(Executed::Changed { table, report })
+    Ok(Executed::Changed {
+        table,
+        report: Box::new(report),
+    })
 }
 
 async fn run_truncate(mut change: Change<'_>, truncate: Truncate) -> Result<(String, Report)> {

@@ -71,7 +71,7 @@ impl Lab {
 
     async fn try_run(&self, sql: &str) -> Result<Report> {
         match self.session.execute(sql, &Options::default()).await? {
-            Executed::Changed { report, .. } => Ok(report),
+            Executed::Changed { report, .. } => Ok(*report),
             Executed::Rows(_) => panic!("{sql} gave rows"),
         }
     }

@@ -305,9 +305,9 @@ async fn columns_of_adopted_files_keep_their_values_under_new_names_and_their_ol
         )
         .await;
         let alter = Alter::default()
-            .rename("name".parse().unwrap(), "label")
-            .rename("x".parse().unwrap(), "price")
-            .rename("region".parse().unwrap(), "area");
+            .rename_column("name".parse().unwrap(), "label")
+            .rename_column("x".parse().unwrap(), "price")
+            .rename_column("region".parse().unwrap(), "area");
         table.alter(&alter, &Options::default()).await.unwrap();
         let again = ask(
             &table,
@@ -315,8 +315,12 @@ async fn columns_of_adopted_files_keep_their_values_under_new_names_and_their_ol
         )
         .await;
         assert_eq!(again, sum, "{format:?}");
-        let alter = Alter::default().drop("price".parse().unwrap());
-        let alter = alter.add("name text").unwrap().add("x double").unwrap();
+        let alter = Alter::default().drop_column("price".parse().unwrap());
+        let alter = alter
+            .add_column("name text")
+            .unwrap()
+            .add_column("x double")
+            .unwrap();
         table.alter(&alter, &Options::default()).await.unwrap();
         assert_eq!(
             ask(&table, "SELECT count(label) > 0, count(name), count(x) FROM t").await,
