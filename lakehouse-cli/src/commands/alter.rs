@@ -129,6 +129,12 @@ impl Alter {
             let names = columns.split(',').map(str::trim).filter(|name| !name.is_empty());
             change = change.identifier(names.map(str::to_owned).collect());
         }
+        if let Some((key, _)) = self.set.iter().find(|(key, _)| self.unset.contains(key)) {
+            return Err(Failure::usage(
+                &format!("the property {key} is to be set and to be taken away"),
+                "say one of them",
+            ));
+        }
         for (key, value) in &self.set {
             change = change.property(key, Some(value));
         }
@@ -144,11 +150,17 @@ impl Alter {
 
 fn renaming(text: &str) -> Result<(ColumnPath, String), String> {
     let (old, new) = text.split_once('=').ok_or("write OLD=NEW")?;
-    let new = new.trim();
-    if new.is_empty() {
+    if new.trim().is_empty() {
         return Err("the new name is missing: write OLD=NEW".to_owned());
     }
-    Ok((path(old)?, new.to_owned()))
+    let (old, new) = (path(old)?, path(new)?);
+    let (parent, name) = new.split();
+    if parent.is_some() && parent != old.split().0 {
+        return Err(format!(
+            "a column stays in its struct: write only its own new name, {name}, in quotes if it has dots"
+        ));
+    }
+    Ok((old, name.to_owned()))
 }
 
 fn noting(text: &str) -> Result<(ColumnPath, String), String> {
@@ -158,7 +170,13 @@ fn noting(text: &str) -> Result<(ColumnPath, String), String> {
 
 fn moving(text: &str) -> Result<(ColumnPath, Place), String> {
     const HOW: &str = "write \"tip first\", \"tip last\", \"tip after amount\" or \"tip before amount\"";
-    let (column, place) = text.trim().split_once(' ').ok_or(HOW)?;
+    let text = text.trim();
+    let mut quoted = false;
+    let end = text.find(|c: char| {
+        quoted ^= c == '"';
+        c.is_whitespace() && !quoted
+    });
+    let (column, place) = text.split_at(end.ok_or(HOW)?);
     Ok((path(column)?, place.parse().map_err(|_| HOW)?))
 }
 

@@ -23,6 +23,8 @@
 
 use std::collections::HashSet;
 
+use arrow::datatypes::{DataType, Fields};
+
 use super::identity;
 use crate::error::Result;
 use crate::model::schema::{keeps_columns, same_column};
@@ -254,19 +256,26 @@ pub(super) fn refs_changed(base: &Snapshot, newest: &Snapshot, mine: &Change) ->
 /// (R4, the exception for appends): no required column that they lack, their specs still known, and every column still
 /// under the name by which their statistics know it.
 pub(super) fn still_fits(base: &Snapshot, newest: &Snapshot, mine: &Change) -> bool {
-    let required = newest.schema.fields().iter().filter(|field| !field.is_nullable());
-    let columns_fit = required.into_iter().all(|field| {
-        base.schema
-            .fields()
-            .iter()
-            .any(|old| !old.is_nullable() && same_column(old, field))
-    });
+    let columns_fit = has_values(base.schema.fields(), newest.schema.fields());
     columns_fit
         && (keeps_columns(base.schema.fields(), newest.schema.fields()) || planted::is(Bug::RenamesUnseen))
         && mine
             .added
             .iter()
             .all(|file| newest.specs.contains_key(&file.spec_id))
+}
+
+/// Whether every column that is required now was required before, at any depth.
+fn has_values(old: &Fields, new: &Fields) -> bool {
+    new.iter().all(|field| {
+        let before = old.iter().find(|old| same_column(old, field));
+        let fits = field.is_nullable() || before.is_some_and(|before| !before.is_nullable());
+        let inside = match (before.map(|before| before.data_type()), field.data_type()) {
+            (Some(DataType::Struct(old)), DataType::Struct(new)) => has_values(old, new),
+            _ => true,
+        };
+        fits && inside
+    })
 }
 
 fn fired(rule: &str, did: &str, file: &DataFile, winner: &Change) -> String {

@@ -37,15 +37,15 @@ pub(super) fn first_entry(
     let (fields, hidden) = partitions::plan(&definition.schema, &definition.partition_fields)?;
     let mut schema_string = schema::render(&definition.schema, &hidden)?;
     let mut configuration = definition.properties.clone();
+    configuration
+        .iter()
+        .try_for_each(|(key, value)| properties::check(key, value))?;
     let mapped = configuration
         .get(mapping::MODE)
         .is_some_and(|mode| mode != "none");
     if mapped {
         schema_string = mapping::mapped(&schema_string, &mut configuration)?;
     }
-    configuration
-        .iter()
-        .try_for_each(|(key, value)| properties::check(key, value))?;
     let vectors = configuration
         .entry(protocol::ENABLE_VECTORS.into())
         .or_insert_with(|| "true".into())

@@ -23,7 +23,7 @@ use super::protocol::{self, COLUMN_MAPPING, TIMESTAMP_NTZ, TYPE_WIDENING};
 use super::schema::{self, Mapping, delta_field};
 use super::state::State;
 use crate::error::{Error, Result};
-use crate::model::schema::{COMMENT, ORIGIN, PHYSICAL_NAME};
+use crate::model::schema::{COMMENT, ORIGIN, PHYSICAL_NAME, ambiguous_paths};
 use crate::model::{Redefinition, Snapshot};
 
 /// Where a field's metadata says which types it had.
@@ -110,6 +110,25 @@ impl State {
         let evolved = Self::with(self.replay.clone(), protocol, metadata)?;
         // Nobody makes a table that this program could not write any more.
         evolved.check_writable()?;
+        if evolved.data_fields().is_empty() {
+            return Err(Error::invalid(
+                "every other column is a partition column: no column would be left to store in files",
+                "the table's columns",
+            )
+            .with_hint("leave or add a column that the table is not partitioned by"));
+        }
+        let shown = self.columns().iter().filter(|column| !self.is_hidden(column));
+        let before = ambiguous_paths(&shown.map(|column| &column.field).collect::<Vec<_>>());
+        let after = ambiguous_paths(&wanted.fields().iter().map(AsRef::as_ref).collect::<Vec<_>>());
+        if let Some(path) = after.iter().find(|path| !before.contains(path)) {
+            return Err(Error::invalid(
+                format!(
+                    "two columns would be called {path}: one with a dot in its name, one inside a struct"
+                ),
+                "the table's columns",
+            )
+            .with_hint("choose another name"));
+        }
         Ok(evolved)
     }
 
@@ -287,9 +306,8 @@ fn is_kept(old: &Value, new: &Value, may_drop: bool) -> bool {
         }
         metadata
     };
-    (old["nullable"] == new["nullable"] || new["nullable"] == true)
-        && metadata(old) == metadata(new)
-        && has_grown(&old["type"], &new["type"], may_drop)
+    // Whether values are there that must be by now is looked up before.
+    metadata(old) == metadata(new) && has_grown(&old["type"], &new["type"], may_drop)
 }
 
 /// Makes the table's schema, which is JSON, the wanted one.
@@ -330,21 +348,30 @@ impl Redefine {
             .cloned()
             .ok_or_else(|| Error::invalid(format!("struct {parent} has no fields"), "the table's schema"))?;
         let mut fields = Vec::with_capacity(wanted.len());
+        let position = |old: &[Value], field: &Field| {
+            old.iter().position(|known| {
+                let (name, physical) = (known["name"].as_str(), mapping::physical(known));
+                is_column(field, name.unwrap_or_default(), physical.unwrap_or_default())
+            })
+        };
+        let renames =
+            |field: &FieldRef| position(&old, field).is_some_and(|at| old[at]["name"] != **field.name());
+        let kept = wanted
+            .iter()
+            .filter(|field| position(&old, field).is_some())
+            .count();
+        self.needs_names |= self.names.is_none() && (kept < old.len() || wanted.iter().any(renames));
         for field in wanted {
             let path = match parent {
                 "" => field.name().clone(),
                 parent => format!("{parent}.{}", field.name()),
             };
-            let known = old.iter().position(|known| {
-                let (name, physical) = (known["name"].as_str(), mapping::physical(known));
-                is_column(field, name.unwrap_or_default(), physical.unwrap_or_default())
-            });
+            let known = position(&old, field);
             fields.push(match known.map(|at| old.remove(at)) {
                 Some(known) => self.kept(known, field, &path)?,
                 None => self.added(field, parent)?,
             });
         }
-        self.needs_names |= !old.is_empty() && self.names.is_none();
         value["fields"] = Value::Array(fields);
         Ok(())
     }
@@ -353,10 +380,7 @@ impl Redefine {
         let mut changes = Vec::new();
         self.data_type(&mut known["type"], wanted.data_type(), path, "", &mut changes)?;
         note(&mut known, changes);
-        if known["name"] != **wanted.name() {
-            self.needs_names |= self.names.is_none();
-            known["name"] = wanted.name().as_str().into();
-        }
+        known["name"] = wanted.name().as_str().into();
         known["nullable"] = wanted.is_nullable().into();
         if let Some(metadata) = known["metadata"].as_object_mut() {
             match wanted.metadata().get(COMMENT) {

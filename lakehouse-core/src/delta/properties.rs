@@ -73,6 +73,24 @@ pub(super) fn check(key: &str, value: &str) -> Result<()> {
                         | "delta.enableInCommitTimestamps"
                         | "delta.enableChangeDataFeed"
                 )));
+    let asks =
+        asks || key.starts_with("delta.universalFormat.") || key.starts_with("delta.coordinatedCommits.");
+    let number = |least: i64| value.trim().parse::<i64>().is_ok_and(|number| number >= least);
+    let wrong = match key {
+        "delta.checkpointInterval" => !number(1),
+        "delta.dataSkippingNumIndexedCols" => !number(-1),
+        key if key.starts_with("delta.") && key.ends_with("RetentionDuration") => {
+            !value.trim().to_lowercase().starts_with("interval ")
+        }
+        _ => false,
+    };
+    if wrong && value != "false" {
+        return Err(Error::invalid(
+            format!("{value:?} is no value of {key}"),
+            "the table's properties",
+        )
+        .with_hint("numbers are written as such, durations as in `interval 30 days`"));
+    }
     match asks {
         true => Err(Error::unsupported(
             format!("the property {key} asks for a Delta feature that is not written"),

@@ -145,9 +145,13 @@ impl Protocol {
                 2 => vec![COLUMN_MAPPING.to_owned()],
                 _ => Vec::new(),
             });
-        writer.push(feature.to_owned());
-        if readers {
-            reader.push(feature.to_owned());
+        for features in [Some(&mut writer), readers.then_some(&mut reader)]
+            .into_iter()
+            .flatten()
+        {
+            if !features.iter().any(|known| known == feature) {
+                features.push(feature.to_owned());
+            }
         }
         Self {
             min_reader_version: if reader.is_empty() {
@@ -365,6 +369,31 @@ mod tests {
         for (field, configuration, feature) in cases {
             let why = why(&old, &metadata(field, &configuration)).unwrap();
             assert!(why.contains(feature), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_feature_that_a_number_implies_is_listed_once() {
+        for (reader, writer) in [(1, 2), (1, 5), (2, 5), (2, 6)] {
+            let old = Protocol {
+                min_reader_version: reader,
+                min_writer_version: writer,
+                ..Protocol::default()
+            };
+            let new = old.with(COLUMN_MAPPING, true);
+            let count = |features: &Option<Vec<String>>| {
+                features
+                    .iter()
+                    .flatten()
+                    .filter(|name| *name == COLUMN_MAPPING)
+                    .count()
+            };
+            assert_eq!(
+                (count(&new.reader_features), count(&new.writer_features)),
+                (1, 1),
+                "{reader} {writer}"
+            );
+            assert_eq!((new.min_reader_version, new.min_writer_version), (3, 7));
         }
     }
 

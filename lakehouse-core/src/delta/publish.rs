@@ -139,8 +139,14 @@ fn file_actions(state: &State, change: &Change, now: i64) -> Result<Vec<Action>>
 
 /// The difference between the files of the newest version and those of an older one.
 async fn restore(store: &Store, newest: &State, old: &State, now: i64) -> Result<Vec<Action>> {
-    let (mine, theirs) = (&newest.metadata, &old.metadata);
-    if !newest.has_columns_of(old) || mine.partition_columns != theirs.partition_columns {
+    let physical = |state: &State| -> Vec<String> {
+        state
+            .partitions
+            .iter()
+            .map(|column| column.physical.clone())
+            .collect()
+    };
+    if !newest.has_columns_of(old) || physical(newest) != physical(old) {
         return Err(Error::unsupported(
             format!(
                 "version {} has other columns than the newest version, not only fewer, or another partitioning",

@@ -8,7 +8,7 @@ use datafusion::scalar::ScalarValue;
 use serde_json::Value;
 
 use super::partitions::{date, day, decimal_text, instant};
-use crate::model::schema::physical_name;
+use crate::model::schema::{ambiguous_paths, physical_name};
 use crate::model::{ColumnStats, DataFile};
 
 /// Characters of a string that statistics keep, as Spark does.
@@ -39,6 +39,10 @@ pub(super) fn parse(text: Option<&str>, data_columns: &[&Field]) -> Statistics {
     let sources = [&value["minValues"], &value["maxValues"], &value["nullCount"]];
     for field in data_columns {
         read_column(field, sources, "", tight, &mut found);
+    }
+    // More than one column has these paths: they say nothing.
+    for path in ambiguous_paths(data_columns) {
+        found.columns.remove(&path);
     }
     found
 }
@@ -170,6 +174,17 @@ fn decimal(value: &Value, precision: u8, scale: i8, upper: bool) -> Option<(i128
 pub(super) fn render(file: &DataFile, data_columns: &[&Field], limit: i64) -> String {
     let mut left = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut parts = [String::new(), String::new(), String::new()];
+    let unknown = ambiguous_paths(data_columns);
+    let told;
+    let file = match unknown.is_empty() {
+        true => file,
+        false => {
+            let mut known = file.clone();
+            known.columns.retain(|path, _| !unknown.contains(path));
+            told = known;
+            &told
+        }
+    };
     for field in data_columns {
         write_column(field, "", file, &mut left, &mut parts);
     }
@@ -287,7 +302,6 @@ fn shorten(text: &str, upper: bool) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     fn file(columns: Vec<(&str, ScalarValue, ScalarValue)>) -> DataFile {
         DataFile {
@@ -359,7 +373,7 @@ mod tests {
 
     #[test]
     fn bounds_that_lose_digits_move_outwards_and_are_not_exact() {
-        let utc: Option<Arc<str>> = Some("UTC".into());
+        let utc: Option<std::sync::Arc<str>> = Some("UTC".into());
         let at = |micros| ScalarValue::TimestampMicrosecond(Some(micros), utc.clone());
         let back = there_and_back(at(0).data_type(), at(-1_500), at(1_357_000_000_000_001));
         assert!(back.min.unwrap() <= at(-1_500) && back.max.unwrap() >= at(1_357_000_000_000_001));

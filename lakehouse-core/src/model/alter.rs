@@ -84,15 +84,21 @@ impl FromStr for Place {
 
     /// `first`, `last`, `before other`, `after other`.
     fn from_str(text: &str) -> Result<Self> {
-        match text.split_whitespace().collect::<Vec<_>>().as_slice() {
-            ["first"] => Ok(Self::First),
-            ["last"] => Ok(Self::Last),
-            ["before", other] => Ok(Self::Before((*other).to_owned())),
-            ["after", other] => Ok(Self::After((*other).to_owned())),
-            _ => Err(
-                Error::invalid(format!("there is no place {text:?} for a column"), "")
-                    .with_hint("write first, last, after COLUMN or before COLUMN"),
-            ),
+        let wrong = || {
+            Error::invalid(format!("there is no place {text:?} for a column"), "")
+                .with_hint("write first, last, after COLUMN or before COLUMN")
+        };
+        let other = |name: &str| -> Result<String> {
+            // Siblings are in the same struct, which may be named with them.
+            let path: ColumnPath = name.parse()?;
+            Ok(path.split().1.to_owned())
+        };
+        match text.trim().split_once(char::is_whitespace) {
+            None if text.trim() == "first" => Ok(Self::First),
+            None if text.trim() == "last" => Ok(Self::Last),
+            Some(("before", name)) => other(name).map(Self::Before),
+            Some(("after", name)) => other(name).map(Self::After),
+            _ => Err(wrong()),
         }
     }
 }

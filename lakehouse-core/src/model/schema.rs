@@ -79,6 +79,40 @@ fn keeps_inside(old: &DataType, new: &DataType) -> bool {
     }
 }
 
+/// Dotted paths (`a.b`) that more than one column has: a column with a dot in its name, and a field of a struct. What is
+/// kept by such a path, as statistics are, says nothing about either.
+pub fn ambiguous_paths(fields: &[&Field]) -> Vec<String> {
+    fn members(field: &Field) -> Vec<&Field> {
+        match field.data_type() {
+            DataType::Struct(members) => members.iter().map(AsRef::as_ref).collect(),
+            _ => Vec::new(),
+        }
+    }
+    fn collect(fields: &[&Field], parent: &str, paths: &mut Vec<String>) {
+        for field in fields {
+            let path = format!("{parent}{}", field.name());
+            collect(&members(field), &format!("{path}."), paths);
+            paths.push(path);
+        }
+    }
+    // Asked for every file of a table: nearly always there is nothing to look for.
+    fn dotted(field: &Field) -> bool {
+        let inside = |members: &Fields| members.iter().any(|member| dotted(member));
+        field.name().contains('.')
+            || matches!(field.data_type(), DataType::Struct(members) if inside(members))
+    }
+    if !fields.iter().any(|field| dotted(field)) {
+        return Vec::new();
+    }
+    let mut paths = Vec::new();
+    collect(fields, "", &mut paths);
+    paths.sort_unstable();
+    let twice = paths.windows(2).filter(|pair| pair[0] == pair[1]);
+    let mut twice: Vec<String> = twice.map(|pair| pair[0].clone()).collect();
+    twice.dedup();
+    twice
+}
+
 /// Whether a zone is UTC under one of its names. Times without a zone count as UTC wherever they are compared with
 /// instants, so ask `zone.is_none_or(is_utc)`.
 pub fn is_utc(zone: &str) -> bool {

@@ -9,13 +9,14 @@ use datafusion::functions::core::expr_ext::FieldAccessor;
 use datafusion::prelude::{Expr, ident, lit};
 use futures::future::BoxFuture;
 
+use super::settings::Settings;
 use super::work::{Verb, Work, run};
 use super::{Options, Report};
 use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::{
-    ColumnChange, ColumnPath, MAIN, OperationKind, PartitionField, Place, Prune, Redefinition, Snapshot,
-    SortColumn, Transform,
+    ColumnChange, ColumnPath, Evolved, MAIN, OperationKind, PartitionField, Place, Prune, Redefinition,
+    RefKind, Snapshot, SortColumn, Transform,
 };
 use crate::scan::{self, SnapshotTable};
 
@@ -163,13 +164,16 @@ pub async fn alter(handle: &Handle, alter: &Alter, options: &Options) -> Result<
         ));
     }
     for key in alter.redefinition.properties.keys() {
-        if key.starts_with("lakehouse.") || key == "format-version" {
+        if key.starts_with("lakehouse.")
+            || ["format-version", "schema.name-mapping.default"].contains(&key.as_str())
+        {
             return Err(Error::invalid(
                 format!("the property {key} is kept by the table itself"),
                 "properties",
             )
             .with_hint(match key.as_str() {
                 "format-version" => "ask for the format version as such",
+                "schema.name-mapping.default" => "it follows the columns as they are renamed and added",
                 _ => "choose another name",
             }));
         }
@@ -192,6 +196,8 @@ impl Verb for Alter {
                 ..self.redefinition.clone()
             };
             let after = work.handle.format.evolve(&base, &wanted, &redefinition)?;
+            // What nobody could write by is refused now, not by the next append.
+            Settings::new(&work.options).write_options(&after.properties, false)?;
             let changes = self.differences(&base, &after);
             if changes.is_empty() {
                 return Ok(());
@@ -200,6 +206,9 @@ impl Verb for Alter {
                 work.change.read = Some(Arc::new(read));
             }
             changes.into_iter().for_each(|change| work.note_change(change));
+            if base.schema != after.schema {
+                work.note_columns(self.evolved(&after));
+            }
             work.change.schema = Some(Arc::new(wanted));
             work.change.redefine(redefinition);
             work.change.metadata.schema |= base.schema != after.schema || base.features != after.features;
@@ -232,7 +241,7 @@ impl Alter {
             if self.redefinition.partitioning.is_none() && partitions.any(|field| is_in(&field.source)) {
                 return refuse(
                     "the table is partitioned by it",
-                    "partition it otherwise in the same or an earlier change",
+                    "where the format can, partition it otherwise in the same change",
                 );
             }
             let mut sorted = base.sort_order.iter();
@@ -273,7 +282,25 @@ impl Alter {
         let Some(broken) = broken else {
             return Ok(None);
         };
-        if let Some(row) = first_violation(work, &work.snapshot, broken.clone()).await? {
+        // Their rows are read with the same columns, and commits to them are not looked at.
+        let branches = work
+            .snapshot
+            .refs
+            .iter()
+            .filter(|(name, one)| one.kind == RefKind::Branch && *name != MAIN);
+        let branches: Vec<&str> = branches.map(|(name, _)| name.as_str()).collect();
+        if !branches.is_empty() {
+            return Err(Error::unsupported(
+                format!(
+                    "a column cannot become required while there are branches: {}",
+                    branches.join(", ")
+                ),
+                "fast-forward main to them or drop them first",
+            ));
+        }
+        if let Some(row) =
+            first_violation(&work.handle, &work.options, &work.snapshot, broken.clone()).await?
+        {
             return Err(Error::invalid(
                 format!("a column that is to be required is NULL, for one in\n{row}"),
                 "the table's rows",
@@ -283,13 +310,36 @@ impl Alter {
         Ok(Some(Prune::matching(broken, Arc::clone(&work.snapshot.schema))?))
     }
 
+    /// The columns that were added, and those that are wider.
+    fn evolved(&self, after: &Snapshot) -> Evolved {
+        let mut evolved = Evolved {
+            schema: after.schema.as_ref().clone(),
+            added: Vec::new(),
+            widened: Vec::new(),
+        };
+        for change in &self.columns {
+            match change {
+                ColumnChange::Add {
+                    parent: Some(parent),
+                    field,
+                } => {
+                    evolved.added.push(format!("{parent}.{}", field.name()));
+                }
+                ColumnChange::Add { parent: None, field } => evolved.added.push(field.name().clone()),
+                ColumnChange::Type { column, .. } => evolved.widened.push(column.to_string()),
+                _ => {}
+            }
+        }
+        evolved
+    }
+
     /// What is different, in words.
     fn differences(&self, base: &Snapshot, after: &Snapshot) -> Vec<String> {
         let mut changes = Vec::new();
         if base.schema != after.schema {
             changes.extend(self.columns.iter().map(described));
         }
-        if base.partition_fields() != after.partition_fields() {
+        if self.redefinition.partitioning.is_some() && base.partition_fields() != after.partition_fields() {
             changes.push(match after.partition_fields() {
                 [] => "not partitioned from now on; files that are there stay as they are".to_owned(),
                 fields => format!(
@@ -334,12 +384,13 @@ impl Alter {
 
 /// One row of a version for which this is true, as a table of one line.
 pub(super) async fn first_violation(
-    work: &Work,
+    handle: &Handle,
+    options: &Options,
     snapshot: &Arc<Snapshot>,
     broken: Expr,
 ) -> Result<Option<String>> {
-    let table = SnapshotTable::new(work.handle.clone(), Arc::clone(snapshot));
-    let rows = scan::session(work.options.memory_limit)
+    let table = SnapshotTable::new(handle.clone(), Arc::clone(snapshot));
+    let rows = scan::session(options.memory_limit)
         .read_table(Arc::new(table))?
         .filter(broken)?
         .limit(0, Some(1))?

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use super::Options;
+use super::restore::check_required;
 use crate::commit::{CommitOptions, Plan, commit, newest};
 use crate::error::{Error, Result};
 use crate::format::Handle;
@@ -92,7 +93,12 @@ pub async fn set_ref(handle: &Handle, wanted: &SetRef, options: &Options) -> Res
     refs(handle).await?;
     // "-1" and times mean what they meant when the command was given, whatever is committed meanwhile.
     let at = wanted.at.as_ref().unwrap_or(&At::Latest);
-    let version = handle.format.snapshot(at).await?.version;
+    let old = handle.format.snapshot(at).await?;
+    if wanted.kind == RefKind::Branch {
+        // Branches are read with the columns of today.
+        check_required(handle, options, &old, newest(handle, None).await?.as_ref()).await?;
+    }
+    let version = old.version;
     if version == 0 {
         return Err(Error::invalid(
             format!(

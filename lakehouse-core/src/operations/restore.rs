@@ -1,5 +1,7 @@
 //! Makes an older version current again, as a new commit.
 
+use std::sync::Arc;
+
 use arrow::datatypes::{DataType, Fields};
 use futures::future::BoxFuture;
 
@@ -9,7 +11,7 @@ use super::{Options, Report};
 use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::schema::same_column;
-use crate::model::{At, ColumnPath, MAIN, OperationKind, Version};
+use crate::model::{At, ColumnPath, MAIN, OperationKind, Snapshot, Version};
 
 /// Makes an older version current again, as a new commit: the versions in between stay in the
 /// history. Its rows are read with the columns of today. Restoring the newest version commits nothing. On a branch,
@@ -61,7 +63,8 @@ impl Verb for Restore {
     fn plan<'a>(&'a mut self, work: &'a mut Work) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             if self.version != work.snapshot.version {
-                self.check_required(work).await?;
+                let old = work.handle.format.snapshot(&At::Version(self.version)).await?;
+                check_required(&work.handle, &work.options, &old, &work.snapshot).await?;
                 work.change.restore = Some(self.version);
             }
             Ok(())
@@ -69,32 +72,33 @@ impl Verb for Restore {
     }
 }
 
-impl Restore {
-    /// Columns that became required since then: the old rows must have values.
-    async fn check_required(&self, work: &Work) -> Result<()> {
-        let old = work.handle.format.snapshot(&At::Version(self.version)).await?;
-        let mut required = Vec::new();
-        newly_required(
-            old.schema.fields(),
-            work.snapshot.schema.fields(),
-            &[],
-            &mut required,
-        );
-        for column in required {
-            let column = ColumnPath::new(column)?;
-            if let Some(row) = first_violation(work, &old, violates(&old, &column)?).await? {
-                return Err(Error::invalid(
-                    format!(
-                        "column {column} is required by now, and NULL in version {}, for one in\n{row}",
-                        self.version
-                    ),
-                    "the rows of the older version",
-                )
-                .with_hint("let the column be NULL first: lake alter --optional"));
-            }
+/// Columns that became required since a version: its rows must have values before they are read with the columns of
+/// today.
+///
+/// # Errors
+/// [`Error::Invalid`] with the first row that has none.
+pub(super) async fn check_required(
+    handle: &Handle,
+    options: &Options,
+    old: &Arc<Snapshot>,
+    newest: &Snapshot,
+) -> Result<()> {
+    let mut required = Vec::new();
+    newly_required(old.schema.fields(), newest.schema.fields(), &[], &mut required);
+    for column in required {
+        let column = ColumnPath::new(column)?;
+        if let Some(row) = first_violation(handle, options, old, violates(old, &column)?).await? {
+            return Err(Error::invalid(
+                format!(
+                    "column {column} is required by now, and NULL in version {}, for one in\n{row}",
+                    old.version
+                ),
+                "the rows of the older version",
+            )
+            .with_hint("let the column be NULL first: lake alter --optional"));
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// The columns, by their old names, that may be NULL in one schema and may not in a later one.

@@ -682,3 +682,133 @@ async fn an_older_version_comes_back_under_the_columns_of_today() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_truncated_partition_column_that_became_wider_still_prunes() {
+    for format in ICEBERG {
+        let table = table(format, "truncate(10, n)").await;
+        append(&table, "(1, 'eu', 5), (2, 'us', 15), (3, 'us', 25)").await;
+        altered(&table, Alter::default().widen("n bigint").unwrap()).await;
+        add_rows(&table, "SELECT 4 AS id, 'eu' AS region, 16 AS n").await;
+        assert_eq!(
+            select(&table, "SELECT id FROM t WHERE n > 14 AND n < 20").await,
+            ["2", "4"]
+        );
+        table.delete("n > 15", &Options::default()).await.unwrap();
+        table
+            .update("region = 'x'", Some("n <> 5"), &Options::default())
+            .await
+            .unwrap();
+        let feed = of("SELECT 1 AS id, 'up' AS region, 5 AS n").await;
+        let merge = Merge::on("id, n").when_matched_update_all();
+        table.merge(feed, &merge, &Options::default()).await.unwrap();
+        assert_eq!(content(&table).await, ["1|up|5", "2|x|15"]);
+    }
+}
+
+#[tokio::test]
+async fn a_column_is_not_required_while_a_branch_may_lack_it_nor_a_branch_made_that_does() {
+    use lakehouse_core::model::RefKind;
+    use lakehouse_core::operations::SetRef;
+    for format in ICEBERG {
+        let table = filled(format, "").await;
+        append(&table, "(3, NULL, 30)").await;
+        let with_null = table.snapshot(&At::Latest).await.unwrap().version;
+        table.delete("id = 3", &Options::default()).await.unwrap();
+        let branch = SetRef::new(RefKind::Branch, "audit");
+        table.set_ref(&branch, &Options::default()).await.unwrap();
+        let message = refused(&table, Alter::default().nullable(path("region"), false)).await;
+        assert!(message.contains("branches: audit"), "{message}");
+        table
+            .drop_ref(RefKind::Branch, "audit", &Options::default())
+            .await
+            .unwrap();
+        altered(&table, Alter::default().nullable(path("region"), false)).await;
+        let old = SetRef {
+            at: Some(At::Version(with_null)),
+            ..branch
+        };
+        let error = table.set_ref(&old, &Options::default()).await.unwrap_err();
+        assert!(error.to_string().contains("required by now"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_would_leave_a_delta_table_unwritable_or_its_columns_mixed_up_is_refused() {
+    let delta = filled((TableFormat::Delta, None), "region").await;
+    let message = refused(
+        &delta,
+        Alter::default().drop_column(path("id")).drop_column(path("n")),
+    )
+    .await;
+    assert!(message.contains("no column would be left"), "{message}");
+    for (key, value, expected) in [
+        ("delta.checkpointInterval", "abc", "is no value of"),
+        ("delta.logRetentionDuration", "garbage", "is no value of"),
+        (
+            "delta.universalFormat.enabledFormats",
+            "iceberg",
+            "is not written",
+        ),
+        ("write.parquet.compression-codec", "foo", "foo"),
+        ("write.target-file-size-bytes", "abc", "is not a size"),
+        ("schema.name-mapping.default", "[]", "kept by the table itself"),
+    ] {
+        let message = refused(&delta, Alter::default().property(key, Some(value))).await;
+        assert!(message.contains(expected), "{key}: {message}");
+    }
+    let schema = Schema::new(vec![
+        Field::new("id", DataType::Int64, true),
+        Field::new(
+            "s",
+            DataType::Struct(vec![Field::new("b", DataType::Int32, true)].into()),
+            true,
+        ),
+    ]);
+    for format in FORMATS {
+        let definition = Definition {
+            schema: Arc::new(schema.clone()),
+            partition_fields: Vec::new(),
+            properties: Default::default(),
+            format_version: format.1,
+        };
+        let table = Table::create_in(memory("dots"), format.0, &definition)
+            .await
+            .unwrap();
+        refused(&table, Alter::default().add_column("\"s.b\" int").unwrap()).await;
+        refused(&table, Alter::default().rename_column(path("id"), "s.b")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_new_delta_table_may_map_its_columns_from_the_start() {
+    for mode in ["name", "id"] {
+        let table = super::table_with(
+            (TableFormat::Delta, None),
+            "region",
+            &[("delta.columnMapping.mode", mode)],
+        )
+        .await;
+        append(&table, ROWS).await;
+        let feed = rows("id, region, n", "(2, 'us', 21), (3, NULL, 30)").await;
+        let merge = Merge::on("id")
+            .when_matched_update_all()
+            .when_not_matched_insert_all();
+        table.merge(feed, &merge, &Options::default()).await.unwrap();
+        altered(
+            &table,
+            Alter::default()
+                .rename_column(path("n"), "m")
+                .drop_column(path("id"))
+                .add_column("\"a b\" int")
+                .unwrap(),
+        )
+        .await;
+        assert_eq!(content(&table).await, ["eu|10|", "us|21|", "|30|"]);
+        table
+            .compact(&Compact::default(), &Options::default())
+            .await
+            .unwrap();
+        assert_eq!(content(&table).await, ["eu|10|", "us|21|", "|30|"]);
+    }
+}

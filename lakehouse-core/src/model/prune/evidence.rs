@@ -295,7 +295,13 @@ fn of_partition(field: &PartitionField, value: &ScalarValue, data_type: &DataTyp
     let (min, max) = if not_a_number {
         (None, None)
     } else {
-        field.transform.range(value, data_type)
+        // A column that became wider since has its old values here.
+        let of_source = matches!(field.transform, Transform::Identity | Transform::Truncate(_));
+        let value = match of_source {
+            true => value.cast_to(data_type).unwrap_or_else(|_| value.clone()),
+            false => value.clone(),
+        };
+        field.transform.range(&value, data_type)
     };
     Evidence {
         min: min
