@@ -131,7 +131,7 @@ impl Alter {
         }
         if let Some((key, _)) = self.set.iter().find(|(key, _)| self.unset.contains(key)) {
             return Err(Failure::usage(
-                &format!("the property {key} is to be set and to be taken away"),
+                format!("the property {key} is to be set and to be taken away"),
                 "say one of them",
             ));
         }
