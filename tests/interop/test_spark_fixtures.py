@@ -13,8 +13,7 @@ REFUSED = {
     "delta_shallow_clone": "allow_locations=",
     "delta_variant": "table feature variantType",
     "iceberg_avro": "is an avro file; only Parquet is read",
-    "iceberg_defaults": "column n has an initial default value",
-    "iceberg_nested_default": "column y has an initial default value",
+    "iceberg_nested_default": "column y has an initial default value inside of another column",
     "iceberg_orc": "is an orc file; only Parquet is read",
     "iceberg_partition_names": 'the partition field "a b" has a name that manifests escape',
 }
@@ -24,6 +23,9 @@ WRONG = {
     ("iceberg_v1", None): VOID,
     ("iceberg_variant", None): "a variant column is not named: the metadata is called damaged",
 }
+# Questions that Spark answers wrongly: Iceberg's reader skips the row groups that lack a column with a default, though
+# the condition holds for the default.
+NOT_ASKED = {("iceberg_defaults", 1), ("iceberg_defaults", 3)}
 # Tables of Delta that need not be written, and words of the complaint.
 NOT_WRITTEN = {
     "delta_append_only": "delta.appendOnly is true",
@@ -51,6 +53,8 @@ def questions() -> list:
     marked = []
     for name in tables():
         for number in range(0 if name in REFUSED else len(load(name))):
+            if (name, number) in NOT_ASKED:
+                continue
             reason = WRONG.get((name, number), WRONG.get((name, None)))
             marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
             marked.append(pytest.param(name, number, marks=marks))

@@ -7,12 +7,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef, TimeUnit};
+use datafusion::scalar::ScalarValue;
 use iceberg::spec::{
-    FormatVersion, ListType, MapType, NestedField, NestedFieldRef, PrimitiveType, Schema, StructType, Type,
+    FormatVersion, ListType, Literal, MapType, NestedField, NestedFieldRef, PrimitiveType, Schema,
+    StructType, Type,
 };
 
+use super::values::to_scalar;
 use crate::error::{Error, Result};
-use crate::model::schema::{COMMENT, FIELD_ID};
+use crate::model::schema::{COMMENT, FIELD_ID, INITIAL_DEFAULT, WRITE_DEFAULT};
 
 const EXTENSION: &str = "ARROW:extension:name";
 const UUID_EXTENSION: &str = "arrow.uuid";
@@ -166,7 +169,7 @@ fn refused(ty: &DataType, column: &str) -> Error {
 /// The columns as Arrow fields that carry their ids, nested ones too.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for columns with an initial default, which files that lack the column would need.
+/// [`Error::Unsupported`] for columns with a default of a type whose values are no texts.
 pub(super) fn to_arrow(schema: &Schema) -> Result<SchemaRef> {
     let fields = schema
         .as_struct()
@@ -182,12 +185,6 @@ fn arrow_field(field: &NestedFieldRef) -> Result<Field> {
 }
 
 fn named_field(field: &NestedField, name: &str) -> Result<Field> {
-    if field.initial_default.is_some() {
-        return Err(Error::unsupported(
-            format!("column {} has an initial default value", field.name),
-            "rewrite the table with the engine that added the column, so that every file has it",
-        ));
-    }
     let mut metadata = HashMap::from([(FIELD_ID.to_owned(), field.id.to_string())]);
     if *field.field_type == Type::Primitive(PrimitiveType::Uuid) {
         metadata.insert(EXTENSION.to_owned(), UUID_EXTENSION.to_owned());
@@ -196,7 +193,59 @@ fn named_field(field: &NestedField, name: &str) -> Result<Field> {
         metadata.insert(COMMENT.to_owned(), comment.clone());
     }
     let ty = arrow_type(&field.field_type)?;
+    for (default, key) in [
+        (&field.initial_default, INITIAL_DEFAULT),
+        (&field.write_default, WRITE_DEFAULT),
+    ] {
+        if let Some(value) = default {
+            metadata.insert(key.to_owned(), default_text(field, value, &ty)?);
+        }
+    }
     Ok(Field::new(name, ty, !field.required).with_metadata(metadata))
+}
+
+/// A default as text that [`crate::model::schema::default_of`] reads.
+///
+/// # Errors
+/// [`Error::Unsupported`] naming a column of a type whose values are no texts.
+fn default_text(field: &NestedField, value: &Literal, ty: &DataType) -> Result<String> {
+    let refused = || {
+        Error::unsupported(
+            format!(
+                "column {} has a default value of the type {}, which is not read",
+                field.name, field.field_type
+            ),
+            "rewrite the table with the engine that added the column, so that every file has it",
+        )
+    };
+    let (Type::Primitive(primitive), Some(literal)) =
+        (field.field_type.as_ref(), value.as_primitive_literal())
+    else {
+        return Err(refused());
+    };
+    if matches!(ty, DataType::Binary | DataType::FixedSizeBinary(_)) {
+        return Err(refused());
+    }
+    let scalar = to_scalar(&literal, primitive, ty).ok_or_else(refused)?;
+    match scalar.cast_to(&DataType::Utf8).map_err(|_| refused())? {
+        ScalarValue::Utf8(Some(text)) => Ok(text),
+        _ => Err(refused()),
+    }
+}
+
+/// A field inside of a column. Its initial default would be that of the rows whose struct is there, which filters on
+/// the member alone do not tell.
+fn member_field(field: &NestedField, name: &str) -> Result<Field> {
+    if field.initial_default.is_some() {
+        return Err(Error::unsupported(
+            format!(
+                "column {} has an initial default value inside of another column",
+                field.name
+            ),
+            "rewrite the table with the engine that added the column, so that every file has it",
+        ));
+    }
+    named_field(field, name)
 }
 
 fn arrow_type(ty: &Type) -> Result<DataType> {
@@ -206,15 +255,15 @@ fn arrow_type(ty: &Type) -> Result<DataType> {
             fields
                 .fields()
                 .iter()
-                .map(arrow_field)
+                .map(|field| member_field(field, &field.name))
                 .collect::<Result<Vec<_>>>()?
                 .into(),
         ),
-        Type::List(list) => DataType::List(Arc::new(named_field(&list.element_field, "element")?)),
+        Type::List(list) => DataType::List(Arc::new(member_field(&list.element_field, "element")?)),
         Type::Map(map) => {
             let entries = vec![
-                named_field(&map.key_field, "key")?,
-                named_field(&map.value_field, "value")?,
+                member_field(&map.key_field, "key")?,
+                member_field(&map.value_field, "value")?,
             ];
             let entries = Field::new("key_value", DataType::Struct(entries.into()), false);
             DataType::Map(Arc::new(entries), false)

@@ -1,6 +1,9 @@
 //! Arrow schemas with what the formats need to find a column in a file again.
 
 use arrow::datatypes::{DataType, Field, Fields};
+use datafusion::scalar::ScalarValue;
+
+use crate::error::{Error, Result};
 
 /// Field metadata: the Iceberg field id, or Delta's column mapping id. parquet-rs reads and writes it.
 pub const FIELD_ID: &str = "PARQUET:field_id";
@@ -17,6 +20,12 @@ pub const MAPPED_NAMES: &str = "lakehouse.mapped_names";
 
 /// Joins the names of [`MAPPED_NAMES`].
 pub const NAMES_JOINED_BY: char = '\u{1f}';
+
+/// Field metadata: the value that the column has in files which lack it, as text (Iceberg spec, "Default values").
+pub const INITIAL_DEFAULT: &str = "lakehouse.initial_default";
+
+/// Field metadata: the value that the column gets in new rows which do not say, as text.
+pub const WRITE_DEFAULT: &str = "lakehouse.write_default";
 
 /// Field metadata: what is noted about the column.
 pub const COMMENT: &str = "comment";
@@ -111,6 +120,26 @@ pub fn ambiguous_paths(fields: &[&Field]) -> Vec<String> {
     let mut twice: Vec<String> = twice.map(|pair| pair[0].clone()).collect();
     twice.dedup();
     twice
+}
+
+/// A default of a column ([`INITIAL_DEFAULT`], [`WRITE_DEFAULT`]), of the column's type; NULL where it has none.
+///
+/// # Errors
+/// [`Error::Invalid`] when the text is no value of the type.
+pub fn default_of(field: &Field, kind: &str) -> Result<ScalarValue> {
+    let Some(text) = field.metadata().get(kind) else {
+        return Ok(ScalarValue::try_from(field.data_type())?);
+    };
+    ScalarValue::try_from_string(text.clone(), field.data_type()).map_err(|_| {
+        Error::invalid(
+            format!(
+                "the default {text:?} of column {} is no {}",
+                field.name(),
+                field.data_type()
+            ),
+            "the table's schema",
+        )
+    })
 }
 
 /// Whether a zone is UTC under one of its names. Times without a zone count as UTC wherever they are compared with

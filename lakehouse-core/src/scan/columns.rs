@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use datafusion::common::DataFusionError;
@@ -20,7 +20,8 @@ use super::nested::{Reshape, reshape};
 use super::reader::FILE_KEY;
 use crate::error::{Error, Result};
 use crate::model::schema::{
-    MAPPED_NAMES, NAMES_JOINED_BY, PHYSICAL_NAME, POSITION_COLUMN, field_id, physical_name,
+    INITIAL_DEFAULT, MAPPED_NAMES, NAMES_JOINED_BY, PHYSICAL_NAME, POSITION_COLUMN, default_of, field_id,
+    physical_name,
 };
 
 /// Which of a file's columns (or a struct's members) is the one that the table calls `wanted`.
@@ -67,9 +68,17 @@ pub(super) fn column_of(
             let value = value.cast_to(wanted.data_type())?;
             Ok(value.to_array_of_size(batch.num_rows())?)
         }
-        (None, None) if wanted.is_nullable() => Ok(new_null_array(wanted.data_type(), batch.num_rows())),
+        (None, None) if may_lack(wanted) => {
+            let value = default_of(wanted, INITIAL_DEFAULT)?;
+            Ok(value.to_array_of_size(batch.num_rows())?)
+        }
         (None, None) => Err(missing(wanted, schema)),
     }
+}
+
+/// Whether files may lack the column: it is NULL there, or has a default.
+fn may_lack(wanted: &Field) -> bool {
+    wanted.is_nullable() || wanted.metadata().contains_key(INITIAL_DEFAULT)
 }
 
 fn missing(wanted: &Field, file: &Schema) -> Error {
@@ -87,8 +96,8 @@ fn missing(wanted: &Field, file: &Schema) -> Error {
 pub(super) type Recorded = HashMap<String, Vec<(String, ScalarValue)>>;
 
 /// Rewrites expressions over the table's columns into expressions over one file's columns. A column that a file
-/// lacks has the value that its metadata records, if it is an identity partition column (Iceberg spec, "Column
-/// Projection"), else NULL.
+/// lacks has the value that its metadata records, if it is an identity partition column, else its initial default, else
+/// NULL (Iceberg spec, "Column Projection").
 #[derive(Debug)]
 pub(super) struct ColumnsById {
     pub(super) recorded: Arc<Recorded>,
@@ -147,7 +156,7 @@ impl FileColumns {
             Some(index) => self.adapted(self.at(index), Arc::clone(&self.file.fields()[index]), wanted),
             None => match self.recorded.iter().find(|(name, _)| name == wanted.name()) {
                 Some((_, value)) => constant(value.cast_to(wanted.data_type())?, wanted),
-                None if wanted.is_nullable() => null_of(wanted),
+                None if may_lack(wanted) => constant(default_of(wanted, INITIAL_DEFAULT)?, wanted),
                 None => Err(missing(wanted, &self.file)),
             },
         }

@@ -7,6 +7,7 @@ mod compact;
 mod concurrent;
 mod confined;
 mod copied;
+mod defaults;
 mod evolve;
 mod feed;
 mod files;

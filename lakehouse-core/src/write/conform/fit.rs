@@ -9,13 +9,22 @@ use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::compute;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields};
 
+use crate::model::schema::{WRITE_DEFAULT, default_of};
+
 use super::{Misfit, cast, check_required, match_names};
 
-/// The column as `field` wants it; all NULL if it is missing.
+/// Whether new rows have a value where the input has no such column.
+fn has_default(field: &Field) -> bool {
+    field.metadata().contains_key(WRITE_DEFAULT)
+}
+
+/// The column as `field` wants it; its default, or else NULL, if it is missing.
 pub(super) fn column(array: Option<&ArrayRef>, field: &Field, rows: usize) -> Result<ArrayRef, Misfit> {
     let Some(array) = array else {
-        if field.is_nullable() {
-            return Ok(new_null_array(field.data_type(), rows));
+        if field.is_nullable() || has_default(field) {
+            let default =
+                default_of(field, WRITE_DEFAULT).and_then(|value| Ok(value.to_array_of_size(rows)?));
+            return default.map_err(|e| Misfit::new(e.to_string()));
         }
         return Err(Misfit::new(
             "is missing from the input and the table requires a value",
@@ -91,7 +100,7 @@ fn structs(array: &StructArray, fields: &Fields) -> Result<ArrayRef, Misfit> {
         } else {
             field
         };
-        if child.is_none() && !field.is_nullable() {
+        if child.is_none() && !field.is_nullable() && !has_default(field) {
             return Err(Misfit::column(
                 field.name(),
                 "is missing from the input and the table requires a value",
