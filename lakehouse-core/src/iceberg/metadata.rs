@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::paths::Paths;
 use super::refs;
+use super::types::unspellable_default;
 use crate::error::{Error, Result};
 use crate::model::limits::{self, Limit};
 use crate::model::{MAIN, Ref, json};
@@ -71,7 +72,16 @@ impl State {
                 "upgrade the table to version 2 with the engine that wrote it".to_owned(),
             )
         });
-        let read_only = moved.or(tagged);
+        let early = metadata
+            .schemas_iter()
+            .find_map(|schema| unspellable_default(schema));
+        let early = early.map(|column| {
+            (
+                format!("the default of column {column} is a time before 1970, which is not written"),
+                "write to the table with the engine that added the column".to_owned(),
+            )
+        });
+        let read_only = moved.or(tagged).or(early);
         Ok(Self {
             metadata: Arc::new(metadata),
             refs,

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef, TimeUnit};
 use datafusion::scalar::ScalarValue;
 use iceberg::spec::{
-    FormatVersion, ListType, Literal, MapType, NestedField, NestedFieldRef, PrimitiveType, Schema,
-    StructType, Type,
+    FormatVersion, ListType, Literal, MapType, NestedField, NestedFieldRef, PrimitiveLiteral, PrimitiveType,
+    Schema, StructType, Type,
 };
 
 use super::values::to_scalar;
@@ -202,6 +202,24 @@ fn named_field(field: &NestedField, name: &str) -> Result<Field> {
         }
     }
     Ok(Field::new(name, ty, !field.required).with_metadata(metadata))
+}
+
+/// A column of which the crate would not write the default that was read: its arithmetic on times before 1970
+/// overflows.
+pub(super) fn unspellable_default(schema: &Schema) -> Option<&str> {
+    let is_early = |default: &Literal| matches!(default.as_primitive_literal(), Some(PrimitiveLiteral::Long(time)) if time < 0);
+    let is_time = |field: &NestedField| {
+        use PrimitiveType as P;
+        matches!(
+            field.field_type.as_ref(),
+            Type::Primitive(P::Timestamp | P::Timestamptz | P::TimestampNs | P::TimestamptzNs)
+        )
+    };
+    let mut concerned = schema.as_struct().fields().iter().filter(|field| {
+        let defaults = [&field.initial_default, &field.write_default];
+        is_time(field) && defaults.into_iter().flatten().any(is_early)
+    });
+    concerned.next().map(|field| field.name.as_str())
 }
 
 /// A default as text that [`crate::model::schema::default_of`] reads.
