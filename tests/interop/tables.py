@@ -354,6 +354,9 @@ SHORT = [
     Kind("delta", None, "born, price"),
     Kind("delta", None, "price, day(born), bucket(3, name)", ("born_day", "name_bucket")),
     Kind("delta", None, "ts, wall"),
+    Kind("delta", None, "truncate(3, name), month(ts)", ("name_trunc", "ts_month")),
+    Kind("delta", None, "hour(wall), grp", ("wall_hour",)),
+    Kind("delta", None, "year(born), truncate(20, id)", ("born_year", "id_trunc")),
 ]
 WIDENING = ("delta.enableTypeWidening=true",)
 # 24 row groups in the first file.

@@ -37,7 +37,18 @@ COLUMNS = {
 }
 SCHEMA = pa.schema(COLUMNS)
 PLAIN = ["k", "r", "n", "x", "d", "ts", "p"]
-PARTITIONINGS = [None, None, "bucket(3, k)", "r", "day(ts)", "r, bucket(2, k)"]
+PARTITIONINGS = [
+    None,
+    None,
+    None,
+    "bucket(3, k)",
+    "r",
+    "day(ts)",
+    "r, bucket(2, k)",
+    "truncate(10, k), month(d)",
+    "truncate(1, r)",
+    "hour(ts), year(d)",
+]
 
 
 def value(rng, name):

@@ -743,17 +743,17 @@ def delta_checkpoint_struct(t: Table) -> Iterator[Question]:
     )
 
 
-def _built(t: Table, *columns: tuple, by: str | None = None) -> None:
+def built(spark, path: Path, *columns: tuple, by: str | None = None) -> None:
     """A table by Delta's own builder, as SQL makes no generated columns: of names, types, and more for some of them."""
-    delta, gateway = t.spark.session._jvm.io.delta.tables.DeltaTable, t.spark.session.sparkContext._gateway
-    builder = delta.create(t.spark.session._jsparkSession).location(str(t.path))
+    delta, gateway = spark.session._jvm.io.delta.tables.DeltaTable, spark.session.sparkContext._gateway
+    builder = delta.create(spark.session._jsparkSession).location(str(path))
     for name, kind, *more in columns:
         column = delta.columnBuilder(name).dataType(kind)
         for method, arguments in more:
             column = getattr(column, method)(*arguments)
         builder = builder.addColumn(column.build())
     if by:
-        names = gateway.new_array(t.spark.session._jvm.String, 1)
+        names = gateway.new_array(spark.session._jvm.String, 1)
         names[0] = by
         builder = builder.partitionedBy(names)
     builder.execute()
@@ -774,7 +774,7 @@ def delta_generated(t: Table) -> Iterator[Question]:
     """generated columns, which partition the table"""
     day = ("day", "DATE", ("generatedAlwaysAs", ["CAST(ts AS DATE)"]))
     twice = ("twice", "INT", ("generatedAlwaysAs", ["id * 2"]))
-    _built(t, ("id", "INT"), ("ts", "TIMESTAMP"), day, twice, by="day")
+    built(t.spark, t.path, ("id", "INT"), ("ts", "TIMESTAMP"), day, twice, by="day")
     moments = ["timestamp '1969-12-31 23:59:59'", "timestamp '2024-02-29 12:00:00'", "null"]
     t(*(f"INSERT INTO {{t}} (id, ts) VALUES ({i}, {moment})" for i, moment in enumerate(moments, 1)))
     t("UPDATE {t} SET ts = timestamp '2024-03-01 00:00:00' WHERE id = 2")
@@ -784,7 +784,7 @@ def delta_generated(t: Table) -> Iterator[Question]:
 
 def delta_identity(t: Table) -> Iterator[Question]:
     """an identity column"""
-    _built(t, ("id", "BIGINT", ("generatedAlwaysAsIdentity", [5, -2])), ("s", "STRING"))
+    built(t.spark, t.path, ("id", "BIGINT", ("generatedAlwaysAsIdentity", [5, -2])), ("s", "STRING"))
     t("INSERT INTO {t} (s) SELECT /*+ COALESCE(1) */ * FROM VALUES ('a'), ('b')", "INSERT INTO {t} (s) VALUES ('c')")
     yield NEWEST
 

@@ -166,7 +166,9 @@ fn term(field: &PartitionField) -> String {
     match field.transform {
         Transform::Identity => field.source.clone(),
         Transform::Bucket { buckets, .. } => format!("bucket({buckets}, {})", field.source),
-        Transform::Truncate(width) => format!("truncate({width}, {})", field.source),
+        Transform::Truncate(width) | Transform::Prefix(width) => {
+            format!("truncate({width}, {})", field.source)
+        }
         other => format!("{other}({})", field.source),
     }
 }

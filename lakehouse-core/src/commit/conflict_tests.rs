@@ -30,6 +30,7 @@ pub(super) fn snapshot(state: u64, append_over_schema_change: bool) -> Snapshot 
         identifier: Vec::new(),
         features: Vec::new(),
         properties: BTreeMap::new(),
+        checks: Vec::new(),
         refs: BTreeMap::new(),
         capabilities: Capabilities {
             masks: true,

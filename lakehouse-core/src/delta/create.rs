@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::actions::{Action, AddFile, Metadata, Protocol};
 use super::publish::{ENGINE, render_commit};
-use super::{log, mapping, partitions, properties, protocol, schema};
+use super::{hidden, log, mapping, properties, protocol, schema};
 use crate::error::{Error, Result};
 use crate::model::{CommitId, Definition};
 use crate::store::{Store, clock};
@@ -34,12 +34,21 @@ pub(super) fn first_entry(
         ));
     }
     check_names(definition)?;
-    let (fields, hidden) = partitions::plan(&definition.schema, &definition.partition_fields)?;
-    let mut schema_string = schema::render(&definition.schema, &hidden)?;
+    let (fields, generated) = hidden::plan(&definition.schema, &definition.partition_fields)?;
+    let mut schema_string = schema::render(&definition.schema, &generated)?;
     let mut configuration = definition.properties.clone();
     configuration
         .iter()
         .try_for_each(|(key, value)| properties::check(key, value))?;
+    if let Some(key) = configuration
+        .keys()
+        .find(|key| key.starts_with(protocol::CONSTRAINT))
+    {
+        return Err(Error::unsupported(
+            format!("a table cannot be made with the constraint {key}"),
+            "make the table, then give it the property with `alter`",
+        ));
+    }
     let mapped = configuration
         .get(mapping::MODE)
         .is_some_and(|mode| mode != "none");
@@ -59,7 +68,7 @@ pub(super) fn first_entry(
         created_time: Some(now),
         ..Metadata::default()
     };
-    let mut protocol = protocol_for(&metadata, definition, vectors, !hidden.is_empty());
+    let mut protocol = protocol_for(&metadata, definition, vectors, !generated.is_empty());
     if mapped {
         protocol = protocol.with(protocol::COLUMN_MAPPING, true);
     }

@@ -20,7 +20,7 @@ use super::create::check_name;
 use super::mapping::{self, Names};
 use super::properties;
 use super::protocol::{self, COLUMN_MAPPING, TIMESTAMP_NTZ, TYPE_WIDENING};
-use super::schema::{self, Mapping, delta_field};
+use super::schema::{self, Column, Mapping, delta_field};
 use super::state::State;
 use crate::error::{Error, Result};
 use crate::model::schema::{COMMENT, ORIGIN, PHYSICAL_NAME, ambiguous_paths};
@@ -154,10 +154,20 @@ impl State {
         }
         for partition in &self.partitions {
             let field = &partition.field;
-            if field.source != field.name && !wanted.fields().iter().any(|new| *new.name() == field.source) {
+            let source = |column: &&Column| *column.field.name() == field.source;
+            let data_type = self
+                .columns()
+                .iter()
+                .find(source)
+                .map(|column| column.field.data_type());
+            let stays = wanted
+                .fields()
+                .iter()
+                .any(|new| *new.name() == field.source && Some(new.data_type()) == data_type);
+            if field.source != field.name && !stays {
                 return Err(Error::unsupported(
                     format!(
-                        "column {} cannot be renamed or dropped: the table is partitioned by {}, which is computed from it",
+                        "column {} cannot be renamed, dropped or widened: the table is partitioned by {}, which is computed from it",
                         field.source, field.name
                     ),
                     "make a new table partitioned otherwise and copy the rows; Iceberg tables can",

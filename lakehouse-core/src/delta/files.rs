@@ -9,7 +9,7 @@ use tokio::sync::mpsc::Receiver;
 
 use super::actions::{AddFile, RemoveFile};
 use super::state::State;
-use super::{footer, partitions, stats, vectors};
+use super::{footer, stats, vectors};
 use crate::error::{Error, Result};
 use crate::model::{DataFile, Prune, Snapshot};
 use crate::store::Store;
@@ -51,7 +51,7 @@ impl State {
                     .partition_values
                     .get(&column.physical)
                     .and_then(Option::as_deref);
-                partitions::parse(text, &column.data_type, &column.field.name)
+                column.parse(text)
             })
             .collect();
         let masks = match &add.deletion_vector {
@@ -96,12 +96,7 @@ impl State {
             .partitions
             .iter()
             .zip(&file.partition)
-            .map(|(column, value)| {
-                Ok((
-                    column.physical.clone(),
-                    partitions::render(value, &column.field.name)?,
-                ))
-            })
+            .map(|(column, value)| Ok((column.physical.clone(), column.render(value)?)))
             .collect();
         let too_large = |_| Error::invalid("the file is too large for the Delta log", &file.path);
         let limit = self

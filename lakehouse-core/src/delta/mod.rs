@@ -11,6 +11,7 @@ mod create;
 mod evolve;
 mod files;
 mod footer;
+mod hidden;
 mod kernel;
 mod load;
 mod log;

@@ -1,23 +1,13 @@
-//! Partition columns: hidden ones (generated columns that carry our marker) and plain ones; their
-//! values as text (Delta protocol, "Partition Value Serialization").
+//! Partition columns of a loaded table; their values as text (Delta protocol, "Partition Value Serialization").
 
-use arrow::datatypes::{DataType, Schema, TimeUnit};
+use arrow::datatypes::{DataType, TimeUnit};
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use datafusion::scalar::ScalarValue;
-use serde_json::{Map, Value, json};
 
-use super::schema::{Column, FieldMetadata};
+use super::hidden::{self, hidden};
+use super::schema::Column;
 use crate::error::{Error, Result};
-use crate::model::{BucketHash, PartitionField, Transform};
-
-/// Field metadata: the column is ours and hidden from users.
-const HIDDEN: &str = "lakehouse.hidden";
-/// Field metadata of a hidden column: the column that it is derived from.
-const SOURCE: &str = "lakehouse.source";
-/// Field metadata of a hidden column: how it is derived, as [`Transform`] is displayed.
-const TRANSFORM: &str = "lakehouse.transform";
-/// Field metadata: the SQL expression of a generated column.
-pub(super) const GENERATION: &str = "delta.generationExpression";
+use crate::model::{PartitionField, Transform};
 
 /// One partition column.
 #[derive(Debug, Clone)]
@@ -26,175 +16,30 @@ pub(super) struct PartitionColumn {
     pub(super) field: PartitionField,
     /// Its key in `partitionValues`.
     pub(super) physical: String,
-    /// The type of its values.
+    /// The type of its values, as they are stored.
     pub(super) data_type: DataType,
 }
 
-/// A hidden column of a new table: name, Delta type, field metadata.
-pub(super) type HiddenColumn = (String, &'static str, FieldMetadata);
+impl PartitionColumn {
+    /// Reads the value of a file.
+    ///
+    /// # Errors
+    /// As [`parse`].
+    pub(super) fn parse(&self, text: Option<&str>) -> Result<ScalarValue> {
+        let value = parse(text, &self.data_type, &self.field.name)?;
+        hidden::counted(&self.field.transform, value, text)
+    }
 
-/// Plans the partitioning of a new table: the partition fields with their names, and the hidden
-/// columns that carry those that are derived.
-///
-/// # Errors
-/// [`Error::Unsupported`] for a transform that Delta has no expression for; [`Error::Invalid`] when a
-/// source column is missing or a name is taken.
-pub(super) fn plan(
-    schema: &Schema,
-    fields: &[PartitionField],
-) -> Result<(Vec<PartitionField>, Vec<HiddenColumn>)> {
-    let (mut planned, mut hidden) = (Vec::<PartitionField>::new(), Vec::<HiddenColumn>::new());
-    for field in fields {
-        let source = schema.field_with_name(&field.source).map_err(|_| {
-            let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-            Error::invalid(format!("partitioning names the column {}", field.source), "")
-                .with_hint(format!("the table's columns are {}", names.join(", ")))
-        })?;
-        let transform = match field.transform {
-            Transform::Bucket { buckets, .. } => Transform::Bucket {
-                buckets,
-                hash: BucketHash::Spark,
-            },
-            other => other,
-        };
-        let suffix = match transform {
-            Transform::Identity => {
-                check_identity(source.name(), source.data_type())?;
-                ""
-            }
-            Transform::Day => "_day",
-            Transform::Bucket { .. } => "_bucket",
-            other => {
-                return Err(Error::unsupported(
-                    format!(
-                        "Delta tables cannot be partitioned by {other} of {}",
-                        field.source
-                    ),
-                    "use the column itself, day(column) or bucket(N, column); or use --format iceberg",
-                ));
-            }
-        };
-        transform.result_type(source.data_type())?;
-        let name = match (suffix, field.name.as_str()) {
-            ("", _) => source.name().clone(),
-            (_, "") => format!("{}{suffix}", source.name()),
-            (_, given) => given.to_owned(),
-        };
-        if !suffix.is_empty() {
-            let lower = name.to_lowercase();
-            if schema.fields().iter().any(|f| f.name().to_lowercase() == lower) {
-                return Err(Error::invalid(
-                    format!("the partition column {name} would hide a column of that name"),
-                    "",
-                )
-                .with_hint("rename the column"));
-            }
-            let expression = expression(&transform, source.name());
-            let mut metadata = Map::new();
-            metadata.insert(GENERATION.into(), json!(expression));
-            metadata.insert(HIDDEN.into(), json!(true));
-            metadata.insert(SOURCE.into(), json!(source.name()));
-            metadata.insert(TRANSFORM.into(), json!(transform.to_string()));
-            let type_name = if transform == Transform::Day {
-                "date"
-            } else {
-                "integer"
-            };
-            hidden.push((name.clone(), type_name, metadata));
+    /// The value of a file as text; `None` is NULL.
+    ///
+    /// # Errors
+    /// As [`render`].
+    pub(super) fn render(&self, value: &ScalarValue) -> Result<Option<String>> {
+        match hidden::text_of(&self.field.transform, value, &self.data_type) {
+            Some(text) => Ok(Some(text)),
+            None => render(value, &self.field.name),
         }
-        if planned.iter().any(|other| other.name == name) {
-            return Err(Error::invalid(format!("partitioning names {name} twice"), ""));
-        }
-        planned.push(PartitionField {
-            source: source.name().clone(),
-            transform,
-            zone_slack_days: slack(&transform, source.data_type()),
-            name,
-            field_id: 0,
-        });
     }
-    if planned
-        .iter()
-        .filter(|f| f.transform == Transform::Identity)
-        .count()
-        == schema.fields().len()
-    {
-        return Err(Error::invalid(
-            "every column is a partition column; data files would be empty",
-            "",
-        )
-        .with_hint("leave at least one column out of the partitioning"));
-    }
-    Ok((planned, hidden))
-}
-
-fn check_identity(column: &str, data_type: &DataType) -> Result<()> {
-    if data_type.is_nested()
-        || matches!(
-            data_type,
-            DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_)
-        )
-    {
-        return Err(Error::unsupported(
-            format!("Delta tables cannot be partitioned by column {column} of type {data_type}"),
-            "partition by another column",
-        ));
-    }
-    Ok(())
-}
-
-/// Days that a session zone may move a value: Spark casts zoned timestamps in its session's zone.
-fn slack(transform: &Transform, source: &DataType) -> i32 {
-    i32::from(*transform == Transform::Day && matches!(source, DataType::Timestamp(_, Some(_))))
-}
-
-/// The generation expression, as Spark evaluates it. The name is quoted whatever it is: `null` alone would be no column.
-fn expression(transform: &Transform, source: &str) -> String {
-    of_column(transform, &format!("`{}`", source.replace('`', "``")))
-}
-
-/// The same of a column that is written as `name`.
-fn of_column(transform: &Transform, name: &str) -> String {
-    match transform {
-        Transform::Bucket { buckets, .. } => format!("pmod(hash({name}), {buckets})"),
-        _ => format!("CAST({name} AS DATE)"),
-    }
-}
-
-/// Whether a name is a column's without quotes, as they were written once.
-fn is_plain(name: &str) -> bool {
-    let letters =
-        |(i, c): (usize, char)| c == '_' || c.is_ascii_alphabetic() || (i > 0 && c.is_ascii_digit());
-    let literals = ["null", "true", "false"];
-    name.chars().enumerate().all(letters) && !literals.iter().any(|word| name.eq_ignore_ascii_case(word))
-}
-
-/// The transform of a hidden column of ours and its source among the table's columns; `None` for any other column,
-/// also for one whose marker does not agree with its generation expression or with the types.
-pub(super) fn hidden<'a>(column: &Column, columns: &'a [Column]) -> Option<(Transform, &'a Column)> {
-    let metadata = &column.metadata;
-    if metadata.get(HIDDEN) != Some(&Value::Bool(true)) {
-        return None;
-    }
-    let source = metadata.get(SOURCE)?.as_str()?;
-    let text = metadata.get(TRANSFORM)?.as_str()?;
-    let buckets = text
-        .strip_prefix("bucket[")
-        .and_then(|rest| rest.strip_suffix(']'));
-    let transform = match buckets {
-        None if text == "day" => Transform::Day,
-        None => return None,
-        Some(count) => Transform::Bucket {
-            buckets: count.parse().ok().filter(|count| *count > 0)?,
-            hash: BucketHash::Spark,
-        },
-    };
-    let generation = metadata.get(GENERATION)?.as_str()?;
-    let meant = generation == expression(&transform, source)
-        || is_plain(source) && generation == of_column(&transform, source);
-    let source = columns.iter().find(|column| column.field.name() == source)?;
-    let values = transform.result_type(source.field.data_type()).ok()?;
-    (meant && values == *column.field.data_type()).then_some((transform, source))
 }
 
 /// The partition columns of a loaded table, in order.
@@ -219,7 +64,7 @@ pub(super) fn load(columns: &[Column], partition_columns: &[String]) -> Result<V
                     transform,
                     name: name.clone(),
                     field_id: 0,
-                    zone_slack_days: slack(&transform, source.field.data_type()),
+                    zone_slack_days: hidden::slack(&transform, source.field.data_type()),
                 },
                 physical: column.physical.clone(),
                 data_type: column.field.data_type().clone(),
@@ -233,7 +78,7 @@ pub(super) fn load(columns: &[Column], partition_columns: &[String]) -> Result<V
 /// # Errors
 /// [`Error::Unsupported`] for a type that partition values cannot have, and for an empty text: the
 /// protocol reads it as NULL, so that the row would come back as another one.
-pub(super) fn render(value: &ScalarValue, column: &str) -> Result<Option<String>> {
+fn render(value: &ScalarValue, column: &str) -> Result<Option<String>> {
     if value.is_null() {
         return Ok(None);
     }
@@ -286,7 +131,7 @@ pub(super) fn render(value: &ScalarValue, column: &str) -> Result<Option<String>
 ///
 /// # Errors
 /// [`Error::Invalid`] when the text is not a value of the type.
-pub(super) fn parse(text: Option<&str>, data_type: &DataType, column: &str) -> Result<ScalarValue> {
+fn parse(text: Option<&str>, data_type: &DataType, column: &str) -> Result<ScalarValue> {
     let Some(text) = text.filter(|text| !text.is_empty()) else {
         return Ok(ScalarValue::try_from(data_type)?);
     };
@@ -385,17 +230,6 @@ fn unescape(text: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::datatypes::Field;
-
-    fn field(source: &str, transform: Transform) -> PartitionField {
-        PartitionField {
-            source: source.into(),
-            transform,
-            name: String::new(),
-            field_id: 0,
-            zone_slack_days: 0,
-        }
-    }
 
     #[test]
     fn values_survive_the_way_through_text() {
@@ -454,69 +288,5 @@ mod tests {
         }
         assert_eq!(instant("2013-01-01T05:00:00.123456Z").unwrap().1, 6);
         assert_eq!(instant("2013-01-01").unwrap().0, 1_356_998_400_000_000);
-    }
-
-    #[test]
-    fn a_transform_that_delta_lacks_is_refused_with_those_it_has() {
-        let schema = Schema::new(vec![
-            Field::new("a", DataType::Int64, true),
-            Field::new("b", DataType::Utf8, true),
-        ]);
-        let error = plan(&schema, &[field("b", Transform::Truncate(3))]).unwrap_err();
-        assert!(error.hint().unwrap().contains("bucket"), "{error}");
-        let error = plan(&schema, &[field("zz", Transform::Identity)]).unwrap_err();
-        assert!(error.hint().unwrap().contains("a, b"), "{error}");
-    }
-
-    #[test]
-    fn the_marker_counts_only_with_the_expression_and_the_types_that_it_stands_for() {
-        let plain = |name: &str, data_type| Column {
-            field: Field::new(name, data_type, true),
-            physical: name.into(),
-            metadata: Map::new(),
-        };
-        let time = || DataType::Timestamp(TimeUnit::Microsecond, None);
-        let marked = |source: &str, expression: &str| Column {
-            metadata: [
-                (GENERATION.to_owned(), json!(expression)),
-                (HIDDEN.to_owned(), json!(true)),
-                (SOURCE.to_owned(), json!(source)),
-                (TRANSFORM.to_owned(), json!("day")),
-            ]
-            .into_iter()
-            .collect(),
-            ..plain("x_day", DataType::Date32)
-        };
-        let columns = [
-            plain("ts", time()),
-            plain("null", time()),
-            plain("n", DataType::Int64),
-        ];
-        let source = |column: &Column| {
-            let (transform, source) = hidden(column, &columns)?;
-            assert_eq!(transform, Transform::Day);
-            Some(source.field.name().clone())
-        };
-        assert_eq!(source(&marked("ts", "CAST(`ts` AS DATE)")).unwrap(), "ts");
-        assert_eq!(source(&marked("ts", "CAST(ts AS DATE)")).unwrap(), "ts");
-        assert_eq!(source(&marked("null", "CAST(`null` AS DATE)")).unwrap(), "null");
-        for (name, expression) in [
-            ("ts", "CAST(`other` AS DATE)"),
-            ("null", "CAST(null AS DATE)"),
-            ("gone", "CAST(`gone` AS DATE)"),
-            ("n", "CAST(`n` AS DATE)"),
-        ] {
-            assert_eq!(source(&marked(name, expression)), None, "{expression}");
-        }
-        let other = Column {
-            field: Field::new("x_day", DataType::Utf8, true),
-            ..marked("ts", "CAST(`ts` AS DATE)")
-        };
-        assert_eq!(source(&other), None);
-        let bucket = Transform::Bucket {
-            buckets: 4,
-            hash: BucketHash::Spark,
-        };
-        assert_eq!(expression(&bucket, "my`id"), "pmod(hash(`my``id`), 4)");
     }
 }

@@ -44,6 +44,9 @@ pub(super) fn apply(
             protocol::ENABLE_VECTORS if on => protocol = protocol.with(DELETION_VECTORS, true),
             protocol::ENABLE_WIDENING if on => protocol = protocol.with(TYPE_WIDENING, true),
             "delta.appendOnly" if on => protocol = protocol.with("appendOnly", false),
+            key if key.starts_with(protocol::CONSTRAINT) && value.is_some() => {
+                protocol = protocol.with(protocol::CHECK_CONSTRAINTS, false);
+            }
             _ => {}
         }
         match value {
@@ -61,7 +64,7 @@ pub(super) fn apply(
 pub(super) fn check(key: &str, value: &str) -> Result<()> {
     let on = value.eq_ignore_ascii_case("true");
     let asks = key.starts_with("delta.feature.")
-        || key.starts_with("delta.constraints.")
+        || key == protocol::CONSTRAINT
         || KEPT.iter().any(|kept| key.starts_with(kept))
         || matches!(key, "delta.minReaderVersion" | "delta.minWriterVersion")
         || (key == "delta.checkpointPolicy" && value != "classic" && value != "false")

@@ -6,8 +6,14 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Fields, Schema, TimeUnit};
 use serde_json::{Map, Value, json};
 
+use super::hidden::GENERATION;
 use crate::error::{Error, Result};
-use crate::model::schema::{COMMENT, FIELD_ID, PHYSICAL_NAME, WRITTEN_ID};
+use crate::model::schema::{COMMENT, DEFAULT_EXPRESSION, FIELD_ID, GENERATED, PHYSICAL_NAME, WRITTEN_ID};
+
+/// Field metadata: a condition on the column's values.
+pub(super) const INVARIANTS: &str = "delta.invariants";
+/// Field metadata: the expression of the value that new rows get which do not say.
+pub(super) const CURRENT_DEFAULT: &str = "CURRENT_DEFAULT";
 
 /// How columns are found in data files (`delta.columnMapping.mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +119,20 @@ fn arrow_field(field: &Value, mapping: Mapping, parent: &str) -> Result<Field> {
     if let Some(comment) = field["metadata"][COMMENT].as_str() {
         metadata.insert(COMMENT.to_owned(), comment.to_owned());
     }
+    for (key, meaning) in [(GENERATION, GENERATED), (CURRENT_DEFAULT, DEFAULT_EXPRESSION)] {
+        if let Some(expression) = field["metadata"][key].as_str() {
+            metadata.insert(meaning.to_owned(), expression.to_owned());
+        }
+    }
     Ok(Field::new(name, data_type, nullable).with_metadata(metadata))
+}
+
+/// The expression of a column's invariant: `{"expression": {"expression": "x > 3"}}` (Delta protocol, "Column
+/// Invariants").
+pub(super) fn invariant(column: &Column) -> Option<String> {
+    let text = column.metadata.get(INVARIANTS)?.as_str()?;
+    let invariant: Value = serde_json::from_str(text).ok()?;
+    Some(invariant["expression"]["expression"].as_str()?.to_owned())
 }
 
 fn arrow_type(value: &Value, mapping: Mapping, path: &str) -> Result<DataType> {
@@ -198,7 +217,7 @@ pub(super) type FieldMetadata = Map<String, Value>;
 ///
 /// # Errors
 /// [`Error::Unsupported`] naming the column of a type that Delta does not have.
-pub(super) fn render(schema: &Schema, hidden: &[(String, &str, FieldMetadata)]) -> Result<String> {
+pub(super) fn render(schema: &Schema, hidden: &[(String, String, FieldMetadata)]) -> Result<String> {
     let mut fields: Vec<Value> = Vec::new();
     for field in schema.fields() {
         fields.push(delta_field(field, "")?);

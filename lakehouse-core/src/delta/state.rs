@@ -6,12 +6,13 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 
 use super::actions::{Metadata, Protocol};
+use super::hidden::hidden;
 use super::kernel::Replay;
-use super::partitions::{self, PartitionColumn, hidden};
+use super::partitions::{self, PartitionColumn};
 use super::protocol::{self, Refusal};
 use super::schema::{self, Column};
 use crate::error::{Error, Result};
-use crate::model::{Capabilities, Snapshot};
+use crate::model::{Capabilities, Check, Snapshot};
 
 /// What a [`Snapshot`] of a Delta table carries for this module.
 #[derive(Debug)]
@@ -79,6 +80,7 @@ impl State {
             identifier: Vec::new(),
             features: self.protocol.features(),
             properties: self.metadata.configuration.clone(),
+            checks: checks(&self.metadata, &self.columns),
             refs: BTreeMap::new(),
             capabilities: Capabilities {
                 masks: self.refusal.is_none() && protocol::masks(&self.protocol, &self.metadata),
@@ -142,6 +144,24 @@ impl State {
     pub(super) fn is_hidden(&self, column: &Column) -> bool {
         self.is_partition(column) && hidden(column, &self.columns).is_some()
     }
+}
+
+/// What rows must satisfy: CHECK constraints and invariants of columns.
+fn checks(metadata: &Metadata, columns: &[Column]) -> Vec<Check> {
+    let constraints = metadata.configuration.iter().filter_map(|(key, expression)| {
+        let name = key.strip_prefix(protocol::CONSTRAINT)?;
+        Some(Check {
+            name: format!("CHECK constraint {name}"),
+            expression: expression.clone(),
+        })
+    });
+    let invariants = columns.iter().filter_map(|column| {
+        Some(Check {
+            name: format!("invariant of column {}", column.field.name()),
+            expression: schema::invariant(column)?,
+        })
+    });
+    constraints.chain(invariants).collect()
 }
 
 /// The columns that users see: all but hidden partition columns.

@@ -162,7 +162,7 @@ pub(super) fn default_name(field: &PartitionField) -> String {
         Transform::Day => "_day",
         Transform::Hour => "_hour",
         Transform::Bucket { .. } => "_bucket",
-        Transform::Truncate(_) => "_trunc",
+        Transform::Truncate(_) | Transform::Prefix(_) => "_trunc",
         Transform::Void => "_null",
     };
     let mut name = format!("{}{suffix}", field.source).replace(|c: char| !c.is_ascii_alphanumeric(), "_");
@@ -196,6 +196,6 @@ pub(super) fn to_iceberg_transform(transform: Transform) -> Result<IcebergTransf
             ));
         }
         Transform::Bucket { buckets, .. } => IcebergTransform::Bucket(buckets),
-        Transform::Truncate(width) => IcebergTransform::Truncate(width),
+        Transform::Truncate(width) | Transform::Prefix(width) => IcebergTransform::Truncate(width),
     })
 }

@@ -120,6 +120,7 @@ pub(super) fn open_snapshot(
         features: vec![format!("v{}", version_number(metadata.format_version()))],
         capabilities: capabilities(state, &properties),
         properties,
+        checks: Vec::new(),
         refs: state.refs.clone(),
         private: Arc::new(View {
             state: Arc::clone(state),

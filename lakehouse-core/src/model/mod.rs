@@ -39,4 +39,4 @@ pub(crate) use partition::{next_bytes, next_string};
 pub use prune::{Prune, PruneCounts};
 pub use refs::{MAIN, Ref, RefChange, RefKind, Retention, check_ref_name};
 pub use size::parse_size;
-pub use snapshot::{At, Capabilities, Snapshot, Version};
+pub use snapshot::{At, Capabilities, Check, Snapshot, Version};

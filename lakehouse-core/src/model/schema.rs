@@ -27,6 +27,13 @@ pub const INITIAL_DEFAULT: &str = "lakehouse.initial_default";
 /// Field metadata: the value that the column gets in new rows which do not say, as text.
 pub const WRITE_DEFAULT: &str = "lakehouse.write_default";
 
+/// Field metadata: the same as an expression of Spark SQL without columns (Delta protocol, "Default Columns").
+pub const DEFAULT_EXPRESSION: &str = "lakehouse.default_expression";
+
+/// Field metadata: the expression of Spark SQL over the other columns that the column's values come from (Delta
+/// protocol, "Generated Columns").
+pub const GENERATED: &str = "lakehouse.generated";
+
 /// Field metadata: what is noted about the column.
 pub const COMMENT: &str = "comment";
 

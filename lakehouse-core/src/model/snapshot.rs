@@ -50,6 +50,8 @@ pub struct Snapshot {
     pub features: Vec<String>,
     /// Table properties as stored.
     pub properties: BTreeMap<String, String>,
+    /// What every row must satisfy.
+    pub checks: Vec<Check>,
     /// Tags and branches, by name.
     pub refs: BTreeMap<String, Ref>,
     /// What this table can do.
@@ -74,6 +76,15 @@ impl fmt::Debug for Snapshot {
             .field("spec_id", &self.spec_id)
             .finish_non_exhaustive()
     }
+}
+
+/// A condition that every row of the table satisfies (Delta protocol, "CHECK Constraints", "Column Invariants").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// Its name, for messages.
+    pub name: String,
+    /// An expression of Spark SQL over the table's columns.
+    pub expression: String,
 }
 
 /// Where tables differ. Operations ask here, never for a format's name.

@@ -9,6 +9,7 @@ use datafusion::functions::core::expr_ext::FieldAccessor;
 use datafusion::prelude::{Expr, ident, lit};
 use futures::future::BoxFuture;
 
+use super::rules::{newly_forbidden, ruled_columns};
 use super::settings::Settings;
 use super::work::{Verb, Work, run};
 use super::{Options, Report};
@@ -191,6 +192,7 @@ impl Verb for Alter {
             let base = Arc::clone(&work.snapshot);
             let wanted = crate::model::alter(&base.schema, &self.columns)?;
             self.check_dropped(&base)?;
+            self.check_ruled(&base)?;
             let redefinition = Redefinition {
                 upgrade: true,
                 ..self.redefinition.clone()
@@ -204,6 +206,9 @@ impl Verb for Alter {
             }
             if let Some(read) = self.check_required(work).await? {
                 work.change.read = Some(Arc::new(read));
+            }
+            if check_constraints(work, &after).await? {
+                work.change.read = Some(Arc::new(Prune::everything()));
             }
             changes.into_iter().for_each(|change| work.note_change(change));
             if base.schema != after.schema {
@@ -257,6 +262,34 @@ impl Alter {
                     "it is part of the identifier",
                     "give the table another identifier too",
                 );
+            }
+        }
+        Ok(())
+    }
+
+    /// Columns that constraints and generated columns are about stay what they are.
+    fn check_ruled(&self, base: &Snapshot) -> Result<()> {
+        let changed = self.columns.iter().filter_map(|change| match change {
+            ColumnChange::Drop(column)
+            | ColumnChange::Rename { column, .. }
+            | ColumnChange::Type { column, .. } => Some(column),
+            _ => None,
+        });
+        let mut changed = changed.peekable();
+        if changed.peek().is_none() {
+            return Ok(());
+        }
+        let ruled = ruled_columns(base)?;
+        for column in changed {
+            let name = column.parts()[0].to_lowercase();
+            if let Some((_, rule)) = ruled.iter().find(|(ruled, _)| *ruled == name) {
+                return Err(Error::invalid(
+                    format!("column {column} cannot be dropped, renamed or widened: the {rule} is about it"),
+                    "the table's columns",
+                )
+                .with_hint(
+                    "take a constraint away first (its property); a generated column cannot be changed",
+                ));
             }
         }
         Ok(())
@@ -380,6 +413,25 @@ impl Alter {
         }
         changes
     }
+}
+
+/// Looks for rows that violate the constraints that `after` has and the table has not; whether there are such constraints.
+async fn check_constraints(work: &Work, after: &Snapshot) -> Result<bool> {
+    let new = newly_forbidden(&work.snapshot, after)?;
+    for (check, broken) in &new {
+        let row = first_violation(&work.handle, &work.options, &work.snapshot, broken.clone()).await?;
+        if let Some(row) = row {
+            return Err(Error::invalid(
+                format!(
+                    "the {} `{}` does not hold for\n{row}",
+                    check.name, check.expression
+                ),
+                "the table's rows",
+            )
+            .with_hint("correct or delete such rows first; a constraint does not hold where it is NULL"));
+        }
+    }
+    Ok(!new.is_empty())
 }
 
 /// One row of a version for which this is true, as a table of one line.

@@ -9,7 +9,6 @@ use super::{Options, Report, Rows};
 use crate::error::Result;
 use crate::format::Handle;
 use crate::model::OperationKind;
-use crate::write::conform_at;
 
 /// Adds rows. Columns are matched by name; nullable columns that the input lacks are NULL, and columns that
 /// the table lacks are refused or added ([`super::SchemaMode`]). Without rows nothing is committed.
@@ -36,7 +35,7 @@ impl Verb for Append {
             let (_, mut batches) = self.rows.open(Known::Table(&work.snapshot.schema)).await?;
             let mut before = 0;
             while let Some(batch) = batches.try_next().await? {
-                let batch = conform_at(&batch, &work.snapshot.schema, before)?;
+                let batch = work.fit(&batch, Some(before))?;
                 let rows = batch.num_rows() as u64;
                 before += rows;
                 work.write_fitting(batch, Origin::New).await?;

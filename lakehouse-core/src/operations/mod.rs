@@ -25,6 +25,7 @@ mod queried;
 mod refs;
 mod restore;
 mod rows;
+mod rules;
 mod settings;
 mod update;
 mod work;

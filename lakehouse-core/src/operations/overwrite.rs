@@ -17,7 +17,6 @@ use crate::format::Handle;
 use crate::model::{OperationKind, Prune};
 use crate::planted::{self, Bug};
 use crate::scan::{columns_of, session};
-use crate::write::conform_at;
 
 /// Replaces the rows for which `predicate` is true, all rows without one, by the given rows. Every
 /// new row must satisfy the predicate, so that running it twice leaves the same table.
@@ -74,7 +73,7 @@ impl Verb for Overwrite<'_> {
             let (_, mut batches) = self.rows.open(Known::Table(&work.snapshot.schema)).await?;
             let mut before = 0;
             while let Some(batch) = batches.try_next().await? {
-                let batch = conform_at(&batch, &work.snapshot.schema, before)?;
+                let batch = work.fit(&batch, Some(before))?;
                 if let Some(guard) = &guard {
                     guard.check(&batch, before)?;
                 }

@@ -256,11 +256,11 @@ impl Verb for UpdateRows<'_> {
             work.begin("scan");
             let (target, report) = Target::with_places(work, touched.files().to_vec(), work.lineage())?;
             let frame = self.query.plan(&target).await?;
-            let columns: Vec<usize> = (0..work.snapshot.schema.fields().len()).collect();
             let mut stream = run_query(frame).await?;
             while let Some(batch) = stream.try_next().await? {
                 let fresh = touched.touch(&Places::of(&batch)?)?;
-                let rows = batch.project(&columns)?;
+                let columns = batch.num_columns() - target.places().len();
+                let rows = batch.project(&(0..columns).collect::<Vec<_>>())?;
                 refuse_duplicates(&rows, &fresh)?;
                 if work.lineage() {
                     let ids = named(&batch, ROW_ID_COLUMN)?;

@@ -21,10 +21,9 @@ use super::work::{Origin, Verb, Work, run};
 use super::{Options, Report};
 use crate::error::Result;
 use crate::format::Handle;
-use crate::model::schema::{FILE_COLUMN, POSITION_COLUMN, ROW_ID_COLUMN};
+use crate::model::schema::{FILE_COLUMN, GENERATED, POSITION_COLUMN, ROW_ID_COLUMN};
 use crate::model::{DataFile, OperationKind, Prune};
 use crate::scan::{MetadataColumns, columns_of, parse_assignments, session};
-use crate::write::conform;
 
 /// Sets columns (`"c = expr, .."`, expressions over the row as it was) in the rows for which
 /// `predicate` is true, in all rows without one. Rows keep their ids. Without such rows nothing is
@@ -136,13 +135,13 @@ pub(super) async fn write_updated(work: &mut Work, values: &Assigned, batch: &Re
 /// For which rows of a batch the new versions differ from the old ones; `None` if all do. NULL is the same
 /// as NULL.
 pub(super) fn changed_rows(
-    work: &Work,
+    work: &mut Work,
     old: &Assigned,
     new: &Assigned,
     batch: &RecordBatch,
 ) -> Result<Option<BooleanArray>> {
     let old = old.rows(batch)?;
-    let new = conform(&new.rows(batch)?, &work.snapshot.schema)?;
+    let new = work.fit(&new.rows(batch)?, None)?;
     let mut same: Option<BooleanArray> = None;
     for (old, new) in old.columns().iter().zip(new.columns()) {
         let equal = equal_values(old, new)?;
@@ -173,7 +172,8 @@ pub(super) struct Assigned(Vec<(String, Compiled)>);
 
 impl Assigned {
     /// Columns that `assignments` name take their values; the others are kept from the batch, where
-    /// they are found under `keep` (a qualifier, or none).
+    /// they are found under `keep` (a qualifier, or none), but for generated ones: those are left out, to be
+    /// computed anew.
     pub(super) fn new(
         ctx: &SessionContext,
         table: &Schema,
@@ -186,11 +186,24 @@ impl Assigned {
             let assigned = assignments.iter().find(|(name, _)| name == field.name());
             let value = match assigned {
                 Some((_, value)) => value.clone(),
+                None if field.metadata().contains_key(GENERATED) => continue,
                 None => column(keep, field.name()),
             };
             complete.push((field.name().clone(), value));
         }
         Self::only(ctx, complete, batch)
+    }
+
+    /// Rows as they are in the batch.
+    pub(super) fn kept(
+        ctx: &SessionContext,
+        table: &Schema,
+        batch: &DFSchema,
+        keep: Option<&str>,
+    ) -> Result<Self> {
+        let columns = table.fields().iter();
+        let columns = columns.map(|field| (field.name().clone(), column(keep, field.name())));
+        Self::only(ctx, columns.collect(), batch)
     }
 
     /// Rows of exactly these columns.

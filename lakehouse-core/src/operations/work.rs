@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 
 use super::adapt::adapt;
 use super::rows::Found;
+use super::rules::Rules;
 use super::settings::Settings;
 use super::{Fate, Options, Report, TouchedFile};
 use crate::commit::{CommitOptions, Plan, commit, newest};
@@ -58,6 +59,8 @@ pub(super) struct Work {
     masked_anew: BTreeMap<String, RowMask>,
     /// New files carry the lineage columns.
     lineage: bool,
+    /// What the table demands of new rows, of the columns it was made for.
+    rules: Option<(SchemaRef, Arc<Rules>)>,
     /// How data files are written.
     pub(super) settings: Settings,
     /// The rows that the change depends on, for when other commits come first.
@@ -249,6 +252,7 @@ impl Work {
             writer: None,
             masked_anew: BTreeMap::new(),
             lineage: false,
+            rules: None,
             settings: Settings::new(options),
             found: Found::default(),
             summary: Summary::default(),
@@ -388,12 +392,28 @@ impl Work {
         Ok(files)
     }
 
+    /// Makes new rows fit the table ([`Rules::fit`]); `before` is how many rows of the same input came before.
+    pub(super) fn fit(&mut self, rows: &RecordBatch, before: Option<u64>) -> Result<RecordBatch> {
+        let rules = match &self.rules {
+            Some((schema, rules)) if Arc::ptr_eq(schema, &self.snapshot.schema) => Arc::clone(rules),
+            _ => {
+                let rules = Arc::new(Rules::of(&self.snapshot)?);
+                self.rules = Some((Arc::clone(&self.snapshot.schema), Arc::clone(&rules)));
+                rules
+            }
+        };
+        rules.fit(rows, before)
+    }
+
     /// Makes rows fit the table's columns and writes them to new data files.
     ///
     /// # Errors
-    /// Those of [`conform`], and those of writing.
+    /// Those of [`Rules::fit`], and those of writing.
     pub(super) async fn write(&mut self, rows: &RecordBatch, origin: Origin<'_>) -> Result<()> {
-        let rows = conform(rows, &self.snapshot.schema)?;
+        let rows = match origin {
+            Origin::New | Origin::Updated(_) => self.fit(rows, None)?,
+            Origin::Moved(_) => conform(rows, &self.snapshot.schema)?,
+        };
         self.write_fitting(rows, origin).await
     }
 

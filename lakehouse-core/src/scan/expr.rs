@@ -24,7 +24,7 @@ use crate::model::check_chains;
 use crate::store::clock;
 
 /// Nesting depth at which an expression is refused.
-const MAX_DEPTH: usize = 100;
+pub(super) const MAX_DEPTH: usize = 100;
 
 /// How many column names an error lists.
 const LISTED_COLUMNS: usize = 30;
@@ -84,6 +84,23 @@ pub fn parse_expression(text: &str, schema: &DFSchema) -> Result<Expr> {
     let parsed = parser.parse_expr().map_err(|e| syntax(&e, text))?;
     expect_end(&mut parser, text)?;
     plan(parsed, schema, text)
+}
+
+/// The same, looked at by `check` before its types are coerced.
+///
+/// # Errors
+/// As [`parse_predicate`], and those of `check`.
+pub(super) fn parse_checked(
+    text: &str,
+    schema: &DFSchema,
+    check: &dyn Fn(&Expr, &DFSchema) -> Result<()>,
+) -> Result<Expr> {
+    let mut parser = parser(text)?;
+    let parsed = parser.parse_expr().map_err(|e| syntax(&e, text))?;
+    expect_end(&mut parser, text)?;
+    let expr = planned(parsed, schema, text)?;
+    check(&expr, schema)?;
+    coerced(expr, schema, text)
 }
 
 /// `column = value, ..` with the columns of `target` on the left (`target.column` too) and the
@@ -180,7 +197,12 @@ fn target_column(name: &ObjectName, text: &str) -> Result<String> {
     }
 }
 
-fn plan(mut parsed: Parsed, schema: &DFSchema, text: &str) -> Result<Expr> {
+fn plan(parsed: Parsed, schema: &DFSchema, text: &str) -> Result<Expr> {
+    coerced(planned(parsed, schema, text)?, schema, text)
+}
+
+/// The expression as it is written, over columns that are there.
+fn planned(mut parsed: Parsed, schema: &DFSchema, text: &str) -> Result<Expr> {
     dialect::settle(&mut parsed, text)?;
     let parsed = ExprWithAlias {
         expr: parsed,
@@ -190,7 +212,11 @@ fn plan(mut parsed: Parsed, schema: &DFSchema, text: &str) -> Result<Expr> {
         .create_logical_expr_from_sql_expr(parsed, schema)
         .map_err(|e| planning_error(e, text))?;
     refuse_more_than_rows(&expr, text)?;
-    let expr = resolve(expr, schema, text)?;
+    resolve(expr, schema, text)
+}
+
+/// The same with types that fit each other, constants folded.
+fn coerced(expr: Expr, schema: &DFSchema, text: &str) -> Result<Expr> {
     let context = SimplifyContext::builder()
         .with_schema(Arc::new(schema.clone()))
         .with_config_options(Arc::clone(PLANNER.config_options()))

@@ -13,6 +13,7 @@ mod provider;
 mod reader;
 mod schema_text;
 mod session;
+mod spark;
 mod statistics;
 
 #[cfg(test)]
@@ -28,3 +29,4 @@ pub use provider::{MetadataColumns, ScanReport, SnapshotTable};
 pub use reader::read_footer;
 pub use schema_text::{parse_columns, parse_new_column, parse_sort_order};
 pub use session::{config, memory, session, session_with};
+pub use spark::parse_spark;

@@ -46,6 +46,7 @@ pub(super) fn snapshot(schema: SchemaRef, fields: Vec<(&str, Transform)>) -> Sna
         identifier: Vec::new(),
         features: Vec::new(),
         properties: BTreeMap::new(),
+        checks: Vec::new(),
         refs: BTreeMap::new(),
         capabilities: Capabilities {
             masks: true,

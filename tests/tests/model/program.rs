@@ -70,19 +70,27 @@ impl Program {
         let rng = &mut rng;
         let columns = columns(rng);
         let has = |name: &str| columns.iter().any(|c| c.name == name);
-        let mut partitionings = vec!["", "", "bucket(3, id)", "region", "region, bucket(2, id)"];
+        let mut partitionings = vec![
+            "",
+            "",
+            "bucket(3, id)",
+            "truncate(10, id)",
+            "region",
+            "region, bucket(2, id)",
+            "truncate(1, region)",
+        ];
         if has("ts") {
-            partitionings.extend(["day(ts)", "day(ts), region"]);
+            partitionings.extend(["day(ts)", "day(ts), region", "hour(ts)", "month(ts)"]);
         }
         if has("d") {
-            partitionings.extend(["day(d)", "d"]);
+            partitionings.extend(["day(d)", "d", "month(d)", "year(d)"]);
         }
         if has("flag") {
             partitionings.push("flag");
         }
         let partitioning = pick(rng, &partitionings);
         // Delta has no way to tell an empty partition value from NULL.
-        EMPTY_TEXT.set(!partitioning.contains("region"));
+        EMPTY_TEXT.set(!partitioning.contains("region") || partitioning == "truncate(1, region)");
         let copy_on_write = rng.random_bool(0.25);
         let small_row_groups = rng.random_bool(0.5);
         let target_file_bytes = *[None, None, Some(3000)].choose(rng).unwrap();

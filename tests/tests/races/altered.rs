@@ -145,3 +145,27 @@ async fn rows_land_over_a_winner_that_changed_the_partitioning() {
         assert_eq!(content(&table).await.len(), 101, "{format:?}");
     }
 }
+
+#[tokio::test]
+async fn rows_appended_over_a_new_constraint_are_held_against_it() {
+    let (table, winner, hooked) = prepare((TableFormat::Delta, None)).await;
+    hooked.before_commit(async move {
+        let change = Alter::default().property("delta.constraints.small", Some("n < 1000"));
+        winner.alter(&change, &Options::default()).await.unwrap();
+    });
+    let rows = rows("id, region, n", "(300, 'us', 1000)").await;
+    let error = table.append(rows, &Options::default()).await.unwrap_err();
+    assert!(error.to_string().contains("CHECK constraint small"), "{error}");
+    assert_eq!(orphans(&table).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_constraint_that_rows_break_which_came_meanwhile_is_refused() {
+    let (table, winner, hooked) = prepare((TableFormat::Delta, None)).await;
+    hooked.before_commit(async move {
+        append(&winner, "(300, 'us', 1000)").await;
+    });
+    let change = Alter::default().property("delta.constraints.small", Some("n < 1000"));
+    let error = table.alter(&change, &Options::default()).await.unwrap_err();
+    assert!(error.to_string().contains("does not hold"), "{error}");
+}

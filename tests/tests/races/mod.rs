@@ -42,7 +42,7 @@ async fn merge(table: &Table, values: &str) -> Report {
 }
 
 /// Objects of the table that no version needs.
-async fn orphans(table: &Table) -> Vec<String> {
+pub(crate) async fn orphans(table: &Table) -> Vec<String> {
     let reachable = table.handle().format.reachable(None).await.unwrap();
     let all = table.handle().store.list("").await.unwrap();
     all.into_iter()

@@ -18,6 +18,7 @@ mod merge;
 mod overwrite;
 mod pruned;
 mod refs;
+mod rules;
 mod scans;
 mod settings;
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BinaryViewArray, Decimal128Array,
-    LargeBinaryArray, LargeStringArray, PrimitiveArray, StringArray, StringViewArray, new_null_array,
+    LargeBinaryArray, LargeStringArray, PrimitiveArray, Scalar, StringArray, StringViewArray, new_null_array,
 };
-use arrow::compute::cast;
+use arrow::compute::kernels::cmp::eq;
+use arrow::compute::{cast, nullif};
 use arrow::datatypes::{
     ArrowNativeTypeOp, DataType, Date32Type, Date64Type, Decimal128Type, Int8Type, Int16Type, Int32Type,
     Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
@@ -32,6 +33,9 @@ pub(super) fn result_type(transform: &Transform, source: &DataType) -> Result<Da
             Some(T::Int32)
         }
         Transform::Truncate(width) if *width > 0 && is_truncatable(source) => Some(source.clone()),
+        Transform::Prefix(width) if *width > 0 && matches!(source, T::Utf8 | T::LargeUtf8 | T::Utf8View) => {
+            Some(source.clone())
+        }
         _ => None,
     };
     result.ok_or_else(|| {
@@ -47,7 +51,7 @@ pub(super) fn result_type(transform: &Transform, source: &DataType) -> Result<Da
             Transform::Bucket { .. } => {
                 "bucket takes a positive number of buckets and integers, decimals, dates, times, timestamps, strings or binary"
             }
-            Transform::Truncate(_) => {
+            Transform::Truncate(_) | Transform::Prefix(_) => {
                 "truncate takes a positive width and integers, decimals, strings or binary"
             }
             Transform::Identity | Transform::Void => "partition by a column that is not a struct, list or map",
@@ -92,7 +96,18 @@ pub(super) fn apply(transform: &Transform, column: &ArrayRef) -> Result<ArrayRef
         Transform::Hour => counted::<Int32Type>(column, HOUR, |hours| hours),
         Transform::Bucket { buckets, hash } => bucket::apply(column, *buckets, *hash),
         Transform::Truncate(width) => truncate(column, *width),
+        Transform::Prefix(width) => {
+            let cut = truncate(column, *width)?;
+            let empty = empty_text(cut.data_type())?;
+            Ok(nullif(&cut, &eq(&cut, &empty)?)?)
+        }
     }
+}
+
+/// The empty text in one of the types of text.
+fn empty_text(data_type: &DataType) -> Result<Scalar<ArrayRef>> {
+    let text: ArrayRef = Arc::new(StringArray::from(vec![""]));
+    Ok(Scalar::new(cast(&text, data_type)?))
 }
 
 /// Seconds of a day and an hour.

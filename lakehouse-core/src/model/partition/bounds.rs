@@ -38,7 +38,7 @@ pub(super) fn range(
             }
             _ => (None, None),
         },
-        Transform::Truncate(width) => truncated(value, *width),
+        Transform::Truncate(width) | Transform::Prefix(width) => truncated(value, *width),
         Transform::Bucket { .. } | Transform::Void => (None, None),
     }
 }

@@ -34,7 +34,7 @@ pub enum BucketHash {
 /// A function from a column's value to its partition value (Iceberg spec, "Partition Transforms").
 ///
 /// Values of `year`, `month` and `hour` are `Int32` counts since 1970, of `day` `Date32`, of `bucket`
-/// `Int32`; of `identity`, `truncate` and `void` the source's type. NULL stays NULL, except in Spark's
+/// `Int32`; of `identity`, `truncate`, `prefix` and `void` the source's type. NULL stays NULL, except in Spark's
 /// buckets, where NULL has a hash too (the seed, 42).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transform {
@@ -58,6 +58,8 @@ pub enum Transform {
     /// Integers and decimals rounded down to a multiple, strings and binary cut after so many
     /// characters or bytes.
     Truncate(u32),
+    /// Text cut after so many characters, the empty text as NULL: partitions of Delta cannot tell them apart.
+    Prefix(u32),
     /// Always NULL (a dropped field in Iceberg v1 specs).
     Void,
 }
@@ -147,7 +149,7 @@ impl fmt::Display for Transform {
             Self::Day => f.write_str("day"),
             Self::Hour => f.write_str("hour"),
             Self::Bucket { buckets, .. } => write!(f, "bucket[{buckets}]"),
-            Self::Truncate(width) => write!(f, "truncate[{width}]"),
+            Self::Truncate(width) | Self::Prefix(width) => write!(f, "truncate[{width}]"),
             Self::Void => f.write_str("void"),
         }
     }

@@ -283,7 +283,7 @@ fn of_partition(field: &PartitionField, value: &ScalarValue, data_type: &DataTyp
     }
     if value.is_null() {
         return Evidence {
-            nulls: Nulls::All,
+            nulls: all_null(field.transform),
             ..Evidence::default()
         };
     }
@@ -296,7 +296,10 @@ fn of_partition(field: &PartitionField, value: &ScalarValue, data_type: &DataTyp
         (None, None)
     } else {
         // A column that became wider since has its old values here.
-        let of_source = matches!(field.transform, Transform::Identity | Transform::Truncate(_));
+        let of_source = matches!(
+            field.transform,
+            Transform::Identity | Transform::Truncate(_) | Transform::Prefix(_)
+        );
         let value = match of_source {
             true => value.cast_to(data_type).unwrap_or_else(|_| value.clone()),
             false => value.clone(),
@@ -319,7 +322,7 @@ fn of_range(field: &PartitionField, range: &PartitionRange, data_type: &DataType
         return Evidence::default();
     }
     let nulls = match (&range.min, &range.max, range.has_null) {
-        (None, None, true) => Nulls::All,
+        (None, None, true) => all_null(field.transform),
         (_, _, false) => Nulls::Count(0),
         _ => Nulls::Unknown,
     };
@@ -342,7 +345,15 @@ fn of_range(field: &PartitionField, range: &PartitionRange, data_type: &DataType
     }
 }
 
-/// Whether partition values are NULL exactly where the source is.
+/// What a partition of NULL says.
+fn all_null(transform: Transform) -> Nulls {
+    match transform {
+        Transform::Prefix(_) => Nulls::Unknown,
+        _ => Nulls::All,
+    }
+}
+
+/// Whether partition values are NULL wherever the source is, and of all other values but the empty text none is.
 fn null_is_null(transform: Transform) -> bool {
     !matches!(
         transform,

@@ -191,8 +191,8 @@ impl Keys {
     /// The key column of a partition field, and its type in the table, if the partition of a key can be
     /// told for certain.
     fn compared<'a>(&self, snapshot: &'a Snapshot, field: &PartitionField) -> Option<(usize, &'a DataType)> {
-        // Where the writer's time zone is not known, only ranges are looked at.
-        if field.transform == Transform::Void || field.zone_slack_days != 0 {
+        // Where the writer's time zone is not known, or an empty text is NULL, only ranges are looked at.
+        if matches!(field.transform, Transform::Void | Transform::Prefix(_)) || field.zone_slack_days != 0 {
             return None;
         }
         let key = self.columns.iter().position(|(name, _)| *name == field.source)?;

@@ -71,6 +71,7 @@ fn snapshot(schema: SchemaRef, specs: Vec<Vec<PartitionField>>) -> Snapshot {
         identifier: Vec::new(),
         features: Vec::new(),
         properties: BTreeMap::new(),
+        checks: Vec::new(),
         refs: BTreeMap::new(),
         capabilities: Capabilities {
             masks: true,

@@ -46,7 +46,7 @@ impl Clauses {
             });
         }
         let old = if compare && steps.iter().any(|step| matches!(step.effect, Effect::Write(_))) {
-            Some(Assigned::new(ctx, table, Vec::new(), batch, Some(TARGET))?)
+            Some(Assigned::kept(ctx, table, batch, Some(TARGET))?)
         } else {
             None
         };

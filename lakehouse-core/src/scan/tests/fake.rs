@@ -136,6 +136,7 @@ impl Table {
             identifier: Vec::new(),
             features: Vec::new(),
             properties: BTreeMap::new(),
+            checks: Vec::new(),
             refs: BTreeMap::new(),
             capabilities: Capabilities {
                 masks: true,

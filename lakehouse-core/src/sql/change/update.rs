@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 
 use super::{Change, Selected, assigned, build, places, qualify, refuse};
 use crate::error::{Error, Result};
+use crate::model::schema::GENERATED;
 use crate::operations::{self, PlanQuery, Report, Target};
 
 pub(super) async fn run(mut change: Change<'_>, update: Update) -> Result<(String, Report)> {
@@ -86,6 +87,8 @@ impl PlanQuery for Renewed<'_> {
                 let new = self.values.iter().find(|(column, _)| column == name);
                 projection.push(match new {
                     Some((_, value)) => build::value(value.clone(), name),
+                    // It is computed anew.
+                    None if field.metadata().contains_key(GENERATED) => continue,
                     None => build::column(alias, name, name),
                 });
             }
