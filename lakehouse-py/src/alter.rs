@@ -78,6 +78,15 @@ impl Altering {
         })
     }
 
+    pub(crate) fn defaults(self, values: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        self.each(
+            pairs::<Option<String>>(values)?,
+            |alter, (column, value): (String, Option<String>)| {
+                Ok(alter.default_value(path(&column)?, value.as_deref()))
+            },
+        )
+    }
+
     pub(crate) fn moves(self, places: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         self.each(
             pairs::<String>(places)?,

@@ -414,9 +414,9 @@ impl Table {
     ///
     /// Keywords: `add` (`["tip double"]`), `drop` (`["fax"]`), `rename` (`{"day": "sold_on"}`), `move`
     /// (`{"tip": "after amount"}`), `types` (`{"id": "bigint"}`), `required`, `optional`, `comment` (`{"tip": "in EUR"}`),
-    /// `partition_by`, `sort_by`, `identifier`, `set`, `unset`, `format_version`, `idempotency_key`, `dry_run`.
+    /// `default` (`{"tip": "0.5"}`), `partition_by`, `sort_by`, `identifier`, `set`, `unset`, `format_version`, `idempotency_key`, `dry_run`.
     #[pyo3(signature = (*, add=None, drop=None, rename=None, r#move=None, types=None, required=None, optional=None,
-        comment=None, partition_by=None, sort_by=None, identifier=None, set=None, unset=None, format_version=None,
+        comment=None, default=None, partition_by=None, sort_by=None, identifier=None, set=None, unset=None, format_version=None,
         idempotency_key=None, dry_run=false))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments in Python")]
     fn alter(
@@ -430,6 +430,7 @@ impl Table {
         required: Option<Names>,
         optional: Option<Names>,
         comment: Option<&Bound<'_, PyDict>>,
+        default: Option<&Bound<'_, PyDict>>,
         partition_by: Option<&str>,
         sort_by: Option<&str>,
         identifier: Option<Names>,
@@ -448,6 +449,7 @@ impl Table {
             .drop_columns(drop)?
             .rename_columns(rename)?
             .add_columns(add)?
+            .defaults(default)?
             .moves(r#move)?
             .definition(partition_by, sort_by, identifier, format_version)?
             .properties(set, unset)?

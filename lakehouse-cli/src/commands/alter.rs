@@ -13,7 +13,7 @@ use crate::values;
 /// No file is rewritten: those that are there are read with the new columns, old versions with theirs. All that is
 /// asked for happens in one commit, or nothing does. A column inside a struct is written address.zip, in a list of
 /// structs stops.element.delay, in values of a map tags.value. Changes of columns happen in this order: required,
-/// optional, type, comment, drop, rename, add, move; the last two know columns by their new names.
+/// optional, type, comment, drop, rename, add, default, move; the last three know columns by their new names.
 ///
 /// A Delta table maps column names once a column is renamed or dropped, and widens types once one is widened: readers
 /// must understand these table features then, and the report says so. Its partitioning stays as it is.
@@ -50,6 +50,13 @@ pub(super) struct Alter {
     /// Note something about a column; an empty text takes the note away
     #[arg(long, value_name = "NAME=TEXT", value_parser = noting)]
     comment: Vec<(ColumnPath, String)>,
+    /// What the column is in new rows that do not say, as SQL writes it: "n=5", "region='eu'", "day=DATE '2024-01-31'". Of a
+    /// column that is added with it, rows that are there have it too (Iceberg version 3)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = noting)]
+    default: Vec<(ColumnPath, String)>,
+    /// Take the default of a column away
+    #[arg(long, value_name = "NAME")]
+    no_default: Vec<ColumnPath>,
     /// Hidden partitioning of new files: "day(ts), bucket(16, id)"; "" for none (Iceberg)
     #[arg(long, value_name = "FIELDS")]
     partition_by: Option<String>,
@@ -115,6 +122,12 @@ impl Alter {
         }
         for definition in &self.add {
             change = change.add_column(definition)?;
+        }
+        for (column, value) in &self.default {
+            change = change.default_value(column.clone(), Some(value));
+        }
+        for column in &self.no_default {
+            change = change.default_value(column.clone(), None);
         }
         for (column, to) in &self.moves {
             change = change.move_column(column.clone(), to.clone());

@@ -20,10 +20,12 @@ use super::create::check_name;
 use super::mapping::{self, Names};
 use super::properties;
 use super::protocol::{self, COLUMN_MAPPING, TIMESTAMP_NTZ, TYPE_WIDENING};
-use super::schema::{self, Column, Mapping, delta_field};
+use super::schema::{self, CURRENT_DEFAULT, Column, Mapping, delta_field};
 use super::state::State;
 use crate::error::{Error, Result};
-use crate::model::schema::{COMMENT, ORIGIN, PHYSICAL_NAME, ambiguous_paths};
+use crate::model::schema::{
+    COMMENT, DEFAULT_EXPRESSION, INITIAL_DEFAULT, ORIGIN, PHYSICAL_NAME, WRITE_DEFAULT, ambiguous_paths,
+};
 use crate::model::{Redefinition, Snapshot};
 
 /// Where a field's metadata says which types it had.
@@ -99,6 +101,13 @@ impl State {
             if needed {
                 protocol = protocol.with(feature, true);
             }
+        }
+        if wanted
+            .fields()
+            .iter()
+            .any(|field| field.metadata().contains_key(WRITE_DEFAULT))
+        {
+            protocol = protocol.with("allowColumnDefaults", false);
         }
         let partition_columns = self.partition_columns(wanted)?;
         let metadata = Metadata {
@@ -311,7 +320,13 @@ fn has_grown(old: &Value, new: &Value, may_drop: bool) -> bool {
 fn is_kept(old: &Value, new: &Value, may_drop: bool) -> bool {
     let metadata = |field: &Value| {
         let mut metadata = field["metadata"].as_object().cloned().unwrap_or_default();
-        for key in [TYPE_CHANGES, COMMENT, mapping::ID, mapping::PHYSICAL] {
+        for key in [
+            TYPE_CHANGES,
+            COMMENT,
+            CURRENT_DEFAULT,
+            mapping::ID,
+            mapping::PHYSICAL,
+        ] {
             metadata.remove(key);
         }
         metadata
@@ -397,6 +412,11 @@ impl Redefine {
                 Some(comment) => metadata.insert(COMMENT.to_owned(), comment.as_str().into()),
                 None => metadata.remove(COMMENT),
             };
+            match schema::current_default(wanted)? {
+                Some(default) => drop(metadata.insert(CURRENT_DEFAULT.to_owned(), default.into())),
+                None if wanted.metadata().contains_key(DEFAULT_EXPRESSION) => {}
+                None => drop(metadata.remove(CURRENT_DEFAULT)),
+            }
         }
         Ok(known)
     }
@@ -405,6 +425,15 @@ impl Redefine {
         // Where files have names of their own, those of columns are free.
         if self.names.is_none() && !self.needs_names {
             check_names(wanted)?;
+        }
+        if wanted.metadata().contains_key(INITIAL_DEFAULT) {
+            return Err(Error::unsupported(
+                format!(
+                    "column {} cannot be added with a default: in rows that are there it is NULL",
+                    wanted.name()
+                ),
+                "add it first, then give it the default in another change",
+            ));
         }
         let mut field = delta_field(wanted, parent)?;
         if let Some(names) = &mut self.names {

@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::hidden::GENERATION;
 use crate::error::{Error, Result};
-use crate::model::schema::{COMMENT, DEFAULT_EXPRESSION, FIELD_ID, GENERATED, PHYSICAL_NAME, WRITTEN_ID};
+use crate::model::schema::{
+    COMMENT, DEFAULT_EXPRESSION, FIELD_ID, GENERATED, PHYSICAL_NAME, WRITE_DEFAULT, WRITTEN_ID,
+};
 
 /// Field metadata: a condition on the column's values.
 pub(super) const INVARIANTS: &str = "delta.invariants";
@@ -125,6 +127,33 @@ fn arrow_field(field: &Value, mapping: Mapping, parent: &str) -> Result<Field> {
         }
     }
     Ok(Field::new(name, data_type, nullable).with_metadata(metadata))
+}
+
+/// The default that a column is to get, as Spark writes the value ([`CURRENT_DEFAULT`]); `None` if it is to get none.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a value that has no such form.
+pub(super) fn current_default(field: &Field) -> Result<Option<String>> {
+    let Some(text) = field.metadata().get(WRITE_DEFAULT) else {
+        return Ok(None);
+    };
+    let plain = !text.is_empty() && text.bytes().all(|byte| b"0123456789+-.eE".contains(&byte));
+    Ok(Some(match field.data_type() {
+        // Whether a backslash escapes depends on the session.
+        DataType::Utf8 if !text.contains('\\') => format!("'{}'", text.replace('\'', "''")),
+        DataType::Boolean => text.clone(),
+        DataType::Date32 => format!("DATE '{text}'"),
+        other if other.is_numeric() && plain => text.clone(),
+        other => {
+            return Err(Error::unsupported(
+                format!(
+                    "column {} of type {other} cannot get the default {text}",
+                    field.name()
+                ),
+                "numbers, text without backslashes, dates and booleans can be defaults of Delta columns here",
+            ));
+        }
+    }))
 }
 
 /// The expression of a column's invariant: `{"expression": {"expression": "x > 3"}}` (Delta protocol, "Column

@@ -17,10 +17,10 @@ use iceberg::spec::{
 use super::create::{default_name, partition_spec, to_iceberg_transform};
 use super::metadata::{State, version_number};
 use super::names;
-use super::types::{Ids, primitive_to_arrow, to_arrow};
+use super::types::{Ids, arrow_field, primitive_to_arrow, to_arrow};
 use super::view::{View, open_snapshot};
 use crate::error::{Error, Result};
-use crate::model::schema::{COMMENT, ORIGIN, field_id, keeps_columns};
+use crate::model::schema::{COMMENT, ORIGIN, WRITE_DEFAULT, field_id, keeps_columns};
 use crate::model::{PartitionField, Redefinition, Snapshot, SortColumn, Transform as Partitioned};
 
 /// A version as if it had these columns and were defined so.
@@ -288,7 +288,13 @@ impl Walk {
         path: &str,
     ) -> Result<NestedFieldRef> {
         let ty = self.ty(&old.field_type, wanted, path)?;
+        let same = default_of_field(old) == wanted.metadata().get(WRITE_DEFAULT).cloned();
+        let write_default = match same {
+            true => old.write_default.clone(),
+            false => self.0.default(wanted, WRITE_DEFAULT, &ty)?,
+        };
         Ok(Arc::new(NestedField {
+            write_default,
             name: name.to_owned(),
             required: !wanted.is_nullable(),
             field_type: Box::new(ty),
@@ -334,6 +340,12 @@ impl Walk {
             }
         })
     }
+}
+
+/// The write default that users see.
+fn default_of_field(field: &NestedFieldRef) -> Option<String> {
+    let shown = arrow_field(field).ok()?;
+    shown.metadata().get(WRITE_DEFAULT).cloned()
 }
 
 /// The field of the table that a wanted one is: by what it says of its origin, by its id, by its name.

@@ -13,9 +13,9 @@ use iceberg::spec::{
     Schema, StructType, Type,
 };
 
-use super::values::to_scalar;
+use super::values::{to_literal, to_scalar};
 use crate::error::{Error, Result};
-use crate::model::schema::{COMMENT, FIELD_ID, INITIAL_DEFAULT, WRITE_DEFAULT};
+use crate::model::schema::{COMMENT, FIELD_ID, INITIAL_DEFAULT, WRITE_DEFAULT, default_of};
 
 const EXTENSION: &str = "ARROW:extension:name";
 const UUID_EXTENSION: &str = "arrow.uuid";
@@ -61,10 +61,46 @@ impl Ids {
         let id = self.take();
         let ty = self.ty(field.data_type(), field, column)?;
         let new = NestedField::new(id, field.name(), ty, !field.is_nullable());
-        Ok(Arc::new(match field.metadata().get(COMMENT) {
-            Some(comment) => new.with_doc(comment),
-            None => new,
+        Ok(Arc::new(NestedField {
+            initial_default: self.default(field, INITIAL_DEFAULT, &new.field_type)?,
+            write_default: self.default(field, WRITE_DEFAULT, &new.field_type)?,
+            doc: field.metadata().get(COMMENT).cloned(),
+            ..new
         }))
+    }
+
+    /// A default of a column, which has this type in the table.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] before version 3, and for types that have none.
+    pub(super) fn default(&self, field: &Field, kind: &str, ty: &Type) -> Result<Option<Literal>> {
+        if !field.metadata().contains_key(kind) {
+            return Ok(None);
+        }
+        if self.version < FormatVersion::V3 {
+            return Err(Error::unsupported(
+                format!(
+                    "column {} cannot have a default: the table is of version {}",
+                    field.name(),
+                    self.version
+                ),
+                "upgrade it in the same change: format version 3",
+            ));
+        }
+        match ty {
+            Type::Primitive(primitive)
+                if !matches!(primitive, PrimitiveType::Binary | PrimitiveType::Fixed(_)) =>
+            {
+                to_literal(&default_of(field, kind)?, primitive)
+            }
+            other => Err(Error::unsupported(
+                format!(
+                    "column {} cannot have a default: its type is {other}",
+                    field.name()
+                ),
+                "leave the default out",
+            )),
+        }
     }
 
     pub(super) fn ty(&mut self, ty: &DataType, field: &Field, column: &str) -> Result<Type> {
@@ -180,7 +216,7 @@ pub(super) fn to_arrow(schema: &Schema) -> Result<SchemaRef> {
     Ok(Arc::new(ArrowSchema::new(fields)))
 }
 
-fn arrow_field(field: &NestedFieldRef) -> Result<Field> {
+pub(super) fn arrow_field(field: &NestedFieldRef) -> Result<Field> {
     named_field(field, &field.name)
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema};
 
 use super::evolve::{find, is_reserved};
-use super::schema::{COMMENT, ORIGIN};
+use super::schema::{COMMENT, DEFAULT_EXPRESSION, INITIAL_DEFAULT, ORIGIN, WRITE_DEFAULT};
 use super::{ColumnPath, PartitionField};
 use crate::error::{Error, Result};
 
@@ -63,6 +63,13 @@ pub enum ColumnChange {
         column: ColumnPath,
         /// The note; `None` takes it away.
         comment: Option<String>,
+    },
+    /// What it is in new rows that do not say; a column that is new with this change has it in all rows.
+    Default {
+        /// Which column of the table itself.
+        column: ColumnPath,
+        /// The value as [`default_of`](super::schema::default_of) reads it; `None` takes it away.
+        value: Option<String>,
     },
 }
 
@@ -213,6 +220,31 @@ pub fn alter(schema: &Schema, changes: &[ColumnChange]) -> Result<Schema> {
                     Some(text) => metadata.insert(COMMENT.to_owned(), text.clone()),
                     None => metadata.remove(COMMENT),
                 };
+                siblings[at] = Arc::new(field.with_metadata(metadata));
+                Ok(())
+            })?,
+            ColumnChange::Default { column, value } => at(&fields, column, &mut |siblings, at| {
+                if column.parts().len() > 1 {
+                    return Err(refused(
+                        column,
+                        "cannot have a default: it is inside of another column",
+                    ));
+                }
+                let field = siblings[at].as_ref().clone();
+                let mut metadata = field.metadata().clone();
+                let is_new = metadata.get(ORIGIN).is_some_and(String::is_empty);
+                metadata.remove(DEFAULT_EXPRESSION);
+                match value {
+                    Some(text) => {
+                        metadata.insert(WRITE_DEFAULT.to_owned(), text.clone());
+                        if is_new {
+                            metadata.insert(INITIAL_DEFAULT.to_owned(), text.clone());
+                        }
+                    }
+                    None => {
+                        metadata.remove(WRITE_DEFAULT);
+                    }
+                }
                 siblings[at] = Arc::new(field.with_metadata(metadata));
                 Ok(())
             })?,

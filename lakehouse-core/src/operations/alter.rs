@@ -9,7 +9,7 @@ use datafusion::functions::core::expr_ext::FieldAccessor;
 use datafusion::prelude::{Expr, ident, lit};
 use futures::future::BoxFuture;
 
-use super::rules::{newly_forbidden, ruled_columns};
+use super::rules::{default_value, newly_forbidden, ruled_columns};
 use super::settings::Settings;
 use super::work::{Verb, Work, run};
 use super::{Options, Report};
@@ -98,6 +98,16 @@ impl Alter {
         self.column(ColumnChange::Comment {
             column,
             comment: comment.map(str::to_owned),
+        })
+    }
+
+    /// What a column is in new rows that do not say: a value as SQL writes it (`5`, `'eu'`, `DATE '2024-01-31'`); `None`
+    /// takes it away. A column that the same change adds has it in the rows that are there, too.
+    #[must_use]
+    pub fn default_value(self, column: ColumnPath, value: Option<&str>) -> Self {
+        self.column(ColumnChange::Default {
+            column,
+            value: value.map(str::to_owned),
         })
     }
 
@@ -190,7 +200,7 @@ impl Verb for Alter {
     fn plan<'a>(&'a mut self, work: &'a mut Work) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let base = Arc::clone(&work.snapshot);
-            let wanted = crate::model::alter(&base.schema, &self.columns)?;
+            let wanted = crate::model::alter(&base.schema, &self.resolved(&base)?)?;
             self.check_dropped(&base)?;
             self.check_ruled(&base)?;
             let redefinition = Redefinition {
@@ -198,6 +208,7 @@ impl Verb for Alter {
                 ..self.redefinition.clone()
             };
             let after = work.handle.format.evolve(&base, &wanted, &redefinition)?;
+            work.handle.format.check_writable(&after)?;
             // What nobody could write by is refused now, not by the next append.
             Settings::new(&work.options).write_options(&after.properties, false)?;
             let changes = self.differences(&base, &after);
@@ -223,6 +234,34 @@ impl Verb for Alter {
 }
 
 impl Alter {
+    /// The changes of columns, with defaults as values of their columns.
+    fn resolved(&self, base: &Snapshot) -> Result<Vec<ColumnChange>> {
+        let mut changes = Vec::with_capacity(self.columns.len());
+        for change in &self.columns {
+            changes.push(match change {
+                ColumnChange::Default {
+                    column,
+                    value: Some(text),
+                } => {
+                    let so_far = crate::model::alter(&base.schema, &changes)?;
+                    let name = &column.parts()[0];
+                    let mut fields = so_far.fields().iter();
+                    let value = match fields.find(|field| field.name().eq_ignore_ascii_case(name)) {
+                        Some(field) => default_value(text, field)?,
+                        // The next step says what is wrong.
+                        None => None,
+                    };
+                    ColumnChange::Default {
+                        column: column.clone(),
+                        value,
+                    }
+                }
+                other => other.clone(),
+            });
+        }
+        Ok(changes)
+    }
+
     /// Columns that the table's definition needs are not dropped.
     fn check_dropped(&self, base: &Snapshot) -> Result<()> {
         for change in &self.columns {
@@ -526,6 +565,11 @@ fn described(change: &ColumnChange) -> String {
             column,
             comment: None,
         } => format!("no comment on {column}"),
+        ColumnChange::Default {
+            column,
+            value: Some(text),
+        } => format!("{column} is {text} in new rows that do not say"),
+        ColumnChange::Default { column, value: None } => format!("no default of {column}"),
     }
 }
 

@@ -220,6 +220,21 @@ fn because(rule: &str, error: Error) -> Error {
 }
 
 /// A default as text that [`crate::model::schema::default_of`] reads; `None` for NULL.
+///
+/// # Errors
+/// [`Error::Invalid`] for what is no value of the column; [`Error::Unsupported`] for an expression that is not understood.
+pub(super) fn default_value(text: &str, field: &Field) -> Result<Option<String>> {
+    let inside = |error: Error| {
+        let hint = error.hint().unwrap_or_default().to_owned();
+        Error::invalid(
+            format!("{text} cannot be the default of column {}: {error}", field.name()),
+            "",
+        )
+        .with_hint(hint)
+    };
+    default(&session(None), text, field).map_err(inside)
+}
+
 fn default(ctx: &SessionContext, text: &str, field: &Field) -> Result<Option<String>> {
     let none = Schema::empty();
     let expr = parse_spark(text, &none)?;

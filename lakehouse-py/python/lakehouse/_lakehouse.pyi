@@ -206,6 +206,7 @@ class Table:
         required: str | list[str] | None = None,
         optional: str | list[str] | None = None,
         comment: dict[str, str | None] | None = None,
+        default: dict[str, str | None] | None = None,
         partition_by: str | None = None,
         sort_by: str | None = None,
         identifier: str | list[str] | None = None,

@@ -1,13 +1,13 @@
 //! Columns with defaults, which other engines give to tables of Iceberg's version 3.
 
 use datafusion::prelude::SessionContext;
-use lakehouse_core::model::At;
+use lakehouse_core::model::{At, ColumnPath};
 use lakehouse_core::operations::Strategy;
 use lakehouse_core::store::Store;
-use lakehouse_core::{Compact, Merge, Options, Rows, Table, TableFormat};
+use lakehouse_core::{Alter, Compact, Merge, Options, Rows, Table, TableFormat};
 use serde_json::{Value, json};
 
-use super::{append, lines, query, rows, table_in};
+use super::{FORMATS, append, content, lines, query, rows, table_in};
 use crate::support::memory;
 
 const METADATA: &str = "metadata/v2.metadata.json";
@@ -115,5 +115,91 @@ async fn defaults_survive_every_way_to_rewrite_a_file() {
             expected,
             "{strategy:?}"
         );
+    }
+}
+
+fn name(column: &str) -> ColumnPath {
+    column.parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_default_that_is_set_is_for_new_rows_and_that_of_a_new_column_for_all() {
+    let options = Options::default();
+    for format in FORMATS {
+        let table = table_in(memory("defaults"), format, "").await;
+        append(&table, "(1, 'eu', 10)").await;
+        let mut change = Alter::default()
+            .default_value(name("n"), Some("3 + 4"))
+            .default_value(name("region"), Some("'it''s'"));
+        if format.1 == Some(2) {
+            let error = table.alter(&change, &options).await.unwrap_err();
+            assert!(error.hint().unwrap().contains("format version 3"), "{error}");
+            change = change.format_version(3);
+        }
+        table.alter(&change, &options).await.unwrap();
+        table.append(rows("id", "(2)").await, &options).await.unwrap();
+        table
+            .append(rows("id, n", "(3, CAST(NULL AS INT))").await, &options)
+            .await
+            .unwrap();
+        table
+            .alter(&Alter::default().default_value(name("n"), Some("8")), &options)
+            .await
+            .unwrap();
+        let upsert = Merge::on("id")
+            .when_matched_update_all()
+            .when_not_matched_insert_all();
+        let feed = rows("id, region", "(1, 'us'), (4, 'us')").await;
+        table.merge(feed, &upsert, &options).await.unwrap();
+        table
+            .alter(&Alter::default().default_value(name("n"), None), &options)
+            .await
+            .unwrap();
+        table.append(rows("id", "(5)").await, &options).await.unwrap();
+        let expected = ["1|us|10", "2|it's|7", "3|it's|", "4|us|8", "5|it's|"];
+        assert_eq!(content(&table).await, expected, "{format:?}");
+
+        let added = Alter::default()
+            .add_column("day date")
+            .unwrap()
+            .default_value(name("day"), Some("DATE '2024-02-29'"));
+        let done = table.alter(&added, &options).await;
+        if format.0 == TableFormat::Delta {
+            assert!(
+                done.unwrap_err()
+                    .to_string()
+                    .contains("in rows that are there it is NULL")
+            );
+            let twice = [
+                Alter::default().add_column("day date").unwrap(),
+                Alter::default().default_value(name("day"), Some("DATE '2024-02-29'")),
+            ];
+            for change in twice {
+                table.alter(&change, &options).await.unwrap();
+            }
+        } else {
+            done.unwrap();
+        }
+        table.append(rows("id", "(6)").await, &options).await.unwrap();
+        let old = if format.0 == TableFormat::Delta {
+            ""
+        } else {
+            "2024-02-29"
+        };
+        let days = ask(&table, "SELECT id, day FROM t WHERE id IN (1, 6)").await;
+        assert_eq!(
+            days,
+            [format!("1|{old}"), "6|2024-02-29".to_owned()],
+            "{format:?}"
+        );
+        for (column, value, said) in [
+            ("n", "'x'", "cannot be the default of column n"),
+            ("n", "id + 1", "cannot be the default of column n"),
+            ("nosuch", "1", "no column nosuch"),
+        ] {
+            let change = Alter::default().default_value(name(column), Some(value));
+            let error = table.alter(&change, &options).await.unwrap_err().to_string();
+            assert!(error.contains(said), "{format:?}: {error}");
+        }
     }
 }

@@ -63,6 +63,10 @@ fn altered(alter: Alter, operation: AlterTableOperation) -> Result<Alter> {
         A::AlterColumn { column_name, op } => match op {
             AlterColumnOperation::SetNotNull => alter.nullable(path(&column_name)?, false),
             AlterColumnOperation::DropNotNull => alter.nullable(path(&column_name)?, true),
+            AlterColumnOperation::SetDefault { value } => {
+                alter.default_value(path(&column_name)?, Some(&value.to_string()))
+            }
+            AlterColumnOperation::DropDefault => alter.default_value(path(&column_name)?, None),
             AlterColumnOperation::SetDataType {
                 data_type,
                 using: None,
@@ -96,7 +100,7 @@ fn path(name: &Ident) -> Result<ColumnPath> {
 fn not_understood(what: &str) -> Error {
     Error::unsupported(
         format!("{what} cannot run in ALTER TABLE"),
-        "ADD COLUMN, DROP COLUMN, RENAME COLUMN, ALTER COLUMN .. TYPE | SET NOT NULL | DROP NOT NULL and SET \
-         TBLPROPERTIES can; for fields of structs, comments and partitioning there is `lake alter`",
+        "ADD COLUMN, DROP COLUMN, RENAME COLUMN, ALTER COLUMN .. TYPE | SET NOT NULL | DROP NOT NULL | SET \
+         DEFAULT | DROP DEFAULT and SET TBLPROPERTIES can; for fields of structs, comments and partitioning there is `lake alter`",
     )
 }
