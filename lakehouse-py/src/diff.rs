@@ -26,9 +26,16 @@ impl Diff {
     /// and with key columns `on` (text or a list of names) `update_preimage` and `update_postimage` for the old and new
     /// values of a row. Files that both versions have with the same rows are not read; `memory_limit` is in bytes.
     #[pyo3(signature = (on=None, *, memory_limit=None))]
-    fn rows(&self, py: Python<'_>, on: Option<&Bound<'_, PyAny>>, memory_limit: Option<usize>) -> PyResult<Scan> {
+    fn rows(
+        &self,
+        py: Python<'_>,
+        on: Option<&Bound<'_, PyAny>>,
+        memory_limit: Option<usize>,
+    ) -> PyResult<Scan> {
         let on = on.map(on_clause).transpose()?;
-        let frame = wait(py, async { self.diff.rows(on.as_deref(), memory_limit).await?.frame() })?;
+        let frame = wait(py, async {
+            self.diff.rows(on.as_deref(), memory_limit).await?.frame()
+        })?;
         Ok(Scan { frame })
     }
 

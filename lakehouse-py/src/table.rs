@@ -469,7 +469,9 @@ impl Table {
         to_as_of: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Diff> {
         if from_.is_none() && from_as_of.is_none() {
-            return Err(PyTypeError::new_err("diff needs from_ or from_as_of: the version to compare"));
+            return Err(PyTypeError::new_err(
+                "diff needs from_ or from_as_of: the version to compare",
+            ));
         }
         let (from, to) = (at(from_, from_as_of)?, at(to, to_as_of)?);
         let diff = wait(py, self.table.diff(&from, &to))?;

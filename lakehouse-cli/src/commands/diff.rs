@@ -87,10 +87,7 @@ impl Diff {
             let version = version.clone().or_else(|| as_of.map(At::Timestamp));
             version.unwrap_or(At::Latest)
         };
-        (
-            at(&self.from, self.from_as_of),
-            at(&self.to, self.to_as_of),
-        )
+        (at(&self.from, self.from_as_of), at(&self.to, self.to_as_of))
     }
 
     fn form(&self, ui: &Ui) -> Result<Form, Failure> {

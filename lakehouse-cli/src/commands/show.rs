@@ -92,7 +92,11 @@ pub(super) async fn show(args: Show, ui: &Ui) -> Result<(), Failure> {
 
 fn facts(name: &str, table: &Table, snapshot: &Snapshot, sizes: &Sizes) -> Vec<(&'static str, String)> {
     let about = if sizes.inexact { "at most " } else { "" };
-    let terms: Vec<_> = snapshot.partition_fields().iter().map(PartitionField::term).collect();
+    let terms: Vec<_> = snapshot
+        .partition_fields()
+        .iter()
+        .map(PartitionField::term)
+        .collect();
     let mut facts = vec![
         ("table", name.to_owned()),
         ("location", table.location().to_owned()),
@@ -207,7 +211,11 @@ pub(super) fn columns_json(schema: &Schema) -> Value {
 
 /// What became of files that were made a table.
 pub(super) fn adopted(place: &str, table: &Table, adopted: &Adopted, ui: &Ui) -> Result<(), Failure> {
-    let fields: Vec<String> = adopted.partition_fields.iter().map(PartitionField::term).collect();
+    let fields: Vec<String> = adopted
+        .partition_fields
+        .iter()
+        .map(PartitionField::term)
+        .collect();
     if ui.json {
         return ui.json(&json!({
             "operation": "create", "table": place, "format": table.format(), "version": adopted.version,

@@ -107,7 +107,10 @@ async fn check(handle: &Handle, kind: RefKind, name: &str, whole: &str) -> Resul
     let newest = handle.format.snapshot(&At::Latest).await?;
     if !newest.capabilities.refs {
         return Err(Error::unsupported(
-            format!("{whole}: this {} table has no tags and branches", handle.format.name()),
+            format!(
+                "{whole}: this {} table has no tags and branches",
+                handle.format.name()
+            ),
             "name versions by number or time: t VERSION AS OF 3, t TIMESTAMP AS OF '2026-01-31'",
         ));
     }
@@ -125,7 +128,10 @@ async fn check(handle: &Handle, kind: RefKind, name: &str, whole: &str) -> Resul
                 [] => format!("the table has no {word}"),
                 known => format!("it has {}", known.join(", ")),
             };
-            Err(Error::not_found(format!("{word} \"{name}\" of {whole}"), handle.store.location()).with_hint(known))
+            Err(
+                Error::not_found(format!("{word} \"{name}\" of {whole}"), handle.store.location())
+                    .with_hint(known),
+            )
         }
     }
 }
@@ -144,7 +150,15 @@ mod tests {
             [("x.branch_y/t", Tag, "z"), ("x", Branch, "y/t.tag_z")]
         );
         assert_eq!(splits("t.branch_"), [("t", Branch, "")]);
-        for other in ["t", "t.branch", "branch_x", "t.tags_x", "t.Branch_x", "t/branch_x", "tbranch_x"] {
+        for other in [
+            "t",
+            "t.branch",
+            "branch_x",
+            "t.tags_x",
+            "t.Branch_x",
+            "t/branch_x",
+            "tbranch_x",
+        ] {
             assert_eq!(splits(other), [], "{other}");
         }
     }

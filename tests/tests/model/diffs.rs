@@ -49,12 +49,17 @@ async fn check(table: &Table, from: &Version<'_>, to: &Version<'_>, keyed: bool)
     let diff = table.diff(&from.0, &to.0).await.map_err(wrong)?;
     let names: Vec<&str> = common.iter().map(|column| column.name).collect();
     if diff.compared.columns != names {
-        return Err(format!("compared {:?}, common are {names:?}", diff.compared.columns));
+        return Err(format!(
+            "compared {:?}, common are {names:?}",
+            diff.compared.columns
+        ));
     }
-    let (added, removed) = expected.values().fold((0, 0), |(added, removed), count| match count {
-        1.. => (added + count.unsigned_abs(), removed),
-        _ => (added, removed + count.unsigned_abs()),
-    });
+    let (added, removed) = expected
+        .values()
+        .fold((0, 0), |(added, removed), count| match count {
+            1.. => (added + count.unsigned_abs(), removed),
+            _ => (added, removed + count.unsigned_abs()),
+        });
     let bounds = diff.rows;
     let fits = match bounds.exact {
         true => (bounds.added, bounds.removed) == (added, removed),
@@ -65,7 +70,12 @@ async fn check(table: &Table, from: &Version<'_>, to: &Version<'_>, keyed: bool)
         return Err(format!("{bounds:?}, and {added} were added, {removed} removed"));
     }
     let rows = diff.rows(keyed.then_some("id"), None).await.map_err(wrong)?;
-    let found = rows.frame().map_err(wrong)?.collect().await.map_err(|e| e.to_string())?;
+    let found = rows
+        .frame()
+        .map_err(wrong)?
+        .collect()
+        .await
+        .map_err(|e| e.to_string())?;
     if counted(&found, id, keyed)? != expected {
         return Err(format!("rows are {found:?}, should be {expected:?}"));
     }

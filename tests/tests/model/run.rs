@@ -319,7 +319,11 @@ impl Run {
             // A change of columns alone may make no version, and an Iceberg table without one has today's columns.
             let of_today = Some(*version) == newest || (*version == 0 && self.table.format() == "iceberg");
             let columns = if of_today { &self.columns } else { columns };
-            let rows = if Some(*version) == newest { &self.rows } else { rows };
+            let rows = if Some(*version) == newest {
+                &self.rows
+            } else {
+                rows
+            };
             (At::Version(*version), &**columns, &**rows)
         });
         old.chain(latest).collect()

@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, MapBuilder, RecordBatch, StringArray, StringBuilder, StructArray};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, MapBuilder, RecordBatch, StringArray, StringBuilder,
+    StructArray,
+};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use datafusion::prelude::ident;
 use lakehouse_core::model::{At, Definition, RefKind};
 use lakehouse_core::operations::SetRef;
 use lakehouse_core::operations::diff::{Diff, RowCounts};
@@ -80,7 +84,11 @@ async fn a_row_that_a_merge_changes_is_removed_and_added_and_with_a_key_changed(
         );
         assert_eq!(
             changes(&diff, Some("id")).await,
-            ["2|us|2|update_preimage", "2|us|20|update_postimage", "4|eu||insert"]
+            [
+                "2|us|2|update_preimage",
+                "2|us|20|update_postimage",
+                "4|eu||insert"
+            ]
         );
         let keyed = counts(&diff, Some("id")).await;
         assert_eq!((keyed.added, keyed.removed, keyed.changed), (1, 0, 1));
@@ -89,11 +97,18 @@ async fn a_row_that_a_merge_changes_is_removed_and_added_and_with_a_key_changed(
         let back = compare(&table, &HERE, &BEFORE).await;
         assert_eq!(
             changes(&back, Some("id")).await,
-            ["2|us|20|update_preimage", "2|us|2|update_postimage", "4|eu||delete"]
+            [
+                "2|us|20|update_preimage",
+                "2|us|2|update_postimage",
+                "4|eu||delete"
+            ]
         );
         let same = compare(&table, &HERE, &HERE).await;
         assert!(same.is_empty() && changes(&same, None).await.is_empty());
-        assert_eq!((same.rows.added, same.rows.removed, same.rows.exact), (0, 0, true));
+        assert_eq!(
+            (same.rows.added, same.rows.removed, same.rows.exact),
+            (0, 0, true)
+        );
     }
 }
 
@@ -117,7 +132,10 @@ async fn rows_that_a_compaction_moved_are_no_difference_and_duplicates_count_one
         let diff = compare(&table, &BEFORE, &HERE).await;
         assert_eq!(changes(&diff, None).await, ["1|eu|1|delete", "1|eu|1|delete"]);
         let back = compare(&table, &HERE, &BEFORE).await;
-        assert_eq!(changes(&back, Some("id")).await, ["1|eu|1|insert", "1|eu|1|insert"]);
+        assert_eq!(
+            changes(&back, Some("id")).await,
+            ["1|eu|1|insert", "1|eu|1|insert"]
+        );
     }
 }
 
@@ -154,7 +172,12 @@ async fn a_key_of_several_different_rows_matches_none_of_them() {
 
 /// Objects of data files, by when they were written.
 async fn data_files(store: &Store) -> Vec<String> {
-    let listed = store.list("").await.unwrap().into_iter().map(|object| object.path);
+    let listed = store
+        .list("")
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|object| object.path);
     let mut data: Vec<String> = listed.filter(|path| path.ends_with(".parquet")).collect();
     data.sort();
     data
@@ -190,7 +213,11 @@ async fn without_rows_only_metadata_and_masks_are_read() {
         let root = "memory://diff-metadata".parse().unwrap();
         let (store, _) = faulty(&Store::over(Arc::new(InMemory::new()), root));
         let table = table_in(store.clone(), format, "").await;
-        append(&table, "(1, 'eu', 1), (2, 'us', 2), (3, 'us', 3), (4, 'us', 4), (5, 'us', 5)").await;
+        append(
+            &table,
+            "(1, 'eu', 1), (2, 'us', 2), (3, 'us', 3), (4, 'us', 4), (5, 'us', 5)",
+        )
+        .await;
         let from = version(&table).await;
         table.delete("id = 2", &Options::default()).await.unwrap();
         let middle = version(&table).await;
@@ -207,7 +234,10 @@ async fn without_rows_only_metadata_and_masks_are_read() {
         assert_eq!((deleted.rows.from, deleted.rows.to), (Some(5), Some(4)));
         assert_eq!((deleted.files.masked.files, deleted.files.masked.rows), (1, 5));
         let added = compare(&table, &middle, &HERE).await;
-        assert_eq!((added.rows.added, added.rows.removed, added.rows.exact), (2, 0, true));
+        assert_eq!(
+            (added.rows.added, added.rows.removed, added.rows.exact),
+            (2, 0, true)
+        );
         assert_eq!((added.files.added.files, added.files.added.rows), (1, 2));
         assert!(added.files.added.bytes > 0 && added.files.unchanged.files == 1);
         let rows = added.rows(None, None).await.unwrap();
@@ -369,7 +399,11 @@ async fn branches_are_compared_though_neither_descends_from_the_other() {
         let diff = compare(&table, &at("main"), &at("audit")).await;
         assert_eq!(
             changes(&diff, Some("id")).await,
-            ["2|us|2|update_preimage", "2|us|20|update_postimage", "3|eu|3|delete"]
+            [
+                "2|us|2|update_preimage",
+                "2|us|20|update_postimage",
+                "3|eu|3|delete"
+            ]
         );
         let since = compare(&table, &at("v1"), &at("main")).await;
         assert_eq!(changes(&since, None).await, ["3|eu|3|insert"]);
@@ -413,12 +447,22 @@ async fn nans_zeros_and_maps_are_compared_by_value_and_shown_as_they_are_stored(
     let before = nested(
         &[1, 2, 3, 4],
         &[f64::NAN, 0.0, 1.5, 2.0],
-        &[&[("a", "1"), ("b", "2")], &[], &[("k", "v")], &[("z", "1"), ("y", "2")]],
+        &[
+            &[("a", "1"), ("b", "2")],
+            &[],
+            &[("k", "v")],
+            &[("z", "1"), ("y", "2")],
+        ],
     );
     let after = nested(
         &[1, 2, 3, 5],
         &[other_nan, -0.0, 1.5, -0.0],
-        &[&[("b", "2"), ("a", "1")], &[], &[("k", "w")], &[("z", "1"), ("y", "2")]],
+        &[
+            &[("b", "2"), ("a", "1")],
+            &[],
+            &[("k", "w")],
+            &[("z", "1"), ("y", "2")],
+        ],
     );
     for format in FORMATS {
         let definition = Definition {
@@ -427,10 +471,15 @@ async fn nans_zeros_and_maps_are_compared_by_value_and_shown_as_they_are_stored(
             properties: Default::default(),
             format_version: format.1,
         };
-        let table = Table::create_in(memory("diff-nested"), format.0, &definition).await.unwrap();
+        let table = Table::create_in(memory("diff-nested"), format.0, &definition)
+            .await
+            .unwrap();
         let rows = |batch: &RecordBatch| Rows::batches(batch.schema(), vec![batch.clone()]);
         table.append(rows(&before), &Options::default()).await.unwrap();
-        table.overwrite(rows(&after), None, &Options::default()).await.unwrap();
+        table
+            .overwrite(rows(&after), None, &Options::default())
+            .await
+            .unwrap();
         let diff = compare(&table, &BEFORE, &HERE).await;
         assert_eq!(
             changes(&diff, Some("id")).await,
@@ -464,14 +513,24 @@ async fn more_rows_than_memory_holds_are_spilled_and_a_row_of_many_copies_is_the
         .unwrap();
     // Every row is written again, one in ten of them another.
     table
-        .update("n = n + 0", None, &Options { strategy: "copy-on-write".parse().unwrap(), ..Options::default() })
+        .update(
+            "n = n + 0",
+            None,
+            &Options {
+                strategy: "copy-on-write".parse().unwrap(),
+                ..Options::default()
+            },
+        )
         .await
         .unwrap();
     table
         .update(
             "n = -1",
             Some("id % 10 = 0"),
-            &Options { strategy: "copy-on-write".parse().unwrap(), ..Options::default() },
+            &Options {
+                strategy: "copy-on-write".parse().unwrap(),
+                ..Options::default()
+            },
         )
         .await
         .unwrap();
@@ -479,9 +538,23 @@ async fn more_rows_than_memory_holds_are_spilled_and_a_row_of_many_copies_is_the
     let rows = diff.rows(Some("id"), Some(32 << 20)).await.unwrap();
     let counts = rows.count().await.unwrap();
     assert_eq!((counts.added, counts.removed, counts.changed), (0, 0, 30_000));
+    // What is done to the rows leaves them in their order.
+    let negative = rows
+        .frame()
+        .unwrap()
+        .select(vec![(-ident("id")).alias("minus")])
+        .unwrap();
+    let negative = negative.collect().await.unwrap();
+    let found = negative
+        .iter()
+        .flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec());
+    let found: Vec<i64> = found.collect();
+    assert!(found.len() == 60_000 && found.is_sorted_by(|one, other| one >= other));
 
-    let (schema, batches) =
-        super::query("SELECT CAST(7 AS BIGINT) AS id, 'same' AS region, 7 AS n FROM generate_series(1, 50000)").await;
+    let (schema, batches) = super::query(
+        "SELECT CAST(7 AS BIGINT) AS id, 'same' AS region, 7 AS n FROM generate_series(1, 50000)",
+    )
+    .await;
     table
         .append(Rows::batches(schema, batches), &Options::default())
         .await

@@ -9,6 +9,7 @@ mod confined;
 mod copied;
 mod defaults;
 mod diff;
+mod diff_foreign;
 mod evolve;
 mod feed;
 mod files;

@@ -3,7 +3,7 @@
 use lakehouse_core::model::{At, RefKind};
 use lakehouse_core::operations::SetRef;
 use lakehouse_core::sql::{Executed, Session};
-use lakehouse_core::store::{Store, StorageOptions};
+use lakehouse_core::store::{StorageOptions, Store};
 use lakehouse_core::{Error, Options, Report, Table, TableFormat};
 
 use super::{FORMATS, append, lines, table_in};
@@ -33,7 +33,11 @@ impl Lab {
         let mut session = Table::session(None, &StorageOptions::default());
         session.table("t", table.handle().clone(), At::Latest);
         session.name("old", table.location(), At::Version(-1));
-        Self { folder, table, session }
+        Self {
+            folder,
+            table,
+            session,
+        }
     }
 
     async fn iceberg() -> [Self; 2] {
@@ -56,7 +60,9 @@ impl Lab {
     }
 
     async fn read(&self, sql: &str) -> Vec<String> {
-        self.try_read(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+        self.try_read(sql)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
     async fn ids(&self, from: &str) -> Vec<String> {
@@ -153,7 +159,10 @@ async fn the_ways_to_name_a_version_mean_the_same_in_both_formats() {
             ("VERSION AS OF -1".to_owned(), &["1"]),
             ("FOR TIMESTAMP AS OF '2199-01-01'".to_owned(), &["1", "2"]),
             ("TIMESTAMP AS OF '2199-01-01 00:00:00'".to_owned(), &["1", "2"]),
-            ("FOR SYSTEM_TIME AS OF TIMESTAMP '2199-01-01'".to_owned(), &["1", "2"]),
+            (
+                "FOR SYSTEM_TIME AS OF TIMESTAMP '2199-01-01'".to_owned(),
+                &["1", "2"],
+            ),
         ] {
             for table in ["t", &path] {
                 assert_eq!(lab.ids(&format!("{table} {clause}")).await, expected, "{clause}");
@@ -170,7 +179,9 @@ async fn the_ways_to_name_a_version_mean_the_same_in_both_formats() {
             ("FOR VERSION AS OF 123456789", "123456789"),
             ("TIMESTAMP AS OF '1970-01-02'", "before"),
         ] {
-            let refused = lab.refused(&format!("SELECT * FROM t {clause}"), &Options::default()).await;
+            let refused = lab
+                .refused(&format!("SELECT * FROM t {clause}"), &Options::default())
+                .await;
             assert!(refused.contains(expected), "{clause}: {refused}");
         }
     }
@@ -220,7 +231,8 @@ async fn a_name_without_a_branch_means_main_beside_one_that_has_one() {
         let sql = "DELETE FROM t.branch_audit WHERE id NOT IN (SELECT id FROM t)";
         lab.run(sql).await;
         assert_eq!(lab.ids("t.branch_audit").await, ["1", "2"]);
-        let sql = "MERGE INTO t USING t.branch_audit AS s ON t.id = s.id AND s.id = 1 WHEN MATCHED THEN DELETE";
+        let sql =
+            "MERGE INTO t USING t.branch_audit AS s ON t.id = s.id AND s.id = 1 WHEN MATCHED THEN DELETE";
         lab.run(sql).await;
         assert_eq!(lab.ids("t").await, ["2"]);
         // With the branch as an option, names without one mean it, as ever.
@@ -263,19 +275,32 @@ async fn what_is_not_understood_is_an_error_and_never_the_table() {
             ("m.branch_audit", "has no tags and branches"),
             ("t.branch_audit VERSION AS OF 1", "names a branch and a version"),
             ("t.tag_v1 FOR VERSION AS OF 'v1'", "names a tag and a version"),
-            ("t.branch_audit TIMESTAMP AS OF '2199-01-01'", "names a branch and a version"),
-            ("t.branch_audit FOR SYSTEM_TIME AS OF '2199-01-01' AS x", "names a branch and a version"),
+            (
+                "t.branch_audit TIMESTAMP AS OF '2199-01-01'",
+                "names a branch and a version",
+            ),
+            (
+                "t.branch_audit FOR SYSTEM_TIME AS OF '2199-01-01' AS x",
+                "names a branch and a version",
+            ),
             ("t VERSION AS OF 1.branch_audit", ""),
             (&lab.path("t.branch_nosuch"), "it has audit, main"),
             (&lab.path("t.branch_audit/"), "branch \"audit/\""),
             (&lab.path("nosuch.branch_audit"), "not found"),
-            (&lab.path("rows.csv.branch_audit"), "which has no tags and branches"),
+            (
+                &lab.path("rows.csv.branch_audit"),
+                "which has no tags and branches",
+            ),
             ("'.branch_audit'", "not found"),
             ("\"t.branch_nosuch\"", "it has audit, main"),
         ] {
-            let refused = lab.refused(&format!("SELECT * FROM {name}"), &Options::default()).await;
+            let refused = lab
+                .refused(&format!("SELECT * FROM {name}"), &Options::default())
+                .await;
             assert!(refused.contains(expected), "{name}: {refused}");
-            let plain = [" AS OF", " VERSION", " TIMESTAMP"].iter().all(|word| !name.contains(word));
+            let plain = [" AS OF", " VERSION", " TIMESTAMP"]
+                .iter()
+                .all(|word| !name.contains(word));
             if plain {
                 let sql = format!("DELETE FROM {name} WHERE id = 1");
                 lab.refused(&sql, &Options::default()).await;
@@ -284,7 +309,11 @@ async fn what_is_not_understood_is_an_error_and_never_the_table() {
         let audit = on("audit");
         let none = Options::default();
         for (sql, options, expected) in [
-            ("INSERT INTO t.tag_v1 VALUES (9, 'x', 9)", &none, "is a tag, which stays as it is"),
+            (
+                "INSERT INTO t.tag_v1 VALUES (9, 'x', 9)",
+                &none,
+                "is a tag, which stays as it is",
+            ),
             ("UPDATE t.tag_v1 SET n = 0", &none, "is a tag"),
             ("DELETE FROM t.tag_v1", &none, "is a tag"),
             ("TRUNCATE TABLE t.tag_v1", &none, "is a tag"),
@@ -293,12 +322,32 @@ async fn what_is_not_understood_is_an_error_and_never_the_table() {
                 &none,
                 "is a tag",
             ),
-            ("INSERT INTO t.branch_main VALUES (9, 'x', 9)", &audit, "names one branch"),
-            ("INSERT INTO t.branch_audit VERSION AS OF 1 VALUES (9, 'x', 9)", &none, "cannot be changed"),
+            (
+                "INSERT INTO t.branch_main VALUES (9, 'x', 9)",
+                &audit,
+                "names one branch",
+            ),
+            (
+                "INSERT INTO t.branch_audit VERSION AS OF 1 VALUES (9, 'x', 9)",
+                &none,
+                "cannot be changed",
+            ),
             ("DELETE FROM t VERSION AS OF 1", &none, "cannot be changed"),
-            ("UPDATE t FOR VERSION AS OF 'audit' SET n = 0", &none, "cannot be changed"),
-            ("ALTER TABLE t.branch_audit ADD COLUMN x INT", &none, "all of them have the table's columns"),
-            ("INSERT INTO m.branch_audit VALUES (9, 'x', 9)", &none, "has no tags and branches"),
+            (
+                "UPDATE t FOR VERSION AS OF 'audit' SET n = 0",
+                &none,
+                "cannot be changed",
+            ),
+            (
+                "ALTER TABLE t.branch_audit ADD COLUMN x INT",
+                &none,
+                "all of them have the table's columns",
+            ),
+            (
+                "INSERT INTO m.branch_audit VALUES (9, 'x', 9)",
+                &none,
+                "has no tags and branches",
+            ),
         ] {
             let refused = lab.refused(sql, options).await;
             assert!(refused.contains(expected), "{sql}: {refused}");
@@ -322,7 +371,10 @@ async fn a_delta_table_says_that_it_has_no_branches() {
         "MERGE INTO t.branch_main AS x USING t AS s ON x.id = s.id WHEN MATCHED THEN DELETE".to_owned(),
     ] {
         let refused = lab.refused(&sql, &Options::default()).await;
-        assert!(refused.contains("this delta table has no tags and branches"), "{sql}: {refused}");
+        assert!(
+            refused.contains("this delta table has no tags and branches"),
+            "{sql}: {refused}"
+        );
     }
 }
 
@@ -341,9 +393,17 @@ async fn a_table_that_is_really_called_so_comes_first() {
         // Its own branches.
         if format.0 == TableFormat::Iceberg {
             make(&real, RefKind::Branch, "b").await;
-            lab.run(&format!("DELETE FROM {} WHERE id = 100", lab.path("t.branch_audit.branch_b"))).await;
+            lab.run(&format!(
+                "DELETE FROM {} WHERE id = 100",
+                lab.path("t.branch_audit.branch_b")
+            ))
+            .await;
             assert_eq!(lab.ids(&lab.path("t.branch_audit.branch_b")).await, ["101"]);
-            assert_eq!(lab.ids("t.branch_audit").await, ["1", "2", "3"], "the name, not the path");
+            assert_eq!(
+                lab.ids("t.branch_audit").await,
+                ["1", "2", "3"],
+                "the name, not the path"
+            );
         }
         lab.session.name("t.branch_audit", real.location(), At::Latest);
         assert_eq!(lab.ids("t.branch_audit").await, ["100", "101"]);

@@ -114,10 +114,7 @@ impl DefinitionDifference {
         };
         let keys: BTreeSet<&String> = from.properties.keys().chain(to.properties.keys()).collect();
         let property = |key: &String| {
-            let both = Altered::of(
-                from.properties.get(key).cloned(),
-                to.properties.get(key).cloned(),
-            );
+            let both = Altered::of(from.properties.get(key).cloned(), to.properties.get(key).cloned());
             both.map(|both| (key.clone(), both))
         };
         Self {

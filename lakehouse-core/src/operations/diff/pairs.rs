@@ -148,7 +148,9 @@ impl Counted {
     fn slice(&self, rows: Range<usize>) -> Self {
         let columns = self.columns.iter();
         Self {
-            columns: columns.map(|column| column.slice(rows.start, rows.len())).collect(),
+            columns: columns
+                .map(|column| column.slice(rows.start, rows.len()))
+                .collect(),
             counts: self.counts[rows].to_vec(),
         }
     }
@@ -236,11 +238,14 @@ impl Pairing {
                 self.held = Some(rows.slice(start..end));
                 break;
             } else if let [one, other] = rows.counts[start..end]
-                && (one, other) != (1, 1)
                 && one.abs() == 1
                 && one + other == 0
             {
-                let (old, new) = if one < 0 { (start, start + 1) } else { (start + 1, start) };
+                let (old, new) = if one < 0 {
+                    (start, start + 1)
+                } else {
+                    (start + 1, start)
+                };
                 lines.push(Line::once(old, ChangeType::UpdatePreimage));
                 lines.push(Line::once(new, ChangeType::UpdatePostimage));
                 self.count(|counts| counts.changed += 1);

@@ -11,6 +11,7 @@ use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::common::DataFusionError;
 use datafusion::dataframe::DataFrame;
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::functions_aggregate::expr_fn::{max, sum};
 use datafusion::logical_expr::{Expr, ScalarUDF, lit};
@@ -26,7 +27,9 @@ use super::pairs::{Lines, RowCounts};
 use super::spelling::Spelled;
 use crate::error::{Error, Result};
 use crate::model::{DataFile, RowMask, Snapshot};
-use crate::scan::{SnapshotTable, parse_names, read_file_masks, session, unknown_column};
+use crate::scan::{
+    SnapshotTable, config, memory, parse_names, read_file_masks, session_with, unknown_column,
+};
 
 /// The rows that are different. Nothing is read before they are asked for; asking again reads again.
 pub struct RowDifference {
@@ -44,7 +47,7 @@ impl Diff {
     /// columns as the second version calls them (`"id"`, `"k1, k2"`), a row whose key both versions have is shown as
     /// changed: its old values, then its new ones. A key of several such rows matches none.
     ///
-    /// `memory_limit` is in bytes, as for [`session`]; what does not fit is spilled.
+    /// `memory_limit` is in bytes, as for [`session`](crate::scan::session); what does not fit is spilled.
     ///
     /// # Errors
     /// [`Error::Unsupported`] when the versions have no column in common; [`Error::Invalid`] for a key that is not a
@@ -77,7 +80,7 @@ impl Diff {
         }
         let files_read = read.len() as u64;
 
-        let ctx = session(memory_limit);
+        let ctx = counting_session(memory_limit);
         let old = ordered.iter().map(|pair| &pair.from);
         let old = self.tagged(&ctx, &self.from, from, &old.collect::<Vec<_>>(), -1)?;
         let new = ordered.iter().map(|pair| &pair.to);
@@ -86,10 +89,7 @@ impl Diff {
             .union(new)?
             .aggregate(
                 vec![ident(COMPARED)],
-                vec![
-                    sum(ident(SIGN)).alias(COUNT),
-                    max(ident(STORED)).alias(STORED),
-                ],
+                vec![sum(ident(SIGN)).alias(COUNT), max(ident(STORED)).alias(STORED)],
             )?
             .filter(ident(COUNT).not_eq(lit(0_i64)))?
             .sort(vec![ident(COMPARED).sort(true, true)])?;
@@ -114,7 +114,9 @@ impl Diff {
             let Some(at) = columns.iter().position(|column| *column == name) else {
                 if self.compared.left_out.contains(&name) {
                     return Err(Error::invalid(
-                        format!("column {name} cannot be a key: it cannot be compared between these versions"),
+                        format!(
+                            "column {name} cannot be a key: it cannot be compared between these versions"
+                        ),
                         place,
                     )
                     .with_hint(format!("columns of both versions: {}", columns.join(", "))));
@@ -170,6 +172,15 @@ impl Diff {
     }
 }
 
+/// Sorts set memory aside for merging what they spilled: by default so much each that small limits do not hold it.
+fn counting_session(memory_limit: Option<usize>) -> SessionContext {
+    const USUAL: usize = 10 << 20;
+    let mut config = config();
+    let share = memory(memory_limit) / 32;
+    config.options_mut().execution.sort_spill_reservation_bytes = share.clamp(64 << 10, USUAL);
+    session_with(memory_limit, config)
+}
+
 const COMPARED: &str = "compared";
 const STORED: &str = "stored";
 const SIGN: &str = "sign";
@@ -187,7 +198,10 @@ fn read_as(snapshot: &Snapshot, columns: &[&FieldRef]) -> Snapshot {
         version: snapshot.version,
         state: snapshot.state,
         timestamp_ms: snapshot.timestamp_ms,
-        schema: Arc::new(Schema::new_with_metadata(fields, snapshot.schema.metadata().clone())),
+        schema: Arc::new(Schema::new_with_metadata(
+            fields,
+            snapshot.schema.metadata().clone(),
+        )),
         specs: snapshot.specs.clone(),
         spec_id: snapshot.spec_id,
         sort_order: snapshot.sort_order.clone(),
@@ -219,7 +233,10 @@ impl RowDifference {
         let changes: Arc<dyn PartitionStream> = Arc::clone(&self.changes) as _;
         let schema = Arc::clone(changes.schema());
         let table = StreamingTable::try_new(schema, vec![changes])?;
-        Ok(self.ctx.read_table(Arc::new(table))?)
+        // In one partition, so that what is done to the rows leaves them in their order.
+        let config = self.ctx.copied_config().with_target_partitions(1);
+        let state = SessionStateBuilder::new_from_existing(self.ctx.state()).with_config(config);
+        Ok(SessionContext::new_with_state(state.build()).read_table(Arc::new(table))?)
     }
 
     /// Reads the rows and counts them.
@@ -264,6 +281,9 @@ impl PartitionStream for Changes {
             Ok::<_, DataFusionError>(batches.map_err(DataFusionError::from))
         });
         let schema = Arc::clone(&self.lines.schema);
-        Box::pin(RecordBatchStreamAdapter::new(schema, batches.try_flatten().boxed()))
+        Box::pin(RecordBatchStreamAdapter::new(
+            schema,
+            batches.try_flatten().boxed(),
+        ))
     }
 }

@@ -8,8 +8,8 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeListArray, GenericListArray, LargeBinaryArray, LargeBinaryBuilder, MapArray,
-    OffsetSizeTrait, StructArray, UInt64Array,
+    Array, ArrayRef, AsArray, FixedSizeListArray, GenericListArray, LargeBinaryArray, LargeBinaryBuilder,
+    MapArray, OffsetSizeTrait, StructArray, UInt64Array,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::take;
@@ -55,7 +55,8 @@ pub(super) fn canonical(values: &ArrayRef) -> Result<ArrayRef> {
         DataType::Struct(members) => {
             let row = values.as_struct();
             let columns = row.columns().iter().map(canonical).collect::<Result<Vec<_>>>()?;
-            let made = StructArray::try_new_with_length(members.clone(), columns, row.nulls().cloned(), row.len());
+            let made =
+                StructArray::try_new_with_length(members.clone(), columns, row.nulls().cloned(), row.len());
             Arc::new(made?)
         }
         DataType::List(item) => items::<i32>(values, item)?,
@@ -75,7 +76,12 @@ fn items<O: OffsetSizeTrait>(values: &ArrayRef, item: &FieldRef) -> Result<Array
     let list = values.as_list::<O>();
     let items = canonical(list.values())?;
     let (offsets, nulls) = (list.offsets().clone(), list.nulls().cloned());
-    Ok(Arc::new(GenericListArray::<O>::try_new(Arc::clone(item), offsets, items, nulls)?))
+    Ok(Arc::new(GenericListArray::<O>::try_new(
+        Arc::clone(item),
+        offsets,
+        items,
+        nulls,
+    )?))
 }
 
 /// Each map's entries in the order of their keys.
@@ -91,7 +97,10 @@ fn by_key(map: &MapArray, entries: &FieldRef, sorted: bool) -> Result<MapArray> 
     }
     let order = UInt64Array::from(order);
     let pair = map.entries();
-    let columns = vec![take(&keys, &order, None)?, take(&canonical(map.values())?, &order, None)?];
+    let columns = vec![
+        take(&keys, &order, None)?,
+        take(&canonical(map.values())?, &order, None)?,
+    ];
     let pair = StructArray::try_new(pair.fields().clone(), columns, None)?;
     let offsets = OffsetBuffer::from_lengths(map.offsets().lengths());
     let (entries, nulls) = (Arc::clone(entries), map.nulls().cloned());
@@ -127,7 +136,11 @@ impl Spelled {
 
 impl ScalarUDFImpl for Spelled {
     fn name(&self) -> &str {
-        if self.as_stored { "row_as_stored" } else { "row_as_compared" }
+        if self.as_stored {
+            "row_as_stored"
+        } else {
+            "row_as_compared"
+        }
     }
 
     fn signature(&self) -> &Signature {
@@ -190,13 +203,24 @@ mod tests {
     #[test]
     fn zeros_are_one_value_and_so_are_nans_also_inside_of_lists() {
         let other_nan = f64::from_bits(f64::NAN.to_bits() | 1);
-        let numbers: ArrayRef = Arc::new(Float64Array::from(vec![0.0, -0.0, f64::NAN, other_nan, -f64::NAN, 1.5]));
+        let numbers: ArrayRef = Arc::new(Float64Array::from(vec![
+            0.0,
+            -0.0,
+            f64::NAN,
+            other_nan,
+            -f64::NAN,
+            1.5,
+        ]));
         let found = rows(&numbers);
-        assert_eq!((&found[0], &found[2], &found[2]), (&found[1], &found[3], &found[4]));
+        assert_eq!(
+            (&found[0], &found[2], &found[2]),
+            (&found[1], &found[3], &found[4])
+        );
         assert!(found[0] != found[2] && found[0] != found[5]);
         let item = Arc::new(arrow::datatypes::Field::new("element", DataType::Float64, true));
         let offsets = OffsetBuffer::from_lengths([1, 1, 1, 2, 1]);
-        let lists: ArrayRef = Arc::new(GenericListArray::<i32>::try_new(item, offsets, numbers, None).unwrap());
+        let lists: ArrayRef =
+            Arc::new(GenericListArray::<i32>::try_new(item, offsets, numbers, None).unwrap());
         let found = rows(&lists);
         assert_eq!(found[0], found[1]);
         assert!(found[2] != found[3]);

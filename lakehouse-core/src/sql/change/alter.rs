@@ -29,7 +29,10 @@ pub(super) async fn run(mut change: Change<'_>, statement: AlterTable) -> Result
     let changed = change.open(&statement.name, None).await?;
     refuse(
         "ALTER TABLE",
-        &[(change.options.branch != asked, "the name of a branch (all of them have the table's columns)")],
+        &[(
+            change.options.branch != asked,
+            "the name of a branch (all of them have the table's columns)",
+        )],
     )?;
     let report = operations::alter(&changed.handle, &alter, &change.options).await?;
     Ok((changed.name, report))
