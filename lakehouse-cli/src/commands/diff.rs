@@ -15,18 +15,21 @@ use crate::values;
 
 /// Compare two versions of a table: definition, files, rows.
 ///
-/// By default no data file is read: what is told of rows comes from metadata and masks. It is exact where rows were
-/// only added or only removed. Where there is both, rows may have been written again as they were, and "at most" is
-/// told. --count reads the files that only one version has, or of which other rows are masked, and counts exactly;
-/// --rows prints the rows. A file that both versions have with the same rows is never read.
+/// By default no data file is read: what is told of rows comes from metadata and masks. It is exact
+/// where rows were only added or only removed. Where there is both, rows may have been written
+/// again as they were, and "at most" is told. --count reads the files that only one version has, or
+/// of which other rows are masked, and counts exactly; --rows prints the rows. A file that both
+/// versions have with the same rows is never read.
 ///
-/// Rows are compared by the columns that both versions have, whatever these are called in either, and as a multiset:
-/// rows that a compaction moved are no difference. NULLs are equal to one another, so are NaNs, 0.0 and -0.0. With --on
-/// a row whose key both versions have is changed, not removed and added. Rows of a key that is not unique among
-/// those that differ count as removed and added.
+/// Rows are compared by the columns that both versions have, whatever these are called in either,
+/// and as a multiset: rows that a compaction moved are no difference. NULLs are equal to one
+/// another, so are NaNs, and 0.0 and -0.0. With --on a row whose key both versions have is changed,
+/// not removed and added. Rows of a key that is not unique among those that differ count as removed
+/// and added.
 ///
-/// Either version may be the older one, and they may be on different branches. Iceberg keeps columns and identifier by
-/// version; partitioning, sort order, properties and format version are those of the table, the same for all versions.
+/// Either version may be the older one, and they may be on different branches. Iceberg keeps
+/// columns and identifier by version; partitioning, sort order, properties and format version are
+/// those of the table, the same for all versions.
 ///
 /// Example:
 ///   lake diff flights --from -1

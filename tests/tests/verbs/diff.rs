@@ -196,7 +196,7 @@ async fn files_that_both_versions_have_with_the_same_rows_are_never_opened() {
         let shared = table.files(&from).await.unwrap();
         let shared = shared.iter().find(|file| file.rows == 1).unwrap();
         // Whoever reads it fails.
-        store.delete(&[shared.path.clone()]).await.unwrap();
+        store.delete(std::slice::from_ref(&shared.path)).await.unwrap();
         let diff = compare(&table, &from, &HERE).await;
         assert_eq!(diff.files.unchanged.files, 1);
         let rows = diff.rows(None, None).await.unwrap();

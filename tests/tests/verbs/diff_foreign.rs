@@ -11,7 +11,7 @@ use arrow::row::{RowConverter, SortField};
 use arrow::util::display::array_value_to_string;
 use lakehouse_core::model::schema::same_column;
 use lakehouse_core::model::{At, Version};
-use lakehouse_core::operations::diff::{CHANGE_TYPE, Diff};
+use lakehouse_core::operations::diff::{CHANGE_TYPE, Diff, Difference};
 use lakehouse_core::{Result, Table, scan};
 
 /// Every table below the folders of fixtures that other engines wrote.
@@ -47,8 +47,8 @@ fn add(
         }
         // Members may have other names: what counts is what they hold.
         let converter = RowConverter::new(vec![SortField::new(values.data_type().clone())]).unwrap();
-        let rows = converter.convert_columns(&[values.clone()]).unwrap();
-        rows.iter().map(|row| format!("{row:?}")).collect()
+        let rows = converter.convert_columns(std::slice::from_ref(values)).unwrap();
+        rows.iter().map(|row| format!("{:?}", row.data())).collect()
     });
     let columns: Vec<Vec<String>> = columns.collect();
     for row in 0..batch.num_rows() {
@@ -57,15 +57,17 @@ fn add(
     }
 }
 
-/// The columns that both versions have whole: of some structs, only one has all members.
+/// The columns that both versions have whole and in one type: inside of some, members are missing or narrower.
 fn whole(diff: &Diff) -> Vec<&str> {
     let columns = diff.compared.columns.iter().map(String::as_str);
+    let of_other_types = diff.definition.columns.iter();
+    let of_other_types = of_other_types.filter(|column| matches!(column.difference, Difference::Type(_)));
+    let of_other_types: Vec<&str> = of_other_types.map(|column| column.column.as_str()).collect();
     let is_whole = |name: &&str| {
         let inside = format!("{name}.");
-        !diff
-            .compared
-            .left_out
-            .iter()
+        let left_out = diff.compared.left_out.iter().map(String::as_str);
+        !left_out
+            .chain(of_other_types.iter().copied())
             .any(|path| path.starts_with(&inside))
     };
     columns.filter(is_whole).collect()
