@@ -7,6 +7,7 @@
 //! | 2 | usage: the command line is wrong |
 //! | 3 | conflict: nothing was committed, safe to run again |
 //! | 4 | commit unknown: look at the history before running again |
+//! | 5 | `diff --exit-code` found a difference |
 //! | 130 | interrupted by Ctrl-C |
 
 use std::error::Error as _;
@@ -35,6 +36,8 @@ pub(crate) enum Failure {
     BrokenPipe,
     /// Ctrl-C.
     Interrupted,
+    /// The two versions that were compared are different, which the command was asked to tell.
+    Different,
     /// A check that the command makes itself did not hold.
     Check(String),
 }
@@ -88,6 +91,7 @@ impl Failure {
             Self::Usage { .. } => 2,
             Self::Lake(Error::Conflict { .. }) => 3,
             Self::Lake(Error::CommitUnknown { .. }) => 4,
+            Self::Different => 5,
             Self::Interrupted => 130,
             Self::Lake(_) | Self::Io { .. } | Self::Check(_) => 1,
         }
@@ -100,6 +104,7 @@ impl Failure {
             Self::Io { .. } => "io",
             Self::BrokenPipe => "broken_pipe",
             Self::Interrupted => "interrupted",
+            Self::Different => "different",
             Self::Check(_) => "check",
             Self::Lake(error) => match error {
                 Error::Conflict { .. } => "conflict",
@@ -128,6 +133,7 @@ impl Failure {
             } => format!("cannot {action} {place}: {source}"),
             Self::BrokenPipe => "the reader of the output went away".into(),
             Self::Interrupted => "interrupted".into(),
+            Self::Different => "the versions are different".into(),
         }
     }
 
@@ -171,7 +177,7 @@ impl Failure {
                  invisible to readers"
                     .into(),
             ),
-            Self::BrokenPipe | Self::Check(_) => None,
+            Self::BrokenPipe | Self::Different | Self::Check(_) => None,
         }
     }
 
@@ -273,7 +279,7 @@ pub(crate) fn finish(result: Result<(), Failure>, json: bool) -> ExitCode {
     let Err(failure) = result else {
         return ExitCode::SUCCESS;
     };
-    if !matches!(failure, Failure::BrokenPipe) {
+    if !matches!(failure, Failure::BrokenPipe | Failure::Different) {
         tell(&failure, json);
     }
     ExitCode::from(failure.code())
@@ -338,6 +344,7 @@ mod tests {
             (Failure::usage("a", "b"), 2),
             (Failure::Lake(conflict), 3),
             (Failure::Lake(unknown), 4),
+            (Failure::Different, 5),
             (Failure::Interrupted, 130),
         ] {
             assert_eq!(failure.code(), code, "{failure:?}");

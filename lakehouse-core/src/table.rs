@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::{Format, Handle, Outcome};
 use crate::iceberg::Iceberg;
 use crate::model::{At, CommitInfo, DataFile, Definition, Prune, Ref, RefKind, Snapshot};
+use crate::operations::diff::{Diff, diff};
 use crate::operations::{
     self, Adopted, Adoption, Alter, Compact, Merge, Options, RefReport, Report, Rows, SetRef,
 };
@@ -288,6 +289,14 @@ impl Table {
     /// As there.
     pub async fn alter(&self, alter: &Alter, options: &Options) -> Result<Report> {
         operations::alter(&self.handle, alter, options).await
+    }
+
+    /// What is different between two versions: [`operations::diff`]. No data file is read yet.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn diff(&self, from: &At, to: &At) -> Result<Diff> {
+        diff(&self.handle, from, to).await
     }
 
     /// The tags and branches: [`operations::refs`].

@@ -1,6 +1,7 @@
 //! The native half of the Python module `lakehouse`: no logic, only the way in and out.
 
 mod alter;
+mod diff;
 mod errors;
 mod input;
 mod merge;
@@ -25,6 +26,7 @@ fn _lakehouse(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<table::Table>()?;
     module.add_class::<merge::MergeBuilder>()?;
+    module.add_class::<diff::Diff>()?;
     module.add_class::<scan::Scan>()?;
     module.add_class::<scan::Schema>()?;
     module.add_function(wrap_pyfunction!(sql::sql, module)?)?;

@@ -16,6 +16,7 @@ use pyo3::types::PyDict;
 use pyo3_arrow::PySchema;
 
 use crate::alter::{Altering, Names};
+use crate::diff::Diff;
 use crate::errors::raise;
 use crate::input::{assignments, at, feed, options, reader, rows, write_options};
 use crate::merge::MergeBuilder;
@@ -62,7 +63,7 @@ fn quoted(name: &str) -> String {
 }
 
 /// `"k1, k2"`, a condition, or a list of column names.
-fn on_clause(on: &Bound<'_, PyAny>) -> PyResult<String> {
+pub(crate) fn on_clause(on: &Bound<'_, PyAny>) -> PyResult<String> {
     if let Ok(text) = on.extract::<String>() {
         return Ok(text);
     }
@@ -456,6 +457,27 @@ impl Table {
             .alter;
         let options = options(idempotency_key, dry_run);
         report(py, &wait(py, self.table.alter(&alter, &options))?)
+    }
+
+    /// Compares two versions, each a number, tag or branch, or the one that was current at a time; `to` is the newest by
+    /// default. Metadata is read now, rows when they are asked for.
+    #[pyo3(signature = (from_=None, to=None, *, from_as_of=None, to_as_of=None))]
+    fn diff(
+        &self,
+        py: Python<'_>,
+        from_: Option<&Bound<'_, PyAny>>,
+        to: Option<&Bound<'_, PyAny>>,
+        from_as_of: Option<&Bound<'_, PyAny>>,
+        to_as_of: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Diff> {
+        if from_.is_none() && from_as_of.is_none() {
+            return Err(PyTypeError::new_err(
+                "diff needs from_ or from_as_of: the version to compare",
+            ));
+        }
+        let (from, to) = (at(from_, from_as_of)?, at(to, to_as_of)?);
+        let diff = wait(py, self.table.diff(&from, &to))?;
+        Ok(Diff { diff })
     }
 
     /// The tags by name: version, how long it is kept.

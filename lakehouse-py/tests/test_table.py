@@ -485,3 +485,67 @@ def test_rows_are_written_to_a_branch_audited_and_published(table):
     assert list(table.branches()) == ["main"]
     with pytest.raises(lakehouse.InvalidError, match="numbers are versions"):
         table.create_branch("7")
+
+
+def test_two_versions_are_compared_by_metadata_and_by_rows(table):
+    table.append(people("Ada", "Grace", "Edsger"))
+    before = table.version()
+    table.upsert(people("Grace H.", "Edsger", "Alan", first=2), on="id")
+    diff = table.diff(before)
+    assert diff.summary["from"]["version"] == before
+    assert diff.summary["to"]["version"] == table.version()
+    assert diff.summary["rows"]["from"] == 3
+    assert diff.summary["columns"] == []
+    changes = diff.rows(on="id")
+    assert changes.schema.names == ["id", "name", "amount", "_change_type"]
+    assert [(row["id"], row["name"], row["_change_type"]) for row in changes.to_arrow().to_pylist()] == [
+        (2, "Grace", "update_preimage"),
+        (2, "Grace H.", "update_postimage"),
+        (4, "Alan", "insert"),
+    ]
+    assert diff.count(on=["id"]) == {"added": 1, "removed": 0, "changed": 1, "ambiguous_keys": 0, "files_read": 2}
+    assert diff.count()["removed"] == 1
+    # Any Arrow library takes it, and as often as it is asked.
+    assert duckdb.sql("SELECT count(*) FROM changes").fetchone() == (3,)
+    assert pl.DataFrame(changes).height == 3
+    backwards = table.diff(to=before, from_as_of=datetime(2999, 1, 1, tzinfo=timezone.utc))
+    assert [row["_change_type"] for row in backwards.rows().to_arrow().to_pylist()] == ["insert", "delete", "delete"]
+    assert table.diff(-1, table.version()).count() == diff.count()
+
+
+def test_a_comparison_without_a_version_or_by_a_column_that_is_not_there_is_refused(table):
+    table.append(people("Ada"))
+    with pytest.raises(TypeError, match="needs from_"):
+        table.diff()
+    with pytest.raises(ValueError, match="not both"):
+        table.diff(1, from_as_of="2024-01-01")
+    with pytest.raises(lakehouse.InvalidError, match="no column key"):
+        table.diff(-1).rows(on="key")
+    with pytest.raises(lakehouse.LakehouseError, match="version"):
+        table.diff(-7)
+
+
+def test_columns_that_came_are_told_and_not_compared(table):
+    table.append(people("Ada"))
+    before = table.version()
+    table.append(people("Grace", first=2).append_column("tip", pa.array([0.5])), schema_mode="merge")
+    diff = table.diff(before)
+    assert diff.summary["columns"] == [{"column": "tip", "change": "added", "from": None, "to": "Float64"}]
+    assert diff.summary["left_out"] == ["tip"]
+    assert diff.rows().schema.names == ["id", "name", "amount", "_change_type"]
+    assert [row["id"] for row in diff.rows().to_arrow().to_pylist()] == [2]
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_sql_reads_and_writes_the_branch_that_a_name_says(version, tmp_path):
+    table = lakehouse.Table.create(str(tmp_path / "t"), "id bigint, name string", format_version=version)
+    table.append(people("Ada"))
+    table.create_branch("audit")
+    report = lakehouse.sql("INSERT INTO t.branch_audit VALUES (2, 'Grace')", {"t": table})
+    assert report["committed"]
+    count = lakehouse.sql(f"SELECT count(*) AS n FROM '{table.location}.branch_audit'")
+    assert count.to_arrow().to_pylist() == [{"n": 2}]
+    assert len(rows(table)) == 1
+    assert table.diff("main", "audit").count()["added"] == 1
+    with pytest.raises(lakehouse.NotFoundError, match="nosuch"):
+        lakehouse.sql("SELECT * FROM t.branch_nosuch", {"t": table})

@@ -10,10 +10,11 @@ use crate::values;
 
 /// Make a branch of an Iceberg table, publish what was written to one, or list them.
 ///
-/// Verbs that write take --branch NAME: they see the rows of the branch, and leave main alone. Queries
-/// see a branch with --version NAME or VERSION AS OF 'NAME'. --fast-forward-to makes what is on another
-/// branch part of this one, unless this one has commits that the other lacks. Without NAME the
-/// branches of the table are listed.
+/// Verbs that write take --branch NAME: they see the rows of the branch, and leave main alone.
+/// Queries see a branch with --version NAME, VERSION AS OF 'NAME' or as 'TABLE.branch_NAME', which
+/// SQL can write to as well. --fast-forward-to makes what is on another branch part of this one,
+/// unless this one has commits that the other lacks. Without NAME the branches of the table are
+/// listed.
 ///
 /// Example:
 ///   lake branch flights audit

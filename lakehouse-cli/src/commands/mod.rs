@@ -7,6 +7,7 @@ mod compact;
 mod create;
 mod delete;
 mod demo;
+mod diff;
 mod files;
 mod history;
 mod merge;
@@ -36,7 +37,7 @@ use crate::values;
 #[command(name = "lake", version, propagate_version = false, max_term_width = 100)]
 #[command(
     after_help = "Exit codes: 0 done, 1 error (nothing committed), 2 usage, 3 conflict (safe to run again), \
-    4 commit unknown (look at the history before you run again), 130 interrupted.\n\n\
+    4 commit unknown (look at the history before you run again), 5 a difference (diff --exit-code), 130 interrupted.\n\n\
     Example:\n  lake append flights january.parquet --create --partition-by \"day(time_hour)\"\n  \
     lake merge flights february.parquet --on \"time_hour, carrier, flight, origin\"\n  \
     lake query \"SELECT carrier, count(*) FROM 'flights' GROUP BY carrier\""
@@ -60,6 +61,7 @@ enum Verb {
     Query(Box<query::Query>),
     Compact(compact::Compact),
     History(history::History),
+    Diff(Box<diff::Diff>),
     Files(files::Files),
     Show(show::Show),
     Restore(restore::Restore),
@@ -131,6 +133,7 @@ async fn dispatch(verb: Verb, ui: &Ui) -> Result<(), Failure> {
         Verb::Query(args) => query::query(*args, ui).await,
         Verb::Compact(args) => compact::compact(args, ui).await,
         Verb::History(args) => history::history(args, ui).await,
+        Verb::Diff(args) => diff::diff(*args, ui).await,
         Verb::Files(args) => files::files(args, ui).await,
         Verb::Show(args) => show::show(args, ui).await,
         Verb::Restore(args) => restore::restore(args, ui).await,

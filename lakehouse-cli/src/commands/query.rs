@@ -15,6 +15,8 @@ use crate::values;
 ///
 /// A quoted path or URL in FROM is a table; -t gives a table a name. VERSION AS OF and TIMESTAMP AS OF
 /// work per table, --version and --as-of for every table that has no version of its own.
+/// f.branch_audit and 'data/flights.tag_v1' are a branch and a tag of an Iceberg table; statements
+/// that change a table write to the branch that its name says.
 ///
 /// INSERT INTO, INSERT OVERWRITE, UPDATE (with FROM), DELETE (with USING), MERGE and TRUNCATE TABLE
 /// change a table and print what they did, as the verbs do. Subqueries, WITH and LIMIT work in them;

@@ -57,7 +57,7 @@ pub(super) async fn show(args: Show, ui: &Ui) -> Result<(), Failure> {
             "version": snapshot.version, "timestamp_ms": snapshot.timestamp_ms,
             "timestamp": values::show_time(snapshot.timestamp_ms),
             "schema": columns_json(&snapshot.schema),
-            "partitioning": snapshot.partition_fields().iter().map(term).collect::<Vec<_>>(),
+            "partitioning": snapshot.partition_fields().iter().map(PartitionField::term).collect::<Vec<_>>(),
             "properties": snapshot.properties, "refs": refs,
             "sort_order": snapshot.sort_order.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "identifier": snapshot.identifier, "needs": snapshot.features,
@@ -92,7 +92,11 @@ pub(super) async fn show(args: Show, ui: &Ui) -> Result<(), Failure> {
 
 fn facts(name: &str, table: &Table, snapshot: &Snapshot, sizes: &Sizes) -> Vec<(&'static str, String)> {
     let about = if sizes.inexact { "at most " } else { "" };
-    let terms: Vec<_> = snapshot.partition_fields().iter().map(term).collect();
+    let terms: Vec<_> = snapshot
+        .partition_fields()
+        .iter()
+        .map(PartitionField::term)
+        .collect();
     let mut facts = vec![
         ("table", name.to_owned()),
         ("location", table.location().to_owned()),
@@ -160,19 +164,6 @@ fn features(capabilities: &Capabilities) -> Vec<&'static str> {
     .collect()
 }
 
-/// A partition field as users write it: `bucket(4, carrier)`.
-fn term(field: &PartitionField) -> String {
-    use lakehouse_core::model::Transform;
-    match field.transform {
-        Transform::Identity => field.source.clone(),
-        Transform::Bucket { buckets, .. } => format!("bucket({buckets}, {})", field.source),
-        Transform::Truncate(width) | Transform::Prefix(width) => {
-            format!("truncate({width}, {})", field.source)
-        }
-        other => format!("{other}({})", field.source),
-    }
-}
-
 /// One row per column: name, type, whether it may be NULL.
 pub(super) fn column_rows(schema: &Schema) -> Vec<Vec<String>> {
     schema
@@ -220,7 +211,11 @@ pub(super) fn columns_json(schema: &Schema) -> Value {
 
 /// What became of files that were made a table.
 pub(super) fn adopted(place: &str, table: &Table, adopted: &Adopted, ui: &Ui) -> Result<(), Failure> {
-    let fields: Vec<String> = adopted.partition_fields.iter().map(term).collect();
+    let fields: Vec<String> = adopted
+        .partition_fields
+        .iter()
+        .map(PartitionField::term)
+        .collect();
     if ui.json {
         return ui.json(&json!({
             "operation": "create", "table": place, "format": table.format(), "version": adopted.version,

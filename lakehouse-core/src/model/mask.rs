@@ -54,6 +54,12 @@ impl RowMask {
         self.0 |= &other.0;
     }
 
+    /// The rows that this hides and `other` does not.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        Self(&self.0 - &other.0)
+    }
+
     /// Number of hidden rows.
     pub fn len(&self) -> u64 {
         self.0.len()

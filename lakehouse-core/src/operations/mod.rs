@@ -5,7 +5,7 @@
 //! and, if they live on, written anew; `decide.rs` chooses what becomes of each file; `moving.rs` carries
 //! the rows that stay as they are to new files. What only a query can find comes in through `queried.rs`,
 //! columns that come with rows through `columns.rs`. [`adopt`] alone begins without a table. `settings.rs` says how files are written. Tags and branches
-//! (`refs.rs`) have no rows and a plan of their own.
+//! (`refs.rs`) have no rows and a plan of their own. [`diff`] alone only reads.
 
 mod adapt;
 mod adopt;
@@ -15,6 +15,7 @@ mod columns;
 mod compact;
 mod decide;
 mod delete;
+pub mod diff;
 mod evaluate;
 mod input;
 mod merge;

@@ -6,6 +6,7 @@
 
 mod change;
 mod files;
+mod refs;
 mod session;
 mod statement;
 mod travel;

@@ -139,6 +139,20 @@ impl Session {
         &self.at
     }
 
+    pub(super) fn opener(&self) -> &Opener {
+        &self.opener
+    }
+
+    /// Whether a table has exactly this name.
+    pub(super) fn is_named(&self, name: &str) -> Result<bool> {
+        Ok(self.names.contains_key(name) || self.ctx.table_exist(TableReference::bare(name))?)
+    }
+
+    /// Where the table of this name is.
+    pub(super) fn place_of(&self, name: &str) -> Option<Place> {
+        self.names.get(name).map(|(place, _)| place.clone())
+    }
+
     /// The engine's session.
     pub fn context(&self) -> &SessionContext {
         &self.ctx
@@ -291,10 +305,13 @@ impl Session {
             }
             let provider = match target {
                 Some(target) if tables.own.contains(&named.name) => Arc::clone(&target.table),
-                _ => {
-                    let (place, at) = self.place(&named, &tables.travels)?;
-                    self.open(place, at).await?
-                }
+                _ => match self.named_ref(&named, &tables.travels).await? {
+                    Some(found) => version(&found.handle, &At::Ref(found.name)).await?,
+                    None => {
+                        let (place, at) = self.place(&named, &tables.travels)?;
+                        self.open(place, at).await?
+                    }
+                },
             };
             self.register(&named.name, provider)?;
             opened.push(named.name);

@@ -5,6 +5,7 @@ mod alter;
 mod bad_input;
 mod behaviour;
 mod demo;
+mod diff;
 pub(crate) mod lab;
 mod refs;
 mod verbs;

@@ -1,9 +1,11 @@
 //! Differential test: random tables, random programs, a naive model in memory. Every version that a
-//! program makes is read back by time travel and compared with the model, in every format.
+//! program makes is read back by time travel and compared with the model, and what is different between some of them, in
+//! every format.
 //!
 //! `LAKEHOUSE_PROGRAMS=5000` runs more programs, `LAKEHOUSE_SOAK_SECONDS=600` others for so long,
 //! `LAKEHOUSE_SEED=17` runs one again and prints it.
 
+mod diffs;
 mod evolution;
 mod program;
 mod reference;

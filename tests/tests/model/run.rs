@@ -14,6 +14,7 @@ use lakehouse_core::{Compact, Error, Merge, Options, Report, Result, Rows, Table
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::diffs;
 use super::evolution::{Evolution, carry};
 use super::program::{Evolving, Program, Step};
 use super::reference::{self, Column, Condition, Effect, Row, Scope, assign, spell, widen};
@@ -135,7 +136,7 @@ pub(super) async fn run_program(
             .await
             .map_err(|why| failed(format!("step {number} {strategy:?} {step:?}\n{why}")))?;
     }
-    run.compare().await.map_err(failed)
+    run.compare(seed).await.map_err(failed)
 }
 
 /// The same, but the store is gone from some request of some step on. Whoever opens the table then finds the rows
@@ -166,7 +167,7 @@ pub(super) async fn run_program_with_crash(seed: u64, kind: Kind, store: Store) 
             ))
         })?;
     }
-    run.compare().await.map_err(failed)
+    run.compare(seed).await.map_err(failed)
 }
 
 impl Run {
@@ -310,23 +311,34 @@ impl Run {
         Ok(())
     }
 
-    /// Every version by time travel, the newest as such, and the history.
-    async fn compare(&self) -> Result<(), String> {
-        let latest = [(At::Latest, &self.columns, &self.rows)];
+    /// Every version with how it is asked for, the newest also as such.
+    fn every(&self) -> Vec<diffs::Version<'_>> {
+        let latest = [(At::Latest, &*self.columns, &*self.rows)];
         let newest = self.versions.last().map(|(version, ..)| *version);
-        let old = self
-            .versions
-            .iter()
-            .map(|(version, columns, rows)| match Some(*version) == newest {
-                // A change of columns alone may make no version.
-                true => (At::Version(*version), &self.columns, &self.rows),
-                false => (At::Version(*version), columns, rows),
-            });
-        for (number, (at, columns, rows)) in old.chain(latest).enumerate() {
+        let old = self.versions.iter().map(|(version, columns, rows)| {
+            // A change of columns alone may make no version, and an Iceberg table without one has today's columns.
+            let of_today = Some(*version) == newest || (*version == 0 && self.table.format() == "iceberg");
+            let columns = if of_today { &self.columns } else { columns };
+            let rows = if Some(*version) == newest {
+                &self.rows
+            } else {
+                rows
+            };
+            (At::Version(*version), &**columns, &**rows)
+        });
+        old.chain(latest).collect()
+    }
+
+    /// Every version by time travel, what is different between some of them, and the history.
+    async fn compare(&self, seed: u64) -> Result<(), String> {
+        let every = self.every();
+        let mut rng = StdRng::seed_from_u64(seed);
+        diffs::compare(&self.table, &every, &mut rng).await?;
+        for (number, (at, columns, rows)) in every.into_iter().enumerate() {
             let found = read(&self.table, &at, columns)
                 .await
                 .map_err(|e| format!("reading version {number} ({at:?}): {e}"))?;
-            let wanted = text(rows.clone());
+            let wanted = text(rows.to_vec());
             if found != wanted {
                 return Err(format!(
                     "version {number} ({at:?}) differs:\n{}",

@@ -137,6 +137,18 @@ impl PartitionField {
     pub fn text(&self, value: &ScalarValue) -> String {
         text::text(&self.transform, value)
     }
+
+    /// As users write it: `day(ts)`, `bucket(16, id)`, `region`.
+    pub fn term(&self) -> String {
+        match self.transform {
+            Transform::Identity => self.source.clone(),
+            Transform::Bucket { buckets, .. } => format!("bucket({buckets}, {})", self.source),
+            Transform::Truncate(width) | Transform::Prefix(width) => {
+                format!("truncate({width}, {})", self.source)
+            }
+            other => format!("{other}({})", self.source),
+        }
+    }
 }
 
 impl fmt::Display for Transform {

@@ -25,8 +25,16 @@ pub(super) async fn run(mut change: Change<'_>, statement: AlterTable) -> Result
     for operation in statement.operations {
         alter = altered(alter, operation)?;
     }
+    let asked = change.options.branch.clone();
     let changed = change.open(&statement.name, None).await?;
-    let report = operations::alter(&changed.handle, &alter, change.options).await?;
+    refuse(
+        "ALTER TABLE",
+        &[(
+            change.options.branch != asked,
+            "the name of a branch (all of them have the table's columns)",
+        )],
+    )?;
+    let report = operations::alter(&changed.handle, &alter, &change.options).await?;
     Ok((changed.name, report))
 }
 

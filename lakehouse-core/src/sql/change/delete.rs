@@ -41,7 +41,7 @@ pub(super) async fn run(mut change: Change<'_>, delete: Delete) -> Result<(Strin
             Some(condition) => qualify::Qualifiers::dropped(&alias.value).text(condition, "WHERE")?,
             None => "true".to_owned(),
         };
-        operations::delete(&changed.handle, &condition, change.options).await?
+        operations::delete(&changed.handle, &condition, &change.options).await?
     } else {
         let narrow = rows.narrow(&alias);
         let query = Doomed {
@@ -49,7 +49,7 @@ pub(super) async fn run(mut change: Change<'_>, delete: Delete) -> Result<(Strin
             rows,
             alias,
         };
-        operations::delete_rows(&changed.handle, &query, narrow.as_deref(), change.options).await?
+        operations::delete_rows(&changed.handle, &query, narrow.as_deref(), &change.options).await?
     };
     Ok((changed.name, report))
 }

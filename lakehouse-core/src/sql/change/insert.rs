@@ -66,7 +66,7 @@ pub(super) async fn run(mut change: Change<'_>, insert: Insert) -> Result<(Strin
         columns,
         source: *source,
     };
-    let (handle, options) = (&changed.handle, change.options);
+    let (handle, options) = (&changed.handle, &change.options);
     let report = match (insert.overwrite, change.reads_own(&query.source)?) {
         (false, true) => operations::append_query(handle, &query, options).await?,
         (true, true) => operations::overwrite_query(handle, &query, options).await?,

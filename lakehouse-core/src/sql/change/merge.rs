@@ -64,7 +64,7 @@ pub(super) async fn run(mut change: Change<'_>, merge: ast::Merge) -> Result<(St
     for clause in merge.clauses {
         plan = clauses.add(plan, clause)?;
     }
-    let (handle, options) = (&changed.handle, change.options);
+    let (handle, options) = (&changed.handle, &change.options);
     let report = if change.reads_own(&source.query)? {
         operations::merge_query(handle, &source, &plan, options).await?
     } else {

@@ -26,11 +26,13 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 pub(super) use build::TARGET;
 
+use super::refs::NamedRef;
 use super::session::{Executed, Place, Session, Tables};
+use super::statement::Named;
 use super::travel::Travel;
 use crate::error::{Error, Result};
 use crate::format::Handle;
-use crate::model::At;
+use crate::model::{At, MAIN, RefKind};
 use crate::operations::{self, Options, Report, Target};
 use crate::scan::unknown_column;
 
@@ -44,7 +46,8 @@ struct Change<'a> {
     session: &'a Session,
     with: Option<With>,
     tables: Tables,
-    options: &'a Options,
+    /// Of the branch that the table's name says, if it says one.
+    options: Options,
 }
 
 /// The table that a statement changes.
@@ -82,7 +85,7 @@ pub(super) async fn run(
             travels,
             own: BTreeSet::new(),
         },
-        options,
+        options: options.clone(),
     };
     let (table, report) = match statement {
         Statement::Delete(delete) => delete::run(change, delete).await?,
@@ -123,7 +126,7 @@ async fn run_truncate(mut change: Change<'_>, truncate: Truncate) -> Result<(Str
         return Err(Error::invalid("TRUNCATE needs a table", ""));
     };
     let changed = change.open(&target.name, None).await?;
-    let report = operations::delete(&changed.handle, "true", change.options).await?;
+    let report = operations::delete(&changed.handle, "true", &change.options).await?;
     Ok((changed.name, report))
 }
 
@@ -155,7 +158,7 @@ impl Change<'_> {
             .await
     }
 
-    /// Opens the table to change, at its newest version.
+    /// Opens the table to change, at its newest version or that of a branch.
     async fn open(&mut self, name: &ObjectName, alias: Option<String>) -> Result<Changed> {
         let [part] = name.0.as_slice() else {
             return Err(not_a_table(&name.to_string()));
@@ -173,7 +176,24 @@ impl Change<'_> {
         let Some(named) = self.tables.named.iter().find(|named| named.name == name).cloned() else {
             return Err(not_a_table(&name));
         };
-        let (place, at) = self.session.place(&named, &self.tables.travels)?;
+        let (handle, by_name) = match self.session.named_ref(&named, &self.tables.travels).await? {
+            Some(found) => (self.writes_to(found, &name)?, true),
+            None => (self.open_newest(&named).await?, false),
+        };
+        self.tables.own = self.own_names(&name, by_name, &handle).await;
+        let schema = handle.format.snapshot(&At::Latest).await?.schema.clone();
+        Ok(Changed {
+            alias: Ident::with_quote('"', alias.as_ref().unwrap_or(&name)),
+            name,
+            handle,
+            schema,
+        })
+    }
+
+    /// The newest version of a table of this name.
+    async fn open_newest(&self, named: &Named) -> Result<Handle> {
+        let name = &named.name;
+        let (place, at) = self.session.place(named, &self.tables.travels)?;
         if at != At::Latest {
             return Err(Error::unsupported(
                 format!("{name} stands for an old version, which cannot be changed"),
@@ -185,40 +205,64 @@ impl Change<'_> {
             .context()
             .table_exist(TableReference::bare(name.as_str()))?
         {
-            return Err(not_a_table(&name));
+            return Err(not_a_table(name));
         }
-        let Some(handle) = self.session.open_table(&place).await? else {
-            return Err(match place {
-                Place::At(place, true) if super::files::is_file(&place) => Error::unsupported(
-                    format!("{place} is a file, only tables can be changed"),
-                    "make a table of it: lake append TABLE FILE --create",
-                ),
-                Place::At(place, quoted) => self.session.not_found(&place, quoted),
-                Place::Open(_) => not_a_table(&name),
-            });
-        };
-        self.tables.own = self.own_names(&name, &handle).await;
-        let schema = handle.format.snapshot(&At::Latest).await?.schema.clone();
-        Ok(Changed {
-            alias: Ident::with_quote('"', alias.as_ref().unwrap_or(&name)),
-            name,
-            handle,
-            schema,
+        let handle = self.session.open_table(&place).await?;
+        handle.ok_or_else(|| match place {
+            Place::At(place, true) if super::files::is_file(&place) => Error::unsupported(
+                format!("{place} is a file, only tables can be changed"),
+                "make a table of it: lake append TABLE FILE --create",
+            ),
+            Place::At(place, quoted) => self.session.not_found(&place, quoted),
+            Place::Open(_) => not_a_table(name),
         })
     }
 
+    /// Has the statement write to the branch that the table's name says.
+    fn writes_to(&mut self, found: NamedRef, name: &str) -> Result<Handle> {
+        let branch = found.name;
+        if found.kind == RefKind::Tag {
+            return Err(Error::unsupported(
+                format!("{name} is a tag, which stays as it is"),
+                "write to the table or to a branch of it",
+            ));
+        }
+        if let Some(other) = self.options.branch.as_ref().filter(|other| **other != branch) {
+            return Err(Error::invalid(
+                format!("{name} names one branch, the options of the statement another: {other}"),
+                "the statement",
+            )
+            .with_hint("name the branch once"));
+        }
+        self.options.branch = Some(branch);
+        Ok(found.handle)
+    }
+
     /// The names in the statement that stand for the table that it changes: they must be read at the very
-    /// version that is changed.
-    async fn own_names(&self, name: &str, handle: &Handle) -> BTreeSet<String> {
+    /// version that is changed. Where the name of the table says the branch, a name without one means main.
+    async fn own_names(&self, name: &str, by_name: bool, handle: &Handle) -> BTreeSet<String> {
+        let branch = self.options.branch.as_deref().unwrap_or(MAIN);
         let mut own = BTreeSet::from([name.to_owned()]);
         for named in &self.tables.named {
-            let Ok((place, At::Latest)) = self.session.place(named, &self.tables.travels) else {
+            // What cannot be opened is told when the query is planned.
+            let Ok(found) = self.session.named_ref(named, &self.tables.travels).await else {
                 continue;
             };
-            // What cannot be opened is told when the query is planned.
-            if let Ok(Some(other)) = self.session.open_table(&place).await
-                && other.store.location() == handle.store.location()
-            {
+            let other = match found {
+                Some(found) if found.kind == RefKind::Branch && found.name == branch => found.handle,
+                Some(_) => continue,
+                None if by_name && branch != MAIN => continue,
+                None => {
+                    let Ok((place, At::Latest)) = self.session.place(named, &self.tables.travels) else {
+                        continue;
+                    };
+                    match self.session.open_table(&place).await {
+                        Ok(Some(other)) => other,
+                        _ => continue,
+                    }
+                }
+            };
+            if other.store.location() == handle.store.location() {
                 own.insert(named.name.clone());
             }
         }

@@ -54,7 +54,7 @@ pub(super) async fn run(mut change: Change<'_>, update: Update) -> Result<(Strin
             .join(", ");
         let condition = rows.condition.as_ref();
         let condition = condition.map(|c| qualifiers.text(c, "WHERE")).transpose()?;
-        operations::update(&changed.handle, &set, condition.as_deref(), change.options).await?
+        operations::update(&changed.handle, &set, condition.as_deref(), &change.options).await?
     } else {
         let narrow = rows.narrow(&alias);
         let query = Renewed {
@@ -63,7 +63,7 @@ pub(super) async fn run(mut change: Change<'_>, update: Update) -> Result<(Strin
             values,
             alias,
         };
-        operations::update_rows(&changed.handle, &query, narrow.as_deref(), change.options).await?
+        operations::update_rows(&changed.handle, &query, narrow.as_deref(), &change.options).await?
     };
     Ok((changed.name, report))
 }
