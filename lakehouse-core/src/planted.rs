@@ -54,6 +54,8 @@ pub enum Bug {
     PointerBeforeCheckpoint,
     /// Row ids start where the parent's did.
     RowIdsReused,
+    /// A file whose mask changes gets new row ids.
+    FileIdsForgotten,
     /// A path of the metadata is percent-decoded twice.
     DecodedTwice,
     /// A path outside the table is taken for one inside.
@@ -88,7 +90,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::LostReplyIsALoss,
         Self::ExistsUnread,
         Self::CleanedAfterUnknown,
@@ -112,6 +114,7 @@ impl Bug {
         Self::CheckpointWithoutTheLast,
         Self::PointerBeforeCheckpoint,
         Self::RowIdsReused,
+        Self::FileIdsForgotten,
         Self::DecodedTwice,
         Self::OutsideAccepted,
         Self::PrefixWithoutSlash,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::actions::{Metadata, Protocol};
 use super::partitions::{GENERATION, hidden};
 use super::schema::{self, Column, Mapping};
+use super::{clustering, row_tracking};
 use crate::error::{Error, Result};
 
 /// Deletion vectors.
@@ -56,7 +57,7 @@ const READ: [&str; 8] = [
 ];
 
 /// Features whose tables are written right, some only while they are not in use.
-const WRITE: [&str; 17] = [
+const WRITE: [&str; 20] = [
     DELETION_VECTORS,
     TIMESTAMP_NTZ,
     "timestampWithoutTimezone",
@@ -74,6 +75,11 @@ const WRITE: [&str; 17] = [
     "allowColumnDefaults",
     "domainMetadata",
     IN_COMMIT_TIMESTAMP,
+    row_tracking::FEATURE,
+    clustering::FEATURE,
+    // What it asks for is about cleaning up the log, which is never done here; a checkpoint is only made of the
+    // version that was just committed.
+    "checkpointProtection",
 ];
 
 /// Why a table cannot be written.
@@ -200,6 +206,9 @@ pub(super) fn refusal(protocol: &Protocol, metadata: &Metadata, columns: &[Colum
         .find(|name| !WRITE.contains(&name.as_str()))
     {
         return refuse(name, "it has a feature that is not written".into());
+    }
+    if let Some(what) = row_tracking::lacking(protocol, metadata) {
+        return refuse(row_tracking::FEATURE, what);
     }
     // What older protocols imply by their number, newer ones list; what counts is whether it is in use.
     let configuration = &metadata.configuration;
@@ -332,10 +341,25 @@ mod tests {
     fn writer_features_that_are_not_honoured_are_named() {
         let plain = metadata("{}", &[]);
         assert_eq!(why(&protocol(&[], &WRITE), &plain), None);
-        for name in ["rowTracking", "icebergCompatV2", "clustering", "somethingNew"] {
+        for name in ["icebergCompatV1", "icebergCompatV2", "somethingNew"] {
             let why = why(&protocol(&[], &[name]), &plain).unwrap();
             assert!(why.contains(name), "{why}");
         }
+    }
+
+    #[test]
+    fn a_table_that_tracks_rows_without_what_that_takes_is_not_written() {
+        let plain = metadata("{}", &[]);
+        let why_not = |features: &[&str], metadata| why(&protocol(&[], features), metadata);
+        assert!(
+            why_not(&["rowTracking"], &plain)
+                .unwrap()
+                .contains("domainMetadata")
+        );
+        assert_eq!(why_not(&["rowTracking", "domainMetadata"], &plain), None);
+        let enabled = metadata("{}", &[(row_tracking::ENABLE, "true")]);
+        let nameless = why_not(&["rowTracking", "domainMetadata"], &enabled).unwrap();
+        assert!(nameless.contains("materializedRowIdColumnName"), "{nameless}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{FieldRef, SchemaRef};
 
 use super::{PartitionField, Ref, SortColumn};
 
@@ -54,6 +54,10 @@ pub struct Snapshot {
     pub refs: BTreeMap<String, Ref>,
     /// What this table can do.
     pub capabilities: Capabilities,
+    /// Where rows carry a stable id that writers keep: the columns with the ids and with when the rows last changed,
+    /// by the names [`super::schema::ROW_ID_COLUMN`] and [`super::schema::LAST_UPDATED_COLUMN`]. Data files that have
+    /// them have them last.
+    pub lineage: Option<[FieldRef; 2]>,
     /// How the format finds this version's files again. Only the format that made it looks inside.
     pub private: Arc<dyn Any + Send + Sync>,
 }
@@ -83,8 +87,6 @@ pub struct Capabilities {
     pub masks: bool,
     /// The table has tags and branches.
     pub refs: bool,
-    /// Rows carry a stable id (`_row_id`, `_last_updated_sequence_number`) that writers keep.
-    pub row_ids: bool,
     /// Identity partition columns are stored in new data files too, not only in the metadata. Files of other
     /// writers may lack them all the same.
     pub partition_columns_in_files: bool,

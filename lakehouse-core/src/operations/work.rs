@@ -357,7 +357,7 @@ impl Work {
 
     /// Files written from now on store row ids, where the table has them.
     pub(super) fn keep_lineage(&mut self) {
-        self.lineage = self.snapshot.capabilities.row_ids;
+        self.lineage = self.snapshot.lineage.is_some();
     }
 
     /// Whether row ids are stored in new files.

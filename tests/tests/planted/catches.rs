@@ -223,6 +223,11 @@ pub(super) const CATCHES: &[Catch] = &[
         "row ids were given twice",
     ),
     catch(
+        Bug::FileIdsForgotten,
+        "verbs::lineage::ids_stay_for_life_when_rows_are_masked",
+        "was not touched",
+    ),
+    catch(
         Bug::UpperBoundCut,
         "verbs::scans::texts_longer_than_their_bounds_are_found_merged_and_deleted",
         "rows behind a bound are not found",
