@@ -56,6 +56,8 @@ pub enum Bug {
     RowIdsReused,
     /// A file whose mask changes gets new row ids.
     FileIdsForgotten,
+    /// Changed rows are kept as they are, and not as they were.
+    OldRowsUntold,
     /// A path of the metadata is percent-decoded twice.
     DecodedTwice,
     /// A path outside the table is taken for one inside.
@@ -90,7 +92,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::LostReplyIsALoss,
         Self::ExistsUnread,
         Self::CleanedAfterUnknown,
@@ -115,6 +117,7 @@ impl Bug {
         Self::PointerBeforeCheckpoint,
         Self::RowIdsReused,
         Self::FileIdsForgotten,
+        Self::OldRowsUntold,
         Self::DecodedTwice,
         Self::OutsideAccepted,
         Self::PrefixWithoutSlash,

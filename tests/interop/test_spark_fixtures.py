@@ -29,7 +29,6 @@ NOT_ASKED = {("iceberg_defaults", 1), ("iceberg_defaults", 3)}
 # Tables of Delta that need not be written, and words of the complaint.
 NOT_WRITTEN = {
     "delta_append_only": "delta.appendOnly is true",
-    "delta_change_feed": "table feature changeDataFeed",
     "delta_constraints": "table feature checkConstraints",
     "delta_defaults": "table feature allowColumnDefaults",
     "delta_generated": "table feature generatedColumns",

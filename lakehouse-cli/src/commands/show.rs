@@ -152,6 +152,7 @@ fn features(snapshot: &Snapshot) -> Vec<&'static str> {
     [
         (capabilities.masks, "row masks"),
         (snapshot.lineage.is_some(), "row ids"),
+        (capabilities.change_files.is_some(), "change files"),
         (capabilities.refs, "tags and branches"),
         (capabilities.writable, "writable"),
         (!capabilities.writable, "read-only"),

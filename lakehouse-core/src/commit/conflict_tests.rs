@@ -38,6 +38,7 @@ pub(super) fn snapshot(state: u64, append_over_schema_change: bool) -> Snapshot 
             append_over_schema_change,
             widening: false,
             data_prefix: "",
+            change_files: None,
             writable: true,
         },
         lineage: None,

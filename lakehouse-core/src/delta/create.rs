@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::actions::{Action, AddFile, Metadata, Protocol};
 use super::publish::{ENGINE, render_commit};
-use super::{log, mapping, partitions, properties, protocol, row_tracking, schema};
+use super::{change_feed, log, mapping, partitions, properties, protocol, row_tracking, schema};
 use crate::error::{Error, Result};
 use crate::model::{CommitId, Definition};
 use crate::store::{Store, clock};
@@ -73,6 +73,9 @@ pub(super) fn first_entry(
         protocol = protocol
             .with(row_tracking::FEATURE, false)
             .with(row_tracking::DOMAINS, false);
+    }
+    if protocol::is_on(&metadata, change_feed::ENABLE) {
+        protocol = protocol.with(change_feed::FEATURE, false);
     }
     let columns = schema::parse(&metadata.schema_string, protocol::mapping(&metadata)?)?;
     if let Some(refusal) = protocol::refusal(&protocol, &metadata, &columns) {

@@ -5,6 +5,7 @@
 
 mod actions;
 mod adopt;
+mod change_feed;
 mod changes;
 mod checkpoint;
 mod clustering;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::actions::Protocol;
 use super::protocol::{self, DELETION_VECTORS, TYPE_WIDENING};
-use super::{mapping, row_tracking};
+use super::{change_feed, mapping, row_tracking};
 use crate::error::{Error, Result};
 
 /// Properties of which a table keeps its own books.
@@ -52,6 +52,7 @@ pub(super) fn apply(
         match key.as_str() {
             protocol::ENABLE_VECTORS if on => protocol = protocol.with(DELETION_VECTORS, true),
             protocol::ENABLE_WIDENING if on => protocol = protocol.with(TYPE_WIDENING, true),
+            change_feed::ENABLE if on => protocol = protocol.with(change_feed::FEATURE, false),
             "delta.appendOnly" if on => protocol = protocol.with("appendOnly", false),
             _ => {}
         }
@@ -83,12 +84,7 @@ pub(super) fn check(key: &str, value: &str) -> Result<()> {
         || key.starts_with("delta.constraints.")
         || matches!(key, "delta.minReaderVersion" | "delta.minWriterVersion")
         || (key == "delta.checkpointPolicy" && value != "classic" && value != "false")
-        || (on
-            && (key.starts_with("delta.enableIcebergCompat")
-                || matches!(
-                    key,
-                    "delta.enableInCommitTimestamps" | "delta.enableChangeDataFeed"
-                )));
+        || (on && (key.starts_with("delta.enableIcebergCompat") || key == "delta.enableInCommitTimestamps"));
     let asks =
         asks || key.starts_with("delta.universalFormat.") || key.starts_with("delta.coordinatedCommits.");
     let number = |least: i64| value.trim().parse::<i64>().is_ok_and(|number| number >= least);

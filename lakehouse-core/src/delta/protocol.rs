@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::actions::{Metadata, Protocol};
 use super::partitions::{GENERATION, hidden};
 use super::schema::{self, Column, Mapping};
-use super::{clustering, row_tracking};
+use super::{change_feed, clustering, row_tracking};
 use crate::error::{Error, Result};
 
 /// Deletion vectors.
@@ -32,7 +32,7 @@ const IMPLIED: [(i32, &str); 7] = [
     (2, "appendOnly"),
     (2, "invariants"),
     (3, "checkConstraints"),
-    (4, "changeDataFeed"),
+    (4, change_feed::FEATURE),
     (4, "generatedColumns"),
     (5, COLUMN_MAPPING),
     (6, "identityColumns"),
@@ -68,7 +68,7 @@ const WRITE: [&str; 20] = [
     "appendOnly",
     "invariants",
     "checkConstraints",
-    "changeDataFeed",
+    change_feed::FEATURE,
     GENERATED_COLUMNS,
     "identityColumns",
     COLUMN_MAPPING,
@@ -218,8 +218,11 @@ pub(super) fn refusal(protocol: &Protocol, metadata: &Metadata, columns: &[Colum
     {
         return refuse("checkConstraints", format!("it has the CHECK constraint {name}"));
     }
-    if is_on(metadata, "delta.enableChangeDataFeed") {
-        return refuse("changeDataFeed", "its change data feed is on".into());
+    if let Some(name) = change_feed::taken_name(protocol, metadata, columns) {
+        return refuse(
+            change_feed::FEATURE,
+            format!("column {name} has the name of one of its change data feed"),
+        );
     }
     let schema = &metadata.schema_string;
     for (key, feature, what) in [
@@ -348,6 +351,30 @@ mod tests {
     }
 
     #[test]
+    fn columns_with_names_of_the_change_feed_refuse_writing_while_it_is_on() {
+        let named = |on: &str| {
+            let mut metadata = metadata("{}", &[(change_feed::ENABLE, on)]);
+            metadata.schema_string = metadata.schema_string.replace("\"a\"", "\"_Commit_version\"");
+            metadata
+        };
+        let with = protocol(&[], &[change_feed::FEATURE]);
+        let why_not = why(&with, &named("true")).unwrap();
+        assert!(why_not.contains("_Commit_version"), "{why_not}");
+        assert_eq!(why(&with, &named("false")), None);
+        assert_eq!(
+            why(&protocol(&[], &[]), &named("true")),
+            None,
+            "the feature is not listed"
+        );
+        let old = Protocol {
+            min_reader_version: 1,
+            min_writer_version: 4,
+            ..Protocol::default()
+        };
+        assert!(why(&old, &named("true")).is_some());
+    }
+
+    #[test]
     fn a_table_that_tracks_rows_without_what_that_takes_is_not_written() {
         let plain = metadata("{}", &[]);
         let why_not = |features: &[&str], metadata| why(&protocol(&[], features), metadata);
@@ -375,11 +402,6 @@ mod tests {
                 "{}",
                 vec![("delta.constraints.positive", "a > 0")],
                 "checkConstraints",
-            ),
-            (
-                "{}",
-                vec![("delta.enableChangeDataFeed", "true")],
-                "changeDataFeed",
             ),
             (r#"{"delta.invariants":"{}"}"#, vec![], "invariants"),
             (r#"{"delta.identity.start":1}"#, vec![], "identityColumns"),

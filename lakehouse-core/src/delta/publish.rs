@@ -8,7 +8,7 @@ use super::actions::{self, Action, AddFile, FileKey, Txn};
 use super::files::Stamp;
 use super::protocol::{self, is_on};
 use super::state::State;
-use super::{clustering, row_tracking};
+use super::{change_feed, clustering, row_tracking};
 use crate::error::{Error, Result};
 use crate::model::schema::keeps_columns;
 use crate::model::{Change, OperationKind, Snapshot};
@@ -105,6 +105,7 @@ pub(super) async fn entry(
         });
     }
     entry.extend(files);
+    entry.extend(change_feed::actions(state, change, now)?);
     entry.extend(mark);
     let mut info = commit_info(base, change, &entry, now);
     if protocol::in_commit_timestamps(&state.protocol, &state.metadata) {
@@ -284,6 +285,9 @@ fn metrics(change: &Change, entry: &[Action]) -> Value {
     let mut metrics = change.metrics.clone();
     metrics.insert("numAddedFiles".into(), count(|action| action.add.is_some()));
     metrics.insert("numRemovedFiles".into(), count(|action| action.remove.is_some()));
+    if !change.change_files.is_empty() {
+        metrics.insert("numAddedChangeFiles".into(), change.change_files.len() as u64);
+    }
     metrics.insert(
         "numOutputRows".into(),
         (change.added.iter())

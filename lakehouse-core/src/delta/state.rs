@@ -10,7 +10,7 @@ use super::kernel::Replay;
 use super::partitions::{self, PartitionColumn, hidden};
 use super::protocol::{self, Refusal};
 use super::schema::{self, Column};
-use super::row_tracking;
+use super::{change_feed, row_tracking};
 use crate::error::{Error, Result};
 use crate::model::{Capabilities, Snapshot};
 
@@ -88,6 +88,7 @@ impl State {
                 append_over_schema_change: false,
                 widening: protocol::widening(&self.protocol, &self.metadata.configuration),
                 data_prefix: "",
+                change_files: change_feed::folder(&self.protocol, &self.metadata),
                 writable: self.refusal.is_none(),
             },
             lineage: row_tracking::lineage(&self.protocol, &self.metadata),

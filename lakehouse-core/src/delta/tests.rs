@@ -689,7 +689,6 @@ async fn no_failing_request_commits_twice_or_loses_a_commit() {
 #[tokio::test]
 async fn properties_that_ask_for_what_is_not_written_are_refused() {
     for (key, value) in [
-        ("delta.enableChangeDataFeed", "true"),
         ("delta.enableInCommitTimestamps", "true"),
         ("delta.feature.rowTracking", "supported"),
         ("delta.constraints.c", "id > 0"),

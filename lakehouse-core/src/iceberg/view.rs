@@ -345,6 +345,7 @@ fn capabilities(state: &State, properties: &BTreeMap<String, String>) -> Capabil
         append_over_schema_change: true,
         widening: true,
         data_prefix: "data/",
+        change_files: None,
         writable: state.read_only.is_none(),
     }
 }

@@ -50,6 +50,9 @@ pub const ROW_ID_FIELD_ID: i32 = 2_147_483_540;
 /// Field id of [`LAST_UPDATED_COLUMN`].
 pub const LAST_UPDATED_FIELD_ID: i32 = 2_147_483_539;
 
+/// Name of the column that says, in files of changed rows, what happened to the row (Delta change data feed).
+pub const CHANGE_TYPE_COLUMN: &str = "_change_type";
+
 /// The columns of row ids and of when rows last changed, found in files by what `key` says about each.
 pub fn lineage_columns(key: &str, values: [String; 2]) -> [FieldRef; 2] {
     let [id, updated] = values;

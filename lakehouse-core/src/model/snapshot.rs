@@ -96,6 +96,9 @@ pub struct Capabilities {
     pub widening: bool,
     /// Folder of new data files below the table root: `"data/"` or `""`.
     pub data_prefix: &'static str,
+    /// Folder, below the table root, of files with changed rows: writers keep those of each commit there whose data
+    /// files and masks do not say which rows changed (Delta's change data feed). `None` where the table wants none.
+    pub change_files: Option<&'static str>,
     /// Rows that a table may hold per file before positions overflow its mask encoding.
     pub writable: bool,
 }

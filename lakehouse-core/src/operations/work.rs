@@ -11,6 +11,7 @@ use futures::TryStreamExt;
 use futures::future::BoxFuture;
 
 use super::adapt::adapt;
+use super::changed::{Changed, RowChange};
 use super::rows::Found;
 use super::settings::Settings;
 use super::{Fate, Options, Report, TouchedFile};
@@ -58,6 +59,8 @@ pub(super) struct Work {
     masked_anew: BTreeMap<String, RowMask>,
     /// New files carry the lineage columns.
     lineage: bool,
+    /// Rows that are changed, for who follows the table.
+    pub(super) changed: Changed,
     /// How data files are written.
     pub(super) settings: Settings,
     /// The rows that the change depends on, for when other commits come first.
@@ -240,16 +243,18 @@ impl Work {
     ) -> Self {
         let mut change = Change::new(kind, id);
         change.token.clone_from(&options.token);
+        let changed = Changed::new(&snapshot, kind, options.dry_run);
         Self {
             handle: handle.clone(),
             options: options.clone(),
+            settings: Settings::new(options, changed.is_wanted()),
+            changed,
             snapshot,
             change,
             writers: 0,
             writer: None,
             masked_anew: BTreeMap::new(),
             lineage: false,
-            settings: Settings::new(options),
             found: Found::default(),
             summary: Summary::default(),
         }
@@ -262,6 +267,9 @@ impl Work {
         let mut planned = verb.plan(self).await;
         if planned.is_ok() {
             planned = self.finish_writer().await;
+        }
+        if planned.is_ok() {
+            planned = self.finish_changed().await;
         }
         match planned {
             Ok(()) => {
@@ -298,6 +306,7 @@ impl Work {
         if let Some(mut writer) = self.writer.take() {
             staged.extend(writer.abandon().await);
         }
+        staged.extend(self.abandon_changed().await);
         if !staged.is_empty() {
             // What cannot be deleted now is unreferenced, and the next clean-up finds it.
             if let Err(error) = self.handle.store.delete(&staged).await {
@@ -401,6 +410,11 @@ impl Work {
     pub(super) async fn write_fitting(&mut self, mut rows: RecordBatch, origin: Origin<'_>) -> Result<()> {
         if rows.num_rows() == 0 {
             return Ok(());
+        }
+        match origin {
+            Origin::New if self.changed.is_on() => self.note_rows(&rows, RowChange::Insert).await?,
+            Origin::Updated(_) if self.changed.is_on() => self.note_rows(&rows, RowChange::After).await?,
+            _ => {}
         }
         if self.lineage {
             rows = with_lineage(&rows, origin)?;

@@ -54,6 +54,7 @@ pub(super) fn snapshot(schema: SchemaRef, fields: Vec<(&str, Transform)>) -> Sna
             append_over_schema_change: true,
             widening: false,
             data_prefix: "data/",
+            change_files: None,
             writable: true,
         },
         lineage: Some(crate::model::schema::lineage_by_id()),

@@ -1,4 +1,4 @@
-//! Row ids and clustering in log entries.
+//! Row ids, clustering and the change feed in log entries.
 
 use super::*;
 use crate::delta::state::State;
@@ -274,4 +274,56 @@ async fn a_column_that_a_table_is_clustered_by_can_be_renamed_and_not_dropped() 
         list(&table, &newest).await.unwrap()[0].columns["area"].min,
         Some(ScalarValue::Int64(Some(1)))
     );
+}
+
+#[tokio::test]
+async fn files_of_changed_rows_are_in_the_log_and_needed_and_not_part_of_the_table() {
+    let table = Delta::new(memory());
+    let base = create(&table, &[("delta.enableChangeDataFeed", "true")]).await;
+    assert_eq!(base.capabilities.change_files, Some("_change_data/"));
+    assert!(
+        base.features.contains(&"changeDataFeed".to_owned()),
+        "{:?}",
+        base.features
+    );
+    let base = publish(&table, &base, &append(&["a"])).await;
+    let mut change = append(&["b"]);
+    change.operation = OperationKind::Update;
+    change.removed = list(&table, &base).await.unwrap();
+    change.change_files = vec![file("_change_data/x y", vec![])];
+    let newest = publish(&table, &base, &change).await;
+    assert_eq!(paths(&table, &newest).await, ["b.parquet"]);
+    let entry = log::read(table.store(), 2).await.unwrap().unwrap();
+    let cdc = entry.iter().find_map(|action| action.cdc.as_ref()).unwrap();
+    assert_eq!(
+        (cdc.path.as_str(), cdc.size, cdc.data_change),
+        ("_change_data/x%20y.parquet", 100, false)
+    );
+    let needed = table.reachable(None).await.unwrap();
+    assert!(needed.contains("_change_data/x y.parquet"), "{needed:?}");
+}
+
+#[tokio::test]
+async fn the_change_feed_is_switched_on_and_off_by_its_property() {
+    let table = foreign(&[]).await;
+    let base = table.snapshot(&At::Latest).await.unwrap();
+    let set = |value: &str| {
+        let mut change = Change::new(OperationKind::Alter, clock::new_commit_id());
+        change.redefine(Redefinition {
+            properties: [("delta.enableChangeDataFeed".to_owned(), Some(value.to_owned()))].into(),
+            ..Redefinition::default()
+        });
+        change
+    };
+    let on = publish(&table, &base, &set("true")).await;
+    assert!(on.capabilities.change_files.is_some());
+    let entry = log::read(table.store(), 1).await.unwrap().unwrap();
+    let protocol = entry.iter().find_map(|action| action.protocol.as_ref()).unwrap();
+    assert!(
+        protocol.has("changeDataFeed") && protocol.has("invariants"),
+        "{protocol:?}"
+    );
+    assert_eq!((protocol.min_reader_version, protocol.min_writer_version), (1, 7));
+    let off = publish(&table, &on, &set("false")).await;
+    assert!(off.capabilities.change_files.is_none() && off.capabilities.writable);
 }

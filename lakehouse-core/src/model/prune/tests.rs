@@ -79,6 +79,7 @@ fn snapshot(schema: SchemaRef, specs: Vec<Vec<PartitionField>>) -> Snapshot {
             append_over_schema_change: true,
             widening: false,
             data_prefix: "",
+            change_files: None,
             writable: true,
         },
         lineage: None,

@@ -144,6 +144,7 @@ impl Table {
                 append_over_schema_change: false,
                 widening: false,
                 data_prefix: "",
+                change_files: None,
                 writable: true,
             },
             lineage: Some(crate::model::schema::lineage_by_id()),
