@@ -189,6 +189,7 @@ fn file(name: &str, day: i32, first: i64, rows: u64) -> DataFile {
         sequence: None,
         first_row_id: None,
         split_offsets: vec![4],
+        notes: None,
     }
 }
 

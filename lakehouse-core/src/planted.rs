@@ -54,6 +54,10 @@ pub enum Bug {
     PointerBeforeCheckpoint,
     /// Row ids start where the parent's did.
     RowIdsReused,
+    /// A file whose mask changes gets new row ids.
+    FileIdsForgotten,
+    /// Changed rows are kept as they are, and not as they were.
+    OldRowsUntold,
     /// A path of the metadata is percent-decoded twice.
     DecodedTwice,
     /// A path outside the table is taken for one inside.
@@ -88,7 +92,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 40] = [
         Self::LostReplyIsALoss,
         Self::ExistsUnread,
         Self::CleanedAfterUnknown,
@@ -112,6 +116,8 @@ impl Bug {
         Self::CheckpointWithoutTheLast,
         Self::PointerBeforeCheckpoint,
         Self::RowIdsReused,
+        Self::FileIdsForgotten,
+        Self::OldRowsUntold,
         Self::DecodedTwice,
         Self::OutsideAccepted,
         Self::PrefixWithoutSlash,

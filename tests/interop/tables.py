@@ -367,6 +367,18 @@ COPIED = [
     Kind("iceberg", 3, "bucket(2, id)", properties=SMALL_GROUPS),
     Kind("delta", properties=SMALL_GROUPS),
 ]
+# Delta tables whose changes can be followed: with masks, partitioned, under other names in files, without masks.
+FEED_ON = ("delta.enableChangeDataFeed=true",)
+NO_MASKS = (*FEED_ON, *SMALL_GROUPS, "delta.enableDeletionVectors=false")
+FOLLOWED = [
+    Kind("delta", properties=FEED_ON),
+    Kind("delta", None, DAY_BUCKET, ("ts_day", "id_bucket"), FEED_ON),
+    Kind("delta", properties=(*FEED_ON, "delta.columnMapping.mode=name", "delta.enableRowTracking=true")),
+]
+REWRITTEN = [
+    Kind("delta", properties=NO_MASKS),
+    Kind("delta", None, "grp", properties=NO_MASKS),
+]
 STEPS = [
     "append",
     "append from stdin",

@@ -29,13 +29,9 @@ NOT_ASKED = {("iceberg_defaults", 1), ("iceberg_defaults", 3)}
 # Tables of Delta that need not be written, and words of the complaint.
 NOT_WRITTEN = {
     "delta_append_only": "delta.appendOnly is true",
-    "delta_change_feed": "table feature changeDataFeed",
-    "delta_clustered": "table feature clustering",
-    "delta_feature_dropped": "table feature checkpointProtection",
     "delta_iceberg_compatible": "table feature icebergCompatV2",
     "delta_identity": "table feature identityColumns",
     "delta_partition_values": "partition column b has the type Binary",
-    "delta_row_tracking": "table feature rowTracking",
 }
 DELTA = [name for name in tables() if name.startswith("delta_") and name not in REFUSED]
 

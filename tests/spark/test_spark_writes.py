@@ -32,6 +32,7 @@ from tests.spark import lineage
 from tests.spark.fixtures import WAREHOUSE
 
 MASKS = tuple(f"write.{verb}.mode=merge-on-read" for verb in ("delete", "update", "merge"))
+TRACKED = ("delta.enableRowTracking=true", "delta.enableChangeDataFeed=true")
 # Tables of fixtures/spark that `lake` cannot read, or that have no rows.
 CANNOT = [*REFUSED, *(name for name, number in WRONG if number is None), "iceberg_empty", "iceberg_emptied"]
 HIDDEN = ("ts_day", "id_bucket")
@@ -43,6 +44,8 @@ KINDS = [
     Kind("iceberg", 3, DAY_BUCKET, properties=MASKS),
     Kind("delta"),
     Kind("delta", None, DAY_BUCKET, HIDDEN),
+    Kind("delta", properties=TRACKED),
+    Kind("delta", None, DAY_BUCKET, HIDDEN, TRACKED),
 ]
 
 
@@ -80,9 +83,16 @@ class Both:
         if life.kind.version == 3:
             history = self.spark.sql(f"SELECT snapshot_id FROM {self.name}.refs WHERE name = 'main'")
             self.steps.append(Step(name, history["snapshot_id"][0].as_py(), life.rows))
+        if life.kind.properties == TRACKED:
+            history = self.spark.sql(f"DESCRIBE HISTORY {self.name}")
+            self.steps.append(Step(name, max(history["version"].to_pylist()), life.rows))
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind}{' masks' if kind.properties else ''}")
+def label(kind: Kind) -> str:
+    return f"{kind}{' tracked' if kind.properties == TRACKED else ' masks' if kind.properties else ''}"
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=label)
 def test_spark_and_lake_write_in_turn_and_read_the_same(spark, cli, kind, tmp_path):
     both = Both(spark, cli, kind, tmp_path)
     columns = ", ".join(SCHEMA.names)
@@ -140,6 +150,8 @@ def test_spark_and_lake_write_in_turn_and_read_the_same(spark, cli, kind, tmp_pa
     both.lake(merge_feed, step=6)
     if kind.version == 3:
         lineage.check(spark, both.life, both.steps)
+    if kind.properties == TRACKED:
+        lineage.check_delta(spark, both.life, both.steps)
 
     for where, matches in FILTERS:
         expected = table([r for r in both.life.rows.values() if matches(r)])

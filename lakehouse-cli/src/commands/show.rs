@@ -4,7 +4,7 @@ use arrow::datatypes::Schema;
 use clap::Args;
 use lakehouse_core::Table;
 use lakehouse_core::model::schema::COMMENT;
-use lakehouse_core::model::{At, Capabilities, PartitionField, Snapshot};
+use lakehouse_core::model::{At, PartitionField, Snapshot};
 use lakehouse_core::operations::Adopted;
 use serde_json::{Value, json};
 
@@ -61,7 +61,7 @@ pub(super) async fn show(args: Show, ui: &Ui) -> Result<(), Failure> {
             "properties": snapshot.properties, "refs": refs,
             "sort_order": snapshot.sort_order.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "identifier": snapshot.identifier, "needs": snapshot.features,
-            "features": features(&snapshot.capabilities),
+            "features": features(&snapshot),
             "files": sizes.files, "bytes": sizes.bytes,
             "rows": sizes.rows - sizes.masked, "masked_rows": sizes.masked, "rows_exact": !sizes.inexact,
         }));
@@ -146,15 +146,17 @@ fn facts(name: &str, table: &Table, snapshot: &Snapshot, sizes: &Sizes) -> Vec<(
             facts.push((fact, words.join(", ")));
         }
     }
-    facts.push(("features", features(&snapshot.capabilities).join(", ")));
+    facts.push(("features", features(snapshot).join(", ")));
     facts
 }
 
 /// What the table offers, in words.
-fn features(capabilities: &Capabilities) -> Vec<&'static str> {
+fn features(snapshot: &Snapshot) -> Vec<&'static str> {
+    let capabilities = &snapshot.capabilities;
     [
         (capabilities.masks, "row masks"),
-        (capabilities.row_ids, "row ids"),
+        (snapshot.lineage.is_some(), "row ids"),
+        (capabilities.change_files.is_some(), "change files"),
         (capabilities.refs, "tags and branches"),
         (capabilities.writable, "writable"),
         (!capabilities.writable, "read-only"),

@@ -35,13 +35,14 @@ pub(super) fn snapshot(state: u64, append_over_schema_change: bool) -> Snapshot 
         capabilities: Capabilities {
             masks: true,
             refs: false,
-            row_ids: false,
             partition_columns_in_files: true,
             append_over_schema_change,
             widening: false,
             data_prefix: "",
+            change_files: None,
             writable: true,
         },
+        lineage: None,
         private: Arc::new(()),
     }
 }
@@ -69,6 +70,7 @@ pub(super) fn file(path: &str, ids: std::ops::Range<i64>) -> DataFile {
         sequence: None,
         first_row_id: None,
         split_offsets: Vec::new(),
+        notes: None,
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) async fn appended_files_are_listed_as_they_were_given(bed: Bed) {
                 );
             }
         }
-        if snapshot.capabilities.row_ids {
+        if snapshot.lineage.is_some() {
             let ids: BTreeSet<_> = listed.iter().map(|f| f.first_row_id.unwrap()).collect();
             assert!(
                 ids == BTreeSet::from([0, 10]) || ids == BTreeSet::from([0, 20]),

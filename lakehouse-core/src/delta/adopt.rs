@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
+use super::actions::Action;
 use super::create;
+use super::files::Stamp;
 use super::state::State;
-use super::{Delta, log};
+use super::{Delta, log, row_tracking};
 use crate::error::Result;
 use crate::model::limits;
 use crate::model::{Change, Definition, Snapshot};
@@ -30,12 +32,22 @@ pub(super) async fn draft(store: &Store, definition: &Definition) -> Result<Arc<
 pub(super) async fn first_entry(store: &Store, definition: &Definition, change: &Change) -> Result<Vec<u8>> {
     let draft = draft(store, definition).await?;
     let state = State::of(&draft)?;
-    let now = clock::now_ms();
-    let files = change
-        .added
-        .iter()
-        .map(|file| state.add_new(file, now, true))
-        .collect::<Result<_>>()?;
+    let stamp = Stamp {
+        now_ms: clock::now_ms(),
+        data_change: true,
+        clustered: &[],
+    };
+    let mut files = Vec::with_capacity(change.added.len() + 1);
+    for file in &change.added {
+        files.push(Action {
+            add: Some(state.add_new(file, &stamp)?),
+            ..Action::default()
+        });
+    }
+    if row_tracking::is_supported(&state.protocol, &state.metadata) {
+        let mark = row_tracking::assign(store, &mut files, None, 0).await?;
+        files.extend(mark);
+    }
     let entry = create::first_entry(definition, &change.commit_id, files)?;
     let limit = store.limits().commit_bytes;
     limits::at_most(

@@ -173,6 +173,12 @@ impl<'a> Known<'a> {
             stats: remove.stats.or(known.stats),
             deletion_vector: remove.deletion_vector,
             data_change: remove.data_change,
+            base_row_id: remove.base_row_id.or(known.base_row_id),
+            default_row_commit_version: remove
+                .default_row_commit_version
+                .or(known.default_row_commit_version),
+            tags: remove.tags.or(known.tags),
+            clustering_provider: known.clustering_provider,
             ..AddFile::default()
         })
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::actions::{Action, AddFile, Metadata, Protocol};
 use super::publish::{ENGINE, render_commit};
-use super::{hidden, log, mapping, properties, protocol, schema};
+use super::{change_feed, hidden, log, mapping, properties, protocol, row_tracking, schema};
 use crate::error::{Error, Result};
 use crate::model::{CommitId, Definition};
 use crate::store::{Store, clock};
@@ -18,14 +18,14 @@ pub(super) async fn exists(store: &Store) -> Result<bool> {
     Ok(files.iter().any(|file| log::file_version(&file.path).is_some()))
 }
 
-/// The log entry of version 0, with these files in it.
+/// The log entry of version 0, with these files in it and what is noted beside them.
 ///
 /// # Errors
 /// [`Error::Unsupported`] when the definition asks for what Delta, or this writer, does not have.
 pub(super) fn first_entry(
     definition: &Definition,
     commit_id: &CommitId,
-    files: Vec<AddFile>,
+    files: Vec<Action>,
 ) -> Result<Vec<u8>> {
     if let Some(version) = definition.format_version {
         return Err(Error::unsupported(
@@ -59,6 +59,12 @@ pub(super) fn first_entry(
         .entry(protocol::ENABLE_VECTORS.into())
         .or_insert_with(|| "true".into())
         .eq_ignore_ascii_case("true");
+    let tracked = configuration
+        .get(row_tracking::ENABLE)
+        .is_some_and(|on| on.eq_ignore_ascii_case("true"));
+    if tracked {
+        row_tracking::name_columns(&mut configuration);
+    }
     let now = clock::now_ms();
     let metadata = Metadata {
         id: clock::new_commit_id().0,
@@ -71,6 +77,14 @@ pub(super) fn first_entry(
     let mut protocol = protocol_for(&metadata, definition, vectors, !generated.is_empty());
     if mapped {
         protocol = protocol.with(protocol::COLUMN_MAPPING, true);
+    }
+    if tracked {
+        protocol = protocol
+            .with(row_tracking::FEATURE, false)
+            .with(row_tracking::DOMAINS, false);
+    }
+    if protocol::is_on(&metadata, change_feed::ENABLE) {
+        protocol = protocol.with(change_feed::FEATURE, false);
     }
     let columns = schema::parse(&metadata.schema_string, protocol::mapping(&metadata)?)?;
     if let Some(refusal) = protocol::refusal(&protocol, &metadata, &columns) {
@@ -87,10 +101,7 @@ pub(super) fn first_entry(
             ..Action::default()
         },
     ];
-    entry.extend(files.into_iter().map(|file| Action {
-        add: Some(file),
-        ..Action::default()
-    }));
+    entry.extend(files);
     render_commit(info, entry)
 }
 
@@ -156,14 +167,15 @@ pub(super) fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn commit_info(metadata: &Metadata, commit_id: &CommitId, now: i64, files: &[AddFile]) -> Map<String, Value> {
+fn commit_info(metadata: &Metadata, commit_id: &CommitId, now: i64, entry: &[Action]) -> Map<String, Value> {
     let text = |value: Value| Value::from(value.to_string());
     let parameters = json!({
         "isManaged": "false",
         "partitionBy": text(json!(metadata.partition_columns)),
         "properties": text(json!(metadata.configuration)),
     });
-    let metrics = match files {
+    let files: Vec<&AddFile> = entry.iter().filter_map(|action| action.add.as_ref()).collect();
+    let metrics = match files.as_slice() {
         [] => json!({}),
         files => json!({
             "numAddedFiles": files.len().to_string(),

@@ -9,9 +9,10 @@ use tokio::sync::mpsc::Receiver;
 
 use super::actions::{AddFile, RemoveFile};
 use super::state::State;
-use super::{footer, stats, vectors};
+use super::{clustering, footer, stats, vectors};
 use crate::error::{Error, Result};
-use crate::model::{DataFile, Prune, Snapshot};
+use crate::model::{DataFile, FileNotes, Prune, Snapshot};
+use crate::planted::{self, Bug};
 use crate::store::Store;
 
 /// What is written as it is in a path; everything else is percent-encoded, the percent sign included.
@@ -33,6 +34,24 @@ const CONCURRENT_FOOTERS: usize = 8;
 pub(super) struct Found {
     pub(super) file: DataFile,
     pub(super) rows_known: bool,
+}
+
+/// What the files of one log entry have in common.
+pub(super) struct Stamp<'a> {
+    /// When, in milliseconds since 1970 UTC.
+    pub(super) now_ms: i64,
+    /// The rows of the table change.
+    pub(super) data_change: bool,
+    /// The columns that the table is clustered by.
+    pub(super) clustered: &'a [clustering::Path],
+}
+
+fn notes(add: &AddFile) -> Option<Arc<FileNotes>> {
+    let notes = FileNotes {
+        tags: add.tags.clone().unwrap_or_default(),
+        clustering: add.clustering_provider.clone(),
+    };
+    (notes != FileNotes::default()).then(|| Arc::new(notes))
 }
 
 impl State {
@@ -70,9 +89,10 @@ impl State {
                 columns: statistics.columns,
                 masks,
                 equality_deletes: Vec::new(),
-                sequence: None,
-                first_row_id: None,
+                sequence: add.default_row_commit_version,
+                first_row_id: add.base_row_id,
                 split_offsets: Vec::new(),
+                notes: notes(add),
             },
         })
     }
@@ -81,7 +101,7 @@ impl State {
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a partition value that cannot be written.
-    pub(super) fn add(&self, file: &DataFile, now_ms: i64, data_change: bool) -> Result<AddFile> {
+    pub(super) fn add(&self, file: &DataFile, stamp: &Stamp<'_>) -> Result<AddFile> {
         if file.partition.len() != self.partitions.len() {
             return Err(Error::invalid(
                 format!(
@@ -99,18 +119,27 @@ impl State {
             .map(|(column, value)| Ok((column.physical.clone(), column.render(value)?)))
             .collect();
         let too_large = |_| Error::invalid("the file is too large for the Delta log", &file.path);
-        let limit = self
-            .number("delta.dataSkippingNumIndexedCols")
-            .unwrap_or(stats::INDEXED_COLUMNS);
+        let wanted = stats::Wanted {
+            limit: self
+                .number("delta.dataSkippingNumIndexedCols")
+                .unwrap_or(stats::INDEXED_COLUMNS),
+            always: stamp.clustered,
+        };
+        let notes = file.notes.as_deref();
         Ok(AddFile {
             path: file.recorded.clone(),
             partition_values: partition_values?,
             size: file.bytes.try_into().map_err(too_large)?,
-            modification_time: now_ms,
-            data_change,
-            stats: Some(stats::render(file, &self.data_fields(), limit)),
+            modification_time: stamp.now_ms,
+            data_change: stamp.data_change,
+            stats: Some(stats::render(file, &self.data_fields(), wanted)),
+            tags: notes
+                .map(|notes| notes.tags.clone())
+                .filter(|tags| !tags.is_empty()),
             deletion_vector: vectors::descriptor(file)?,
-            ..AddFile::default()
+            base_row_id: file.first_row_id.filter(|_| !planted::is(Bug::FileIdsForgotten)),
+            default_row_commit_version: file.sequence,
+            clustering_provider: notes.and_then(|notes| notes.clustering.clone()),
         })
     }
 
@@ -118,10 +147,10 @@ impl State {
     ///
     /// # Errors
     /// As [`State::add`].
-    pub(super) fn add_new(&self, file: &DataFile, now_ms: i64, data_change: bool) -> Result<AddFile> {
+    pub(super) fn add_new(&self, file: &DataFile, stamp: &Stamp<'_>) -> Result<AddFile> {
         Ok(AddFile {
             path: utf8_percent_encode(&file.path, ENCODED).to_string(),
-            ..self.add(file, now_ms, data_change)?
+            ..self.add(file, stamp)?
         })
     }
 
@@ -129,8 +158,8 @@ impl State {
     ///
     /// # Errors
     /// As [`State::add`].
-    pub(super) fn remove(&self, file: &DataFile, now_ms: i64, data_change: bool) -> Result<RemoveFile> {
-        Ok(self.add(file, now_ms, data_change)?.removal(now_ms, data_change))
+    pub(super) fn remove(&self, file: &DataFile, stamp: &Stamp<'_>) -> Result<RemoveFile> {
+        Ok(self.add(file, stamp)?.removal(stamp.now_ms, stamp.data_change))
     }
 }
 

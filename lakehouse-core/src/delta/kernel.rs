@@ -4,9 +4,10 @@
 //! that called us, and its I/O is driven from there by the same runtime's handle: no second runtime,
 //! no thread that outlives the call, nothing to deadlock with on a current-thread runtime.
 //!
-//! Of its `internal-api` we use the table configuration (protocol and metadata as recorded) and the
-//! log segment (which checkpoint a version was loaded from).
+//! Of its `internal-api` we use the table configuration (protocol and metadata as recorded), the log
+//! segment (which checkpoint a version was loaded from) and the metadata domains of features.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::num::NonZero;
@@ -172,6 +173,28 @@ impl Replay {
         let snapshot = Arc::clone(&self.0);
         run(store, move |engine| {
             snapshot.get_app_id_version(&id, engine).map_err(translate)
+        })
+        .await
+    }
+
+    /// What the table keeps under these names (Delta protocol, "Domain Metadata"), as far as it does.
+    pub(super) async fn domains(
+        &self,
+        store: &Store,
+        names: Vec<&'static str>,
+    ) -> Result<BTreeMap<String, String>> {
+        if names.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let snapshot = Arc::clone(&self.0);
+        run(store, move |engine| {
+            let names = names.into_iter().collect();
+            let found = snapshot.get_domain_metadatas_internal(engine, Some(&names));
+            let found = found.map_err(translate)?;
+            Ok(found
+                .into_iter()
+                .map(|(name, domain)| (name, domain.configuration().to_owned()))
+                .collect())
         })
         .await
     }

@@ -5,8 +5,10 @@
 
 mod actions;
 mod adopt;
+mod change_feed;
 mod changes;
 mod checkpoint;
+mod clustering;
 mod create;
 mod evolve;
 mod files;
@@ -21,6 +23,7 @@ mod properties;
 mod protocol;
 mod publish;
 mod reachable;
+mod row_tracking;
 mod schema;
 mod state;
 mod stats;

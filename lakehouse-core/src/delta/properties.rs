@@ -3,12 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::actions::Protocol;
-use super::mapping;
 use super::protocol::{self, DELETION_VECTORS, TYPE_WIDENING};
+use super::{change_feed, mapping, row_tracking};
 use crate::error::{Error, Result};
 
 /// Properties of which a table keeps its own books.
-const KEPT: [&str; 2] = ["delta.columnMapping.maxColumnId", "delta.rowTracking."];
+const KEPT: [&str; 4] = [
+    "delta.columnMapping.maxColumnId",
+    "delta.rowTracking.",
+    row_tracking::SUSPENDED,
+    "delta.requireCheckpointProtectionBeforeVersion",
+];
 
 /// The protocol and properties of a table once these are set (`None`: gone).
 ///
@@ -25,6 +30,12 @@ pub(super) fn apply(
             continue;
         }
         check(key, value.as_deref().unwrap_or("false"))?;
+        if key == row_tracking::ENABLE && value.as_deref().is_some_and(is_true) {
+            return Err(Error::unsupported(
+                "row tracking can only be switched on where a Delta table is made: files that are there have no row ids",
+                "let Spark switch it on, which gives them ids; or make a new table with it and copy the rows",
+            ));
+        }
         if key == mapping::MODE {
             let (old, new) = (
                 before.map_or("none", String::as_str),
@@ -37,12 +48,11 @@ pub(super) fn apply(
                 ));
             }
         }
-        let on = value
-            .as_deref()
-            .is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let on = value.as_deref().is_some_and(is_true);
         match key.as_str() {
             protocol::ENABLE_VECTORS if on => protocol = protocol.with(DELETION_VECTORS, true),
             protocol::ENABLE_WIDENING if on => protocol = protocol.with(TYPE_WIDENING, true),
+            change_feed::ENABLE if on => protocol = protocol.with(change_feed::FEATURE, false),
             "delta.appendOnly" if on => protocol = protocol.with("appendOnly", false),
             key if key.starts_with(protocol::CONSTRAINT) && value.is_some() => {
                 protocol = protocol.with(protocol::CHECK_CONSTRAINTS, false);
@@ -57,25 +67,27 @@ pub(super) fn apply(
     Ok((protocol, configuration))
 }
 
+fn is_true(value: &str) -> bool {
+    value.eq_ignore_ascii_case("true")
+}
+
 /// Refuses a property that asks for a feature which we do not write.
 ///
 /// # Errors
 /// [`Error::Unsupported`] naming it.
 pub(super) fn check(key: &str, value: &str) -> Result<()> {
-    let on = value.eq_ignore_ascii_case("true");
+    if KEPT.iter().any(|kept| key.starts_with(kept)) {
+        return Err(Error::unsupported(
+            format!("the property {key} is kept by the table itself"),
+            "leave the property out",
+        ));
+    }
+    let on = is_true(value);
     let asks = key.starts_with("delta.feature.")
         || key == protocol::CONSTRAINT
-        || KEPT.iter().any(|kept| key.starts_with(kept))
         || matches!(key, "delta.minReaderVersion" | "delta.minWriterVersion")
         || (key == "delta.checkpointPolicy" && value != "classic" && value != "false")
-        || (on
-            && (key.starts_with("delta.enableIcebergCompat")
-                || matches!(
-                    key,
-                    "delta.enableRowTracking"
-                        | "delta.enableInCommitTimestamps"
-                        | "delta.enableChangeDataFeed"
-                )));
+        || (on && (key.starts_with("delta.enableIcebergCompat") || key == "delta.enableInCommitTimestamps"));
     let asks =
         asks || key.starts_with("delta.universalFormat.") || key.starts_with("delta.coordinatedCommits.");
     let number = |least: i64| value.trim().parse::<i64>().is_ok_and(|number| number >= least);

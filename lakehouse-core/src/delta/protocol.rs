@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::actions::{Metadata, Protocol};
 use super::hidden::GENERATION;
 use super::schema::{self, CURRENT_DEFAULT, Column, INVARIANTS, Mapping};
+use super::{change_feed, clustering, row_tracking};
 use crate::error::{Error, Result};
 
 /// Deletion vectors.
@@ -31,7 +32,7 @@ const IMPLIED: [(i32, &str); 7] = [
     (2, "appendOnly"),
     (2, "invariants"),
     (3, CHECK_CONSTRAINTS),
-    (4, "changeDataFeed"),
+    (4, change_feed::FEATURE),
     (4, "generatedColumns"),
     (5, COLUMN_MAPPING),
     (6, "identityColumns"),
@@ -62,7 +63,7 @@ const READ: [&str; 8] = [
 ];
 
 /// Features whose tables are written right, some only while they are not in use.
-const WRITE: [&str; 17] = [
+const WRITE: [&str; 20] = [
     DELETION_VECTORS,
     TIMESTAMP_NTZ,
     "timestampWithoutTimezone",
@@ -73,13 +74,18 @@ const WRITE: [&str; 17] = [
     "appendOnly",
     "invariants",
     CHECK_CONSTRAINTS,
-    "changeDataFeed",
+    change_feed::FEATURE,
     GENERATED_COLUMNS,
     "identityColumns",
     COLUMN_MAPPING,
     "allowColumnDefaults",
     "domainMetadata",
     IN_COMMIT_TIMESTAMP,
+    row_tracking::FEATURE,
+    clustering::FEATURE,
+    // What it asks for is about cleaning up the log, which is never done here; a checkpoint is only made of the
+    // version that was just committed.
+    "checkpointProtection",
 ];
 
 /// Why a table cannot be written.
@@ -207,9 +213,15 @@ pub(super) fn refusal(protocol: &Protocol, metadata: &Metadata, columns: &[Colum
     {
         return refuse(name, "it has a feature that is not written".into());
     }
+    if let Some(what) = row_tracking::lacking(protocol, metadata) {
+        return refuse(row_tracking::FEATURE, what);
+    }
     // What older protocols imply by their number, newer ones list; what counts is whether it is in use.
-    if is_on(metadata, "delta.enableChangeDataFeed") {
-        return refuse("changeDataFeed", "its change data feed is on".into());
+    if let Some(name) = change_feed::taken_name(protocol, metadata, columns) {
+        return refuse(
+            change_feed::FEATURE,
+            format!("column {name} has the name of one of its change data feed"),
+        );
     }
     let schema = &metadata.schema_string;
     if let Some(column) = schema::columns_with(schema, "delta.identity.start").first() {
@@ -333,10 +345,49 @@ mod tests {
     fn writer_features_that_are_not_honoured_are_named() {
         let plain = metadata("{}", &[]);
         assert_eq!(why(&protocol(&[], &WRITE), &plain), None);
-        for name in ["rowTracking", "icebergCompatV2", "clustering", "somethingNew"] {
+        for name in ["icebergCompatV1", "icebergCompatV2", "somethingNew"] {
             let why = why(&protocol(&[], &[name]), &plain).unwrap();
             assert!(why.contains(name), "{why}");
         }
+    }
+
+    #[test]
+    fn columns_with_names_of_the_change_feed_refuse_writing_while_it_is_on() {
+        let named = |on: &str| {
+            let mut metadata = metadata("{}", &[(change_feed::ENABLE, on)]);
+            metadata.schema_string = metadata.schema_string.replace("\"a\"", "\"_Commit_version\"");
+            metadata
+        };
+        let with = protocol(&[], &[change_feed::FEATURE]);
+        let why_not = why(&with, &named("true")).unwrap();
+        assert!(why_not.contains("_Commit_version"), "{why_not}");
+        assert_eq!(why(&with, &named("false")), None);
+        assert_eq!(
+            why(&protocol(&[], &[]), &named("true")),
+            None,
+            "the feature is not listed"
+        );
+        let old = Protocol {
+            min_reader_version: 1,
+            min_writer_version: 4,
+            ..Protocol::default()
+        };
+        assert!(why(&old, &named("true")).is_some());
+    }
+
+    #[test]
+    fn a_table_that_tracks_rows_without_what_that_takes_is_not_written() {
+        let plain = metadata("{}", &[]);
+        let why_not = |features: &[&str], metadata| why(&protocol(&[], features), metadata);
+        assert!(
+            why_not(&["rowTracking"], &plain)
+                .unwrap()
+                .contains("domainMetadata")
+        );
+        assert_eq!(why_not(&["rowTracking", "domainMetadata"], &plain), None);
+        let enabled = metadata("{}", &[(row_tracking::ENABLE, "true")]);
+        let nameless = why_not(&["rowTracking", "domainMetadata"], &enabled).unwrap();
+        assert!(nameless.contains("materializedRowIdColumnName"), "{nameless}");
     }
 
     #[test]
@@ -348,11 +399,6 @@ mod tests {
         };
         assert_eq!(why(&old, &metadata("{}", &[])), None);
         let cases = [
-            (
-                "{}",
-                vec![("delta.enableChangeDataFeed", "true")],
-                "changeDataFeed",
-            ),
             (r#"{"delta.invariants":"{}"}"#, vec![], "invariants"),
             (r#"{"delta.identity.start":1}"#, vec![], "identityColumns"),
         ];

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::{Map, Value, json};
 
 use super::actions::{self, Action, AddFile, FileKey, Txn};
+use super::files::Stamp;
 use super::protocol::{self, is_on};
 use super::state::State;
+use super::{change_feed, clustering, row_tracking};
 use crate::error::{Error, Result};
 use crate::model::schema::keeps_columns;
 use crate::model::{Change, OperationKind, Snapshot};
@@ -55,9 +57,31 @@ pub(super) async fn entry(
     let state = evolved.as_ref().unwrap_or(before);
     // Later than the version before it, whatever the clock says: versions are found by time.
     let now = clock::now_ms().max(base.timestamp_ms.saturating_add(1));
-    let files = match restored {
+    let tracked = row_tracking::is_supported(&state.protocol, &state.metadata);
+    let mut domains = domains(store, before, tracked).await?;
+    let clustered = clustering::columns(
+        &state.protocol,
+        domains.get(clustering::DOMAIN).map(String::as_str),
+    )?;
+    if evolved.is_some() {
+        clustering::check_kept(&clustered, state.columns())?;
+    }
+    let mut files = match restored {
         Some(old) => restore(store, state, State::of(old)?, now).await?,
-        None => file_actions(state, change, now)?,
+        None => {
+            let stamp = Stamp {
+                now_ms: now,
+                data_change: change.data_change,
+                clustered: &clustered,
+            };
+            file_actions(state, change, &stamp)?
+        }
+    };
+    let mark = if tracked {
+        let domain = domains.remove(row_tracking::DOMAIN);
+        row_tracking::assign(store, &mut files, domain.as_deref(), base.version + 1).await?
+    } else {
+        None
     };
     let removes = files.iter().any(|action| action.remove.is_some());
     if removes && change.data_change && is_on(&state.metadata, "delta.appendOnly") {
@@ -81,8 +105,29 @@ pub(super) async fn entry(
         });
     }
     entry.extend(files);
-    let in_commit = protocol::in_commit_timestamps(&state.protocol, &state.metadata);
-    render_commit(commit_info(base, change, &entry, now, in_commit), entry)
+    entry.extend(change_feed::actions(state, change, now)?);
+    entry.extend(mark);
+    let mut info = commit_info(base, change, &entry, now);
+    if protocol::in_commit_timestamps(&state.protocol, &state.metadata) {
+        info.insert("inCommitTimestamp".into(), json!(now));
+    }
+    if row_tracking::is_enabled(&state.protocol, &state.metadata) {
+        // All operations keep the ids of rows that they copy or update.
+        info.insert("tags".into(), json!({"delta.rowTracking.preserved": "true"}));
+    }
+    render_commit(info, entry)
+}
+
+/// What the features of the table keep in domains that a log entry depends on.
+async fn domains(store: &Store, state: &State, tracked: bool) -> Result<BTreeMap<String, String>> {
+    let mut names = Vec::new();
+    if tracked {
+        names.push(row_tracking::DOMAIN);
+    }
+    if state.protocol.has(clustering::FEATURE) {
+        names.push(clustering::DOMAIN);
+    }
+    state.replay.domains(store, names).await
 }
 
 /// A log entry's bytes: `commitInfo` comes first, as in-commit timestamps ask.
@@ -95,7 +140,7 @@ pub(super) fn render_commit(info: Map<String, Value>, rest: Vec<Action>) -> Resu
     actions::render(&entry)
 }
 
-fn file_actions(state: &State, change: &Change, now: i64) -> Result<Vec<Action>> {
+fn file_actions(state: &State, change: &Change, stamp: &Stamp<'_>) -> Result<Vec<Action>> {
     let mut actions = Vec::new();
     let mut seen: HashMap<&str, &str> = HashMap::new();
     let mut once = |path, role| match seen.insert(path, role) {
@@ -114,14 +159,14 @@ fn file_actions(state: &State, change: &Change, now: i64) -> Result<Vec<Action>>
     {
         once(&file.path, role)?;
         actions.push(Action {
-            remove: Some(state.remove(file, now, change.data_change)?),
+            remove: Some(state.remove(file, stamp)?),
             ..Action::default()
         });
     }
     for file in &change.added {
         once(&file.path, "added")?;
         actions.push(Action {
-            add: Some(state.add_new(file, now, change.data_change)?),
+            add: Some(state.add_new(file, stamp)?),
             ..Action::default()
         });
     }
@@ -130,7 +175,7 @@ fn file_actions(state: &State, change: &Change, now: i64) -> Result<Vec<Action>>
             return Err(Error::invalid("a mask was set on another file", &after.path));
         }
         actions.push(Action {
-            add: Some(state.add(after, now, change.data_change)?),
+            add: Some(state.add(after, stamp)?),
             ..Action::default()
         });
     }
@@ -157,7 +202,18 @@ async fn restore(store: &Store, newest: &State, old: &State, now: i64) -> Result
     }
     let mut gone = live_files(store, newest).await?;
     let mut back = live_files(store, old).await?;
+    // What a file was given since stays with it.
+    let ids = |add: &AddFile| (add.base_row_id, add.default_row_commit_version);
+    let given: HashMap<String, _> = (gone.values())
+        .filter(|add| add.base_row_id.is_some())
+        .map(|add| (add.path.clone(), ids(add)))
+        .collect();
     back.retain(|key, _| gone.remove(key).is_none());
+    for add in back.values_mut() {
+        if let Some((base, version)) = given.get(&add.path).filter(|_| add.base_row_id.is_none()) {
+            (add.base_row_id, add.default_row_commit_version) = (*base, *version);
+        }
+    }
     let sorted =
         |files: HashMap<FileKey, AddFile>| files.into_iter().collect::<BTreeMap<_, _>>().into_values();
     let removes = sorted(gone).map(|add| Action {
@@ -183,22 +239,13 @@ async fn live_files(store: &Store, state: &State) -> Result<HashMap<FileKey, Add
     Ok(found)
 }
 
-fn commit_info(
-    base: &Snapshot,
-    change: &Change,
-    entry: &[Action],
-    now: i64,
-    in_commit: bool,
-) -> Map<String, Value> {
+fn commit_info(base: &Snapshot, change: &Change, entry: &[Action], now: i64) -> Map<String, Value> {
     let (operation, parameters) = operation(change);
     let blind = change.operation == OperationKind::Append
         && change.read.is_none()
         && entry.iter().all(|action| action.remove.is_none());
     let mut info = Map::new();
     info.insert("timestamp".into(), json!(now));
-    if in_commit {
-        info.insert("inCommitTimestamp".into(), json!(now));
-    }
     info.insert("operation".into(), json!(operation));
     info.insert("operationParameters".into(), parameters);
     info.insert("readVersion".into(), json!(base.version));
@@ -238,6 +285,9 @@ fn metrics(change: &Change, entry: &[Action]) -> Value {
     let mut metrics = change.metrics.clone();
     metrics.insert("numAddedFiles".into(), count(|action| action.add.is_some()));
     metrics.insert("numRemovedFiles".into(), count(|action| action.remove.is_some()));
+    if !change.change_files.is_empty() {
+        metrics.insert("numAddedChangeFiles".into(), change.change_files.len() as u64);
+    }
     metrics.insert(
         "numOutputRows".into(),
         (change.added.iter())

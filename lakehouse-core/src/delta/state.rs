@@ -11,6 +11,7 @@ use super::kernel::Replay;
 use super::partitions::{self, PartitionColumn};
 use super::protocol::{self, Refusal};
 use super::schema::{self, Column};
+use super::{change_feed, row_tracking};
 use crate::error::{Error, Result};
 use crate::model::{Capabilities, Check, Snapshot};
 
@@ -85,13 +86,14 @@ impl State {
             capabilities: Capabilities {
                 masks: self.refusal.is_none() && protocol::masks(&self.protocol, &self.metadata),
                 refs: false,
-                row_ids: false,
                 partition_columns_in_files: false,
                 append_over_schema_change: false,
                 widening: protocol::widening(&self.protocol, &self.metadata.configuration),
                 data_prefix: "",
+                change_files: change_feed::folder(&self.protocol, &self.metadata),
                 writable: self.refusal.is_none(),
             },
+            lineage: row_tracking::lineage(&self.protocol, &self.metadata),
             private: Arc::new(self),
         }
     }

@@ -7,6 +7,7 @@ use chrono::DateTime;
 use datafusion::scalar::ScalarValue;
 use serde_json::Value;
 
+use super::clustering;
 use super::partitions::{date, day, decimal_text, instant};
 use crate::model::schema::{ambiguous_paths, physical_name};
 use crate::model::{ColumnStats, DataFile};
@@ -170,9 +171,22 @@ fn decimal(value: &Value, precision: u8, scale: i8, upper: bool) -> Option<(i128
     Some((sign * unscaled, true))
 }
 
+/// Which leaf columns get statistics.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// The first so many; all, if it is negative.
+    pub(super) limit: i64,
+    /// These wherever they are, by the names that files have.
+    pub(super) always: &'a [clustering::Path],
+}
+
 /// The `stats` of an `add` of this file. `tight` is false once rows of the file are masked.
-pub(super) fn render(file: &DataFile, data_columns: &[&Field], limit: i64) -> String {
-    let mut left = usize::try_from(limit).unwrap_or(usize::MAX);
+pub(super) fn render(file: &DataFile, data_columns: &[&Field], wanted: Wanted<'_>) -> String {
+    let mut left = Left {
+        count: usize::try_from(wanted.limit).unwrap_or(usize::MAX),
+        always: wanted.always,
+        path: Vec::new(),
+    };
     let mut parts = [String::new(), String::new(), String::new()];
     let unknown = ambiguous_paths(data_columns);
     let told;
@@ -196,32 +210,32 @@ pub(super) fn render(file: &DataFile, data_columns: &[&Field], limit: i64) -> St
     )
 }
 
-fn write_column(field: &Field, parent: &str, file: &DataFile, left: &mut usize, parts: &mut [String; 3]) {
-    let name = if parent.is_empty() {
-        field.name().clone()
-    } else {
-        format!("{parent}.{}", field.name())
-    };
-    let values = if let DataType::Struct(children) = field.data_type() {
-        let mut inner = [String::new(), String::new(), String::new()];
-        for child in children {
-            write_column(child, &name, file, left, &mut inner);
-        }
-        inner.map(|text| (!text.is_empty()).then(|| format!("{{{text}}}")))
-    } else {
-        if *left == 0 {
-            return;
-        }
-        *left -= 1;
-        let Some(stats) = file.columns.get(&name) else {
-            return;
-        };
-        [
-            stats.min.as_ref().and_then(|value| literal(value, false)),
-            stats.max.as_ref().and_then(|value| literal(value, true)),
-            stats.nulls.map(|nulls| nulls.to_string()),
-        ]
-    };
+/// How many more leaf columns get statistics, and where the walk over the columns is.
+struct Left<'a, 'f> {
+    count: usize,
+    always: &'a [clustering::Path],
+    path: Vec<&'f str>,
+}
+
+impl Left<'_, '_> {
+    /// Whether the leaf at hand gets statistics.
+    fn take(&mut self) -> bool {
+        let counted = self.count > 0;
+        self.count = self.count.saturating_sub(1);
+        counted || self.always.iter().any(|path| *path == self.path)
+    }
+}
+
+fn write_column<'f>(
+    field: &'f Field,
+    parent: &str,
+    file: &DataFile,
+    left: &mut Left<'_, 'f>,
+    parts: &mut [String; 3],
+) {
+    left.path.push(physical_name(field));
+    let values = column_values(field, parent, file, left);
+    left.path.pop();
     for (part, value) in parts.iter_mut().zip(values) {
         let Some(value) = value else { continue };
         if !part.is_empty() {
@@ -230,6 +244,38 @@ fn write_column(field: &Field, parent: &str, file: &DataFile, left: &mut usize, 
         part.push_str(&Value::from(physical_name(field)).to_string());
         part.push(':');
         part.push_str(&value);
+    }
+}
+
+/// Bounds and number of NULLs as JSON texts, as far as they are kept.
+fn column_values<'f>(
+    field: &'f Field,
+    parent: &str,
+    file: &DataFile,
+    left: &mut Left<'_, 'f>,
+) -> [Option<String>; 3] {
+    let name = if parent.is_empty() {
+        field.name().clone()
+    } else {
+        format!("{parent}.{}", field.name())
+    };
+    if let DataType::Struct(children) = field.data_type() {
+        let mut inner = [String::new(), String::new(), String::new()];
+        for child in children {
+            write_column(child, &name, file, left, &mut inner);
+        }
+        return inner.map(|text| (!text.is_empty()).then(|| format!("{{{text}}}")));
+    }
+    if !left.take() {
+        return [None, None, None];
+    }
+    match file.columns.get(&name) {
+        None => [None, None, None],
+        Some(stats) => [
+            stats.min.as_ref().and_then(|value| literal(value, false)),
+            stats.max.as_ref().and_then(|value| literal(value, true)),
+            stats.nulls.map(|nulls| nulls.to_string()),
+        ],
     }
 }
 
@@ -303,6 +349,10 @@ fn shorten(text: &str, upper: bool) -> Option<String> {
 mod tests {
     use super::*;
 
+    fn first(limit: i64) -> Wanted<'static> {
+        Wanted { limit, always: &[] }
+    }
+
     fn file(columns: Vec<(&str, ScalarValue, ScalarValue)>) -> DataFile {
         DataFile {
             path: "a.parquet".into(),
@@ -330,12 +380,13 @@ mod tests {
             sequence: None,
             first_row_id: None,
             split_offsets: vec![],
+            notes: None,
         }
     }
 
     fn there_and_back(data_type: DataType, min: ScalarValue, max: ScalarValue) -> ColumnStats {
         let field = Field::new("c", data_type, true);
-        let text = render(&file(vec![("c", min, max)]), &[&field], 32);
+        let text = render(&file(vec![("c", min, max)]), &[&field], first(32));
         let mut found = parse(Some(&text), &[&field]);
         assert_eq!(found.rows, Some(5), "{text}");
         found.columns.remove("c").unwrap_or_default()
@@ -451,7 +502,7 @@ mod tests {
             rows: Some(1),
             shared: false,
         });
-        let text = render(&masked, &[&field], 32);
+        let text = render(&masked, &[&field], first(32));
         assert!(text.contains("\"tightBounds\":false"), "{text}");
         assert!(!parse(Some(&text), &[&field]).columns["c"].exact);
     }
@@ -463,10 +514,19 @@ mod tests {
         let last = Field::new("z", DataType::Int64, true);
         let one = || ScalarValue::Int64(Some(1));
         let file = file(vec![("a.b", one(), one()), ("z", one(), one())]);
-        let text = render(&file, &[&outer, &last], 32);
+        let text = render(&file, &[&outer, &last], first(32));
         assert!(text.contains("\"minValues\":{\"a\":{\"b\":1},\"z\":1}"), "{text}");
         assert_eq!(parse(Some(&text), &[&outer, &last]).columns.len(), 2);
-        assert!(!render(&file, &[&outer, &last], 1).contains('z'));
+        assert!(!render(&file, &[&outer, &last], first(1)).contains('z'));
+        let always = [vec![physical_name(&last).to_owned()]];
+        let clustered = Wanted {
+            limit: 0,
+            always: &always,
+        };
+        let text = render(&file, &[&outer, &last], clustered);
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["minValues"].as_object().unwrap().len(), 1, "{text}");
+        assert!(value["minValues"].get(physical_name(&last)).is_some(), "{text}");
     }
 
     #[test]

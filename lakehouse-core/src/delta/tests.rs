@@ -1,5 +1,7 @@
 //! Whole tables through the door: the conformance suite, and what only Delta has.
 
+mod features;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -86,6 +88,7 @@ fn file(name: &str, partition: Vec<ScalarValue>) -> DataFile {
         sequence: None,
         first_row_id: None,
         split_offsets: vec![],
+        notes: None,
     }
 }
 
@@ -229,7 +232,7 @@ async fn a_reader_feature_that_we_lack_refuses_reading_and_a_writer_feature_only
         &store,
         0,
         &[
-            protocol(1, 7, &[], &["rowTracking", "domainMetadata"]),
+            protocol(1, 7, &[], &["icebergCompatV2"]),
             metadata(fields, &[], &[]),
         ],
     )
@@ -243,7 +246,7 @@ async fn a_reader_feature_that_we_lack_refuses_reading_and_a_writer_feature_only
     ];
     for error in refused {
         let error = error.unwrap_err();
-        assert!(error.to_string().contains("rowTracking"), "{error}");
+        assert!(error.to_string().contains("icebergCompatV2"), "{error}");
     }
     let listed = table.store().list("").await.unwrap();
     assert_eq!(listed.len(), 1, "nothing was written");
@@ -686,10 +689,12 @@ async fn no_failing_request_commits_twice_or_loses_a_commit() {
 #[tokio::test]
 async fn properties_that_ask_for_what_is_not_written_are_refused() {
     for (key, value) in [
-        ("delta.enableChangeDataFeed", "true"),
+        ("delta.enableInCommitTimestamps", "true"),
         ("delta.feature.rowTracking", "supported"),
         ("delta.constraints.c", "id > 0"),
-        ("delta.enableRowTracking", "true"),
+        ("delta.rowTrackingSuspended", "true"),
+        ("delta.rowTracking.materializedRowIdColumnName", "id"),
+        ("delta.requireCheckpointProtectionBeforeVersion", "9"),
     ] {
         let table = Delta::new(memory());
         let outcome = table

@@ -61,6 +61,7 @@ impl Reader {
             sequence: Some(entry.sequence),
             first_row_id: entry.first_row_id,
             split_offsets: file.split_offsets().unwrap_or_default().to_vec(),
+            notes: None,
         })
     }
 

@@ -218,6 +218,7 @@ fn file(name: &str, partition: i64, rows: u64) -> DataFile {
         sequence: None,
         first_row_id: None,
         split_offsets: Vec::new(),
+        notes: None,
     }
 }
 

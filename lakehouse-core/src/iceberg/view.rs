@@ -15,6 +15,7 @@ use super::names;
 use super::refs;
 use super::types::to_arrow;
 use crate::error::{Error, Result};
+use crate::model::schema::lineage_by_id;
 use crate::model::{
     At, BucketHash, Capabilities, MAIN, PartitionField, RefKind, Snapshot, SortColumn, Transform, Version,
 };
@@ -122,6 +123,7 @@ pub(super) fn open_snapshot(
         properties,
         checks: Vec::new(),
         refs: state.refs.clone(),
+        lineage: (metadata.format_version() >= FormatVersion::V3).then(lineage_by_id),
         private: Arc::new(View {
             state: Arc::clone(state),
             snapshot,
@@ -340,11 +342,11 @@ fn capabilities(state: &State, properties: &BTreeMap<String, String>) -> Capabil
     Capabilities {
         masks: version >= FormatVersion::V2 && !copy_on_write,
         refs: version >= FormatVersion::V2,
-        row_ids: version >= FormatVersion::V3,
         partition_columns_in_files: true,
         append_over_schema_change: true,
         widening: true,
         data_prefix: "data/",
+        change_files: None,
         writable: state.read_only.is_none(),
     }
 }

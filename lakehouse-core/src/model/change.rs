@@ -96,6 +96,9 @@ pub struct Change {
     /// Tags and branches made, moved or dropped, by name; then it changes nothing else. Not told of winners: what
     /// [`crate::model::Snapshot::refs`] were and are tells it.
     pub refs: BTreeMap<String, RefChange>,
+    /// Files of changed rows, where the table asks for them ([`super::Capabilities::change_files`]) and the files above
+    /// do not tell. Not told of winners.
+    pub change_files: Vec<DataFile>,
     /// Figures for the format's own summary: rows inserted, files scanned ... in words of `[a-z_]`.
     pub metrics: BTreeMap<String, u64>,
     /// Everything written for this change, object keys below the table root: what is deleted after a
@@ -120,6 +123,7 @@ impl Change {
             redefinition: Redefinition::default(),
             restore: None,
             refs: BTreeMap::new(),
+            change_files: Vec::new(),
             metrics: BTreeMap::new(),
             staged: Vec::new(),
         }

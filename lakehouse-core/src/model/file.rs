@@ -26,12 +26,24 @@ pub struct DataFile {
     pub masks: Vec<MaskRef>,
     /// Equality deletes that apply to this file (Iceberg, written by others).
     pub equality_deletes: Vec<Arc<EqualityDelete>>,
-    /// Iceberg's data sequence number; `None` before the file is committed, and on Delta.
+    /// Iceberg's data sequence number, Delta's default row commit version: when rows of the file last changed that
+    /// do not say themselves. `None` before the file is committed, and where the table does not keep it.
     pub sequence: Option<i64>,
     /// Row id of the first row, where rows have ids.
     pub first_row_id: Option<i64>,
     /// Byte offsets of the row groups, for readers that split files.
     pub split_offsets: Vec<i64>,
+    /// What else is noted about the file and stays when its mask changes; `None` for nothing.
+    pub notes: Option<Arc<FileNotes>>,
+}
+
+/// Notes of others about a data file (Delta's `tags` and `clusteringProvider`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FileNotes {
+    /// By name.
+    pub tags: BTreeMap<String, Option<String>>,
+    /// What put rows that lie close together into the file.
+    pub clustering: Option<String>,
 }
 
 impl DataFile {

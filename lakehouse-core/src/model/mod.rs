@@ -28,7 +28,7 @@ pub use change::{Change, CommitId, CommitInfo, MetadataChange, OperationKind};
 pub use column_path::ColumnPath;
 pub use definition::Definition;
 pub use evolve::{Evolved, evolve};
-pub use file::{ColumnStats, DataFile, EqualityDelete, MaskRef};
+pub use file::{ColumnStats, DataFile, EqualityDelete, FileNotes, MaskRef};
 pub use mask::RowMask;
 pub use parquet_footer::{
     PARQUET_TAIL, check_parquet_footer, check_whole_parquet_footer, is_sane_parquet_index,

@@ -1,6 +1,8 @@
 //! Arrow schemas with what the formats need to find a column in a file again.
 
-use arrow::datatypes::{DataType, Field, Fields};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use datafusion::scalar::ScalarValue;
 
 use crate::error::{Error, Result};
@@ -45,14 +47,35 @@ pub const ORIGIN: &str = "lakehouse.origin";
 pub const FILE_COLUMN: &str = "_file";
 /// Name of the metadata column with the row's position in its file.
 pub const POSITION_COLUMN: &str = "_pos";
-/// Name of the row id column (Iceberg row lineage).
+/// Name of the row id column (Iceberg row lineage, Delta row tracking).
 pub const ROW_ID_COLUMN: &str = "_row_id";
-/// Name of the column with the sequence number of the row's last change (Iceberg row lineage).
+/// Name of the column with the sequence number (Iceberg row lineage) or version (Delta row tracking) of the row's
+/// last change.
 pub const LAST_UPDATED_COLUMN: &str = "_last_updated_sequence_number";
 /// Field id of [`ROW_ID_COLUMN`], reserved by the Iceberg spec ("Reserved Field IDs").
 pub const ROW_ID_FIELD_ID: i32 = 2_147_483_540;
 /// Field id of [`LAST_UPDATED_COLUMN`].
 pub const LAST_UPDATED_FIELD_ID: i32 = 2_147_483_539;
+
+/// Name of the column that says, in files of changed rows, what happened to the row (Delta change data feed).
+pub const CHANGE_TYPE_COLUMN: &str = "_change_type";
+
+/// The columns of row ids and of when rows last changed, found in files by what `key` says about each.
+pub fn lineage_columns(key: &str, values: [String; 2]) -> [FieldRef; 2] {
+    let [id, updated] = values;
+    [(ROW_ID_COLUMN, id), (LAST_UPDATED_COLUMN, updated)].map(|(name, value)| {
+        let metadata = [(key.to_owned(), value)].into();
+        Arc::new(Field::new(name, DataType::Int64, true).with_metadata(metadata))
+    })
+}
+
+/// The same by their reserved field ids (Iceberg).
+pub fn lineage_by_id() -> [FieldRef; 2] {
+    lineage_columns(
+        FIELD_ID,
+        [ROW_ID_FIELD_ID.to_string(), LAST_UPDATED_FIELD_ID.to_string()],
+    )
+}
 
 /// The field id of a column, if it has one.
 pub fn field_id(field: &Field) -> Option<i32> {

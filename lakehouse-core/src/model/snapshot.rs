@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{FieldRef, SchemaRef};
 
 use super::{PartitionField, Ref, SortColumn};
 
@@ -56,6 +56,10 @@ pub struct Snapshot {
     pub refs: BTreeMap<String, Ref>,
     /// What this table can do.
     pub capabilities: Capabilities,
+    /// Where rows carry a stable id that writers keep: the columns with the ids and with when the rows last changed,
+    /// by the names [`super::schema::ROW_ID_COLUMN`] and [`super::schema::LAST_UPDATED_COLUMN`]. Data files that have
+    /// them have them last.
+    pub lineage: Option<[FieldRef; 2]>,
     /// How the format finds this version's files again. Only the format that made it looks inside.
     pub private: Arc<dyn Any + Send + Sync>,
 }
@@ -94,8 +98,6 @@ pub struct Capabilities {
     pub masks: bool,
     /// The table has tags and branches.
     pub refs: bool,
-    /// Rows carry a stable id (`_row_id`, `_last_updated_sequence_number`) that writers keep.
-    pub row_ids: bool,
     /// Identity partition columns are stored in new data files too, not only in the metadata. Files of other
     /// writers may lack them all the same.
     pub partition_columns_in_files: bool,
@@ -105,6 +107,9 @@ pub struct Capabilities {
     pub widening: bool,
     /// Folder of new data files below the table root: `"data/"` or `""`.
     pub data_prefix: &'static str,
+    /// Folder, below the table root, of files with changed rows: writers keep those of each commit there whose data
+    /// files and masks do not say which rows changed (Delta's change data feed). `None` where the table wants none.
+    pub change_files: Option<&'static str>,
     /// Rows that a table may hold per file before positions overflow its mask encoding.
     pub writable: bool,
 }

@@ -210,7 +210,7 @@ impl Verb for Alter {
             let after = work.handle.format.evolve(&base, &wanted, &redefinition)?;
             work.handle.format.check_writable(&after)?;
             // What nobody could write by is refused now, not by the next append.
-            Settings::new(&work.options).write_options(&after.properties, false)?;
+            Settings::new(&work.options, false).write_options(&after.properties, false)?;
             let changes = self.differences(&base, &after);
             if changes.is_empty() {
                 return Ok(());

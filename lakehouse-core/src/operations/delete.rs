@@ -106,7 +106,11 @@ pub(super) async fn find_rows(
     }
     let touched = scan_rows(work, predicate, files).await?.by_file();
     let matched = touched.clone();
-    Ok(Some(Found { matched, touched }))
+    Ok(Some(Found {
+        matched,
+        touched,
+        ..Found::default()
+    }))
 }
 
 async fn scan_rows(work: &mut Work, predicate: Option<Expr>, files: Vec<DataFile>) -> Result<Touched> {

@@ -4,13 +4,15 @@
 //! Delete, update, merge and overwrite share one machine (`rows.rs`): rows are touched where they are
 //! and, if they live on, written anew; `decide.rs` chooses what becomes of each file; `moving.rs` carries
 //! the rows that stay as they are to new files. What only a query can find comes in through `queried.rs`,
-//! columns that come with rows through `columns.rs`. [`adopt`] alone begins without a table. `settings.rs` says how files are written. Tags and branches
+//! columns that come with rows through `columns.rs`. [`adopt`] alone begins without a table. `settings.rs` says how files are written, `changed.rs` which rows a
+//! change feed tells of, `rules.rs` what new rows must satisfy. Tags and branches
 //! (`refs.rs`) have no rows and a plan of their own. [`diff`] alone only reads.
 
 mod adapt;
 mod adopt;
 mod alter;
 mod append;
+mod changed;
 mod columns;
 mod compact;
 mod decide;

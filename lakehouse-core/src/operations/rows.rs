@@ -34,6 +34,8 @@ pub(super) struct Found {
     pub(super) matched: HashMap<String, RowMask>,
     /// By path of the file.
     pub(super) touched: HashMap<String, RowMask>,
+    /// Those of a merge that come back with other values, as far as that is known, among others perhaps.
+    pub(super) updated: HashMap<String, RowMask>,
 }
 
 /// `_file` and `_pos` of the rows of a batch.
@@ -153,7 +155,12 @@ impl Touched {
     pub(super) async fn apply(self, work: &mut Work) -> Result<()> {
         let touched = self.by_file();
         let matched = touched.clone();
-        self.apply_to(work, Found { matched, touched }).await
+        let found = Found {
+            matched,
+            touched,
+            updated: HashMap::new(),
+        };
+        self.apply_to(work, found).await
     }
 
     /// The same for an operation that depends on more rows than it touches.
@@ -170,10 +177,15 @@ impl Touched {
             return Ok(());
         }
         let complete = complete_masks(work, &files, &touched).await?;
+        let decided = files.iter().zip(&complete);
+        let fates: Vec<Fate> = decided.map(|(file, mask)| decider.decide(file, mask)).collect();
+        let updated = std::mem::take(&mut work.found.updated);
+        work.note_gone(&files, &touched, &updated, fates.contains(&Fate::Rewrite))
+            .await?;
         let mut to_mask = Vec::new();
         let mut to_rewrite = Vec::new();
-        for ((file, touched), complete) in files.into_iter().zip(touched).zip(complete) {
-            let fate = decider.decide(&file, &complete);
+        let files = files.into_iter().zip(fates);
+        for (((file, fate), touched), complete) in files.zip(touched).zip(complete) {
             work.note_file(&file, touched.len(), fate);
             match fate {
                 Fate::Remove => work.change.removed.push(file),

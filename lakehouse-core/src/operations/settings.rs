@@ -28,14 +28,18 @@ pub(super) struct Settings {
     target_file_bytes: Option<u64>,
     memory_limit: Option<usize>,
     lasting: bool,
+    /// Writers that share the memory.
+    writers: usize,
 }
 
 impl Settings {
-    pub(super) fn new(options: &Options) -> Self {
+    /// `two`: files of changed rows are written beside data files.
+    pub(super) fn new(options: &Options, two: bool) -> Self {
         Self {
             target_file_bytes: options.target_file_bytes,
             memory_limit: options.memory_limit,
             lasting: false,
+            writers: if two { 2 } else { 1 },
         }
     }
 
@@ -80,7 +84,7 @@ impl Settings {
         Ok(WriteOptions {
             target_file_bytes: self.target_file_bytes(properties)?,
             lineage,
-            memory_bytes: self.writer_memory(),
+            memory_bytes: self.writer_memory() / self.writers,
             row_group_rows: limit(size(properties, &GROUP_ROWS)?, usual.row_group_rows),
             row_group_bytes,
             copy_from_bytes: if self.lasting {

@@ -11,6 +11,7 @@ use futures::TryStreamExt;
 use futures::future::BoxFuture;
 
 use super::adapt::adapt;
+use super::changed::{Changed, RowChange};
 use super::rows::Found;
 use super::rules::Rules;
 use super::settings::Settings;
@@ -61,6 +62,8 @@ pub(super) struct Work {
     lineage: bool,
     /// What the table demands of new rows, of the columns it was made for.
     rules: Option<(SchemaRef, Arc<Rules>)>,
+    /// Rows that are changed, for who follows the table.
+    pub(super) changed: Changed,
     /// How data files are written.
     pub(super) settings: Settings,
     /// The rows that the change depends on, for when other commits come first.
@@ -243,9 +246,12 @@ impl Work {
     ) -> Self {
         let mut change = Change::new(kind, id);
         change.token.clone_from(&options.token);
+        let changed = Changed::new(&snapshot, kind, options.dry_run);
         Self {
             handle: handle.clone(),
             options: options.clone(),
+            settings: Settings::new(options, changed.is_wanted()),
+            changed,
             snapshot,
             change,
             writers: 0,
@@ -253,7 +259,6 @@ impl Work {
             masked_anew: BTreeMap::new(),
             lineage: false,
             rules: None,
-            settings: Settings::new(options),
             found: Found::default(),
             summary: Summary::default(),
         }
@@ -266,6 +271,9 @@ impl Work {
         let mut planned = verb.plan(self).await;
         if planned.is_ok() {
             planned = self.finish_writer().await;
+        }
+        if planned.is_ok() {
+            planned = self.finish_changed().await;
         }
         match planned {
             Ok(()) => {
@@ -302,6 +310,7 @@ impl Work {
         if let Some(mut writer) = self.writer.take() {
             staged.extend(writer.abandon().await);
         }
+        staged.extend(self.abandon_changed().await);
         if !staged.is_empty() {
             // What cannot be deleted now is unreferenced, and the next clean-up finds it.
             if let Err(error) = self.handle.store.delete(&staged).await {
@@ -361,7 +370,7 @@ impl Work {
 
     /// Files written from now on store row ids, where the table has them.
     pub(super) fn keep_lineage(&mut self) {
-        self.lineage = self.snapshot.capabilities.row_ids;
+        self.lineage = self.snapshot.lineage.is_some();
     }
 
     /// Whether row ids are stored in new files.
@@ -421,6 +430,11 @@ impl Work {
     pub(super) async fn write_fitting(&mut self, mut rows: RecordBatch, origin: Origin<'_>) -> Result<()> {
         if rows.num_rows() == 0 {
             return Ok(());
+        }
+        match origin {
+            Origin::New if self.changed.is_on() => self.note_rows(&rows, RowChange::Insert).await?,
+            Origin::Updated(_) if self.changed.is_on() => self.note_rows(&rows, RowChange::After).await?,
+            _ => {}
         }
         if self.lineage {
             rows = with_lineage(&rows, origin)?;

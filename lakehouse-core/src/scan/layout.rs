@@ -13,10 +13,7 @@ use datafusion::scalar::ScalarValue;
 use super::MetadataColumns;
 use super::columns::{Recorded, position_field};
 use crate::error::{Error, Result};
-use crate::model::schema::{
-    FIELD_ID, FILE_COLUMN, LAST_UPDATED_COLUMN, LAST_UPDATED_FIELD_ID, POSITION_COLUMN, ROW_ID_COLUMN,
-    ROW_ID_FIELD_ID,
-};
+use crate::model::schema::{FILE_COLUMN, LAST_UPDATED_COLUMN, POSITION_COLUMN, ROW_ID_COLUMN};
 use crate::model::{DataFile, Snapshot, Transform};
 
 /// Per-file values that lineage columns are derived from; not visible to users.
@@ -102,9 +99,11 @@ impl Layout {
                 .iter()
                 .any(|&index| index >= own && schema.field(index).name() == name)
         };
-        let row_ids = snapshot.capabilities.row_ids;
-        let row_id = row_ids && asked(ROW_ID_COLUMN);
-        let updated = row_ids && asked(LAST_UPDATED_COLUMN);
+        let lineage = snapshot.lineage.as_ref();
+        let row_id = lineage.filter(|_| asked(ROW_ID_COLUMN)).map(|[id, _]| id);
+        let updated = lineage
+            .filter(|_| asked(LAST_UPDATED_COLUMN))
+            .map(|[_, updated]| updated);
 
         let mut stored: Vec<FieldRef> = Vec::new();
         let mut per_file: Vec<(FieldRef, PerFile)> = Vec::new();
@@ -117,12 +116,12 @@ impl Layout {
                 stored.push(Arc::clone(field));
             }
         }
-        if row_id {
-            stored.push(lineage_field(ROW_ID_COLUMN, ROW_ID_FIELD_ID));
+        if let Some(field) = row_id {
+            stored.push(Arc::clone(field));
             per_file.push((number(FIRST_ROW_ID), PerFile::FirstRowId));
         }
-        if updated {
-            stored.push(lineage_field(LAST_UPDATED_COLUMN, LAST_UPDATED_FIELD_ID));
+        if let Some(field) = updated {
+            stored.push(Arc::clone(field));
             per_file.push((number(SEQUENCE), PerFile::Sequence));
         }
         if asked(FILE_COLUMN) {
@@ -131,7 +130,7 @@ impl Layout {
         let (columns, per_file): (Vec<FieldRef>, Vec<PerFile>) = per_file.into_iter().unzip();
         let mut table =
             TableSchema::builder(Arc::new(Schema::new(stored))).with_table_partition_cols(columns);
-        if row_id || asked(POSITION_COLUMN) {
+        if row_id.is_some() || asked(POSITION_COLUMN) {
             table = table.with_virtual_columns(vec![Arc::new(position_field())]);
         }
         let table = table.build();
@@ -142,11 +141,11 @@ impl Layout {
         };
         let mut outputs = Vec::with_capacity(wanted.len());
         for (&index, &field) in projection.iter().zip(&wanted) {
-            let lineage =
+            let of_lineage =
                 index >= own && [ROW_ID_COLUMN, LAST_UPDATED_COLUMN].contains(&field.name().as_str());
-            let output = if !lineage {
+            let output = if !of_lineage {
                 Output::Is(at(field.name())?)
-            } else if !row_ids {
+            } else if lineage.is_none() {
                 Output::Null
             } else if field.name() == ROW_ID_COLUMN {
                 Output::RowId {
@@ -252,11 +251,6 @@ fn coalesce(first: Arc<dyn PhysicalExpr>, second: Arc<dyn PhysicalExpr>) -> Resu
 
 fn number(name: &str) -> FieldRef {
     Arc::new(Field::new(name, DataType::Int64, true))
-}
-
-fn lineage_field(name: &str, id: i32) -> FieldRef {
-    let metadata = [(FIELD_ID.to_owned(), id.to_string())].into();
-    Arc::new(Field::new(name, DataType::Int64, true).with_metadata(metadata))
 }
 
 fn is_partition_column(snapshot: &Snapshot, column: &str) -> bool {

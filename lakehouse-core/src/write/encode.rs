@@ -28,7 +28,6 @@ use super::layout::Layout;
 use super::statistics;
 use crate::error::{Error, Result};
 use crate::model::CommitId;
-use crate::model::schema::ROW_ID_COLUMN;
 
 /// Rows handed to the encoder at once: how finely file sizes are met.
 const STEP_ROWS: usize = 8_192;
@@ -198,9 +197,11 @@ impl Encoder {
         let mut properties = WriterProperties::builder()
             .set_compression(recipe.codec.parquet())
             .set_coerce_types(true);
-        if recipe.layout.lineage {
+        let fields = recipe.layout.file.fields();
+        let ids = fields.len().checked_sub(2).filter(|_| recipe.layout.lineage);
+        if let Some(at) = ids {
             // An id hardly comes twice, and most are one more than the one before.
-            let ids = || ColumnPath::from(ROW_ID_COLUMN);
+            let ids = || ColumnPath::from(fields[at].name().as_str());
             properties = properties
                 .set_column_dictionary_enabled(ids(), false)
                 .set_column_encoding(ids(), Encoding::DELTA_BINARY_PACKED);

@@ -1,6 +1,5 @@
 //! How a table's columns are stored: which, under which names, with which field ids.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -10,10 +9,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 
 use crate::error::{Error, Result};
-use crate::model::schema::{
-    FIELD_ID, LAST_UPDATED_COLUMN, LAST_UPDATED_FIELD_ID, ROW_ID_COLUMN, ROW_ID_FIELD_ID, WRITTEN_ID,
-    physical_name,
-};
+use crate::model::schema::{FIELD_ID, WRITTEN_ID, physical_name};
 use crate::model::{Snapshot, Transform};
 
 /// The columns of a data file.
@@ -47,6 +43,7 @@ impl Layout {
     /// # Errors
     /// When no column is left to store.
     pub(super) fn new(snapshot: &Snapshot, lineage: bool) -> Result<Self> {
+        let lineage = lineage && snapshot.lineage.is_some();
         let in_metadata_only = |name: &str| {
             !snapshot.capabilities.partition_columns_in_files
                 && snapshot
@@ -75,14 +72,9 @@ impl Layout {
         }
         let mut width = snapshot.schema.fields().len();
         if lineage {
-            for (name, id) in [
-                (ROW_ID_COLUMN, ROW_ID_FIELD_ID),
-                (LAST_UPDATED_COLUMN, LAST_UPDATED_FIELD_ID),
-            ] {
-                let metadata = HashMap::from([(FIELD_ID.to_owned(), id.to_string())]);
-                let field = Field::new(name, DataType::Int64, true).with_metadata(metadata);
-                add_leaves(None, &field, &mut leaves);
-                fields.push(Arc::new(field));
+            for field in snapshot.lineage.iter().flatten() {
+                add_leaves(None, field, &mut leaves);
+                fields.push(stored(field));
                 columns.push(width);
                 width += 1;
             }

@@ -51,13 +51,14 @@ pub(super) fn snapshot(schema: SchemaRef, fields: Vec<(&str, Transform)>) -> Sna
         capabilities: Capabilities {
             masks: true,
             refs: true,
-            row_ids: true,
             partition_columns_in_files: true,
             append_over_schema_change: true,
             widening: false,
             data_prefix: "data/",
+            change_files: None,
             writable: true,
         },
+        lineage: Some(crate::model::schema::lineage_by_id()),
         private: Arc::new(()),
     }
 }

@@ -49,7 +49,7 @@ pub struct WriteOptions {
     /// Size a data file is closed at, in bytes.
     pub target_file_bytes: u64,
     /// The batches carry `_row_id` and `_last_updated_sequence_number` (nullable Int64) after the
-    /// table's columns; they are stored in the files (Iceberg v3 row lineage).
+    /// table's columns; they are stored in the files ([`Snapshot::lineage`]).
     pub lineage: bool,
     /// Bytes of rows and open files that are held in memory, about. Less makes more and smaller files
     /// when rows of many partitions arrive in no order.
@@ -363,6 +363,7 @@ impl TableWriter {
             sequence: None,
             first_row_id: None,
             split_offsets: row_group_offsets(&encoded.metadata),
+            notes: None,
         });
         if upload.is_none() {
             self.staged.push(encoded.path.clone());

@@ -173,7 +173,15 @@ impl Verb {
 }
 
 async fn prepare(store: Store, format: TableFormat, version: Option<u8>) {
-    let table = Table::create_in(store, format, &definition(version)).await;
+    prepare_with(store, format, version, &[]).await;
+}
+
+/// With these properties.
+async fn prepare_with(store: Store, format: TableFormat, version: Option<u8>, properties: &[(&str, &str)]) {
+    let mut definition = definition(version);
+    let more = properties.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    definition.properties.extend(more);
+    let table = Table::create_in(store, format, &definition).await;
     fill(&table.unwrap()).await;
 }
 

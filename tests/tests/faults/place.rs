@@ -18,9 +18,18 @@ pub(super) enum Place {
 
 impl Place {
     pub(super) async fn in_memory(format: (TableFormat, Option<u8>)) -> Self {
+        Self::in_memory_with(format, &[]).await
+    }
+
+    /// A table with these properties.
+    pub(super) async fn in_memory_with(
+        format: (TableFormat, Option<u8>),
+        properties: &[(&str, &str)],
+    ) -> Self {
         let memory = Arc::new(InMemory::new());
         let root = "memory://faults".parse().unwrap();
-        super::prepare(Store::over(Arc::clone(&memory) as _, root), format.0, format.1).await;
+        let store = Store::over(Arc::clone(&memory) as _, root);
+        super::prepare_with(store, format.0, format.1, properties).await;
         Self::Memory(memory)
     }
 

@@ -66,6 +66,19 @@ fn delta_survives_every_single_fault() {
     in_memory(FORMATS[2], 1);
 }
 
+/// Files of changed rows are staged as others are, and ids are given in the commit.
+#[test]
+fn delta_with_a_change_feed_and_row_tracking_survives_single_faults() {
+    let on = [
+        ("delta.enableChangeDataFeed", "true"),
+        ("delta.enableRowTracking", "true"),
+    ];
+    block_on(async {
+        let place = Place::in_memory_with(FORMATS[2], &on).await;
+        each_request_fails_in_turn(place, FORMATS[2], every(3)).await;
+    });
+}
+
 #[test]
 fn iceberg_v2_survives_faults_on_local_disk() {
     on_local_disk(FORMATS[0]);

@@ -234,6 +234,7 @@ impl Staged<'_> {
             sequence: None,
             first_row_id: None,
             split_offsets: Vec::new(),
+            notes: None,
         });
         Ok(())
     }

@@ -223,6 +223,21 @@ pub(super) const CATCHES: &[Catch] = &[
         "row ids were given twice",
     ),
     catch(
+        Bug::RowIdsReused,
+        "races::feed::rows_of_commits_to_delta_that_raced_have_ids_of_their_own",
+        "row ids were given twice",
+    ),
+    catch(
+        Bug::FileIdsForgotten,
+        "verbs::lineage::ids_stay_for_life_when_rows_are_masked",
+        "was not touched",
+    ),
+    catch(
+        Bug::OldRowsUntold,
+        "verbs::change_feed::the_feed_says_what_random_programs_did",
+        "seed",
+    ),
+    catch(
         Bug::UpperBoundCut,
         "verbs::scans::texts_longer_than_their_bounds_are_found_merged_and_deleted",
         "rows behind a bound are not found",

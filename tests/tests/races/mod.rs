@@ -4,6 +4,7 @@
 mod altered;
 mod columns;
 mod differential;
+mod feed;
 mod hooked;
 mod isolation;
 

@@ -1,14 +1,40 @@
-//! Row lineage of Iceberg v3: a row keeps its id for life, and its sequence number until it changes.
+//! Row lineage of Iceberg v3, row tracking of Delta: a row keeps its id for life, and the number of the commit that
+//! changed it until it changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use datafusion::prelude::SessionContext;
 use lakehouse_core::model::At;
+use lakehouse_core::operations::Strategy;
 use lakehouse_core::scan::{MetadataColumns, SnapshotTable};
 use lakehouse_core::{Compact, Merge, Options, Table, TableFormat};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
 
-use super::{append, lines, rows, table};
+use super::{append, lines, rows, table_with};
+use crate::support::setting;
+
+/// Both formats that give rows ids, with what it takes.
+type Kind = ((TableFormat, Option<u8>), &'static [(&'static str, &'static str)]);
+const KINDS: [Kind; 2] = [
+    ((TableFormat::Iceberg, Some(3)), &[]),
+    (
+        (TableFormat::Delta, None),
+        &[
+            ("delta.enableRowTracking", "true"),
+            ("delta.checkpointInterval", "3"),
+        ],
+    ),
+];
+/// What lets files be rewritten where rows change.
+const REWRITING: [(&str, &str); 4] = [
+    ("write.merge.mode", "copy-on-write"),
+    ("write.update.mode", "copy-on-write"),
+    ("write.delete.mode", "copy-on-write"),
+    ("delta.enableDeletionVectors", "false"),
+];
 
 /// `_row_id` and `_last_updated_sequence_number` by id.
 pub(crate) async fn lineage(table: &Table) -> BTreeMap<String, (i64, i64)> {
@@ -31,29 +57,16 @@ pub(crate) async fn lineage(table: &Table) -> BTreeMap<String, (i64, i64)> {
     found
 }
 
-async fn ids_stay_for_life(properties: &[(&str, &str)]) {
-    let table = if properties.is_empty() {
-        table((TableFormat::Iceberg, Some(3)), "region").await
-    } else {
-        let definition = lakehouse_core::model::Definition {
-            schema: super::schema(),
-            partition_fields: Vec::new(),
-            properties: properties
-                .iter()
-                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-                .collect(),
-            format_version: Some(3),
-        };
-        let store = crate::support::memory("lineage");
-        Table::create_in(store, TableFormat::Iceberg, &definition)
-            .await
-            .unwrap()
+async fn ids_stay_for_life((format, needed): Kind, properties: &[(&str, &str)], strategy: Strategy) {
+    let table = table_with(format, "region", &[needed, properties].concat()).await;
+    let options = Options {
+        strategy,
+        ..Options::default()
     };
-    let options = Options::default();
     append(&table, "(1, 'eu', 1), (2, 'eu', 2), (3, 'us', 3)").await;
     append(&table, "(4, 'eu', 4), (5, 'us', 5)").await;
     let first = lineage(&table).await;
-    let ids: std::collections::BTreeSet<i64> = first.values().map(|(id, _)| *id).collect();
+    let ids: BTreeSet<i64> = first.values().map(|(id, _)| *id).collect();
     assert_eq!(ids.len(), 5, "ids are unique: {first:?}");
 
     let upsert = Merge::on("id")
@@ -84,21 +97,186 @@ async fn ids_stay_for_life(properties: &[(&str, &str)]) {
     assert_eq!(lineage(&table).await, third, "moving rows changes neither");
     append(&table, "(7, 'eu', 7)").await;
     let last = lineage(&table).await;
-    let ids: std::collections::BTreeSet<i64> = last.values().map(|(id, _)| *id).collect();
+    let ids: BTreeSet<i64> = last.values().map(|(id, _)| *id).collect();
     assert_eq!(ids.len(), last.len(), "ids stay unique: {last:?}");
 }
 
 #[tokio::test]
 async fn ids_stay_for_life_when_rows_are_masked() {
-    ids_stay_for_life(&[]).await;
+    for kind in KINDS {
+        ids_stay_for_life(kind, &[], Strategy::MergeOnRead).await;
+    }
 }
 
 #[tokio::test]
 async fn ids_stay_for_life_when_files_are_rewritten() {
-    ids_stay_for_life(&[
-        ("write.merge.mode", "copy-on-write"),
-        ("write.update.mode", "copy-on-write"),
-        ("write.delete.mode", "copy-on-write"),
-    ])
-    .await;
+    for kind in KINDS {
+        ids_stay_for_life(kind, &REWRITING, Strategy::Auto).await;
+    }
+}
+
+/// What a program did to rows: those that it changed, and those that came.
+#[derive(Default)]
+struct Step {
+    changed: BTreeSet<String>,
+    came: BTreeSet<String>,
+}
+
+async fn step(table: &Table, known: &[i64], next: &mut i64, random: &mut StdRng) -> Step {
+    let masks = table.snapshot(&At::Latest).await.unwrap().capabilities.masks;
+    let strategies = [Strategy::Auto, Strategy::CopyOnWrite, Strategy::MergeOnRead];
+    let options = Options {
+        strategy: *strategies[..if masks { 3 } else { 2 }].choose(random).unwrap(),
+        ..Options::default()
+    };
+    let (modulus, rest) = (random.random_range(2..9), random.random_range(0..2));
+    let condition = format!("id % {modulus} = {rest}");
+    let hit: Vec<i64> = known.iter().copied().filter(|id| id % modulus == rest).collect();
+    let mut fresh = |count: i64| {
+        let new: Vec<i64> = (*next..*next + count).collect();
+        *next += count;
+        new
+    };
+    let values = |ids: &[i64], n: i64| {
+        let each = ids
+            .iter()
+            .map(|id| format!("({id}, '{}', {n})", ["eu", "us"][(id % 2) as usize]));
+        each.collect::<Vec<_>>().join(", ")
+    };
+    let names = |ids: &[i64]| ids.iter().map(ToString::to_string).collect();
+    let mut done = Step::default();
+    match random.random_range(0..7) {
+        0 | 1 => {
+            let new = fresh(random.random_range(1..25));
+            append(table, &values(&new, 1)).await;
+            done.came = names(&new);
+        }
+        2 => {
+            table.delete(&condition, &options).await.unwrap();
+        }
+        3 => {
+            let set = "n = n + 1, region = 'us'";
+            table.update(set, Some(&condition), &options).await.unwrap();
+            done.changed = names(&hit);
+        }
+        4 | 5 => {
+            let new = fresh(random.random_range(1..4));
+            let old = &hit[..hit.len().min(5)];
+            let source = [new.as_slice(), old].concat();
+            let upsert = Merge::on("id")
+                .when_matched_update_all()
+                .when_not_matched_insert_all();
+            let source = rows("id, region, n", &values(&source, 5)).await;
+            table.merge(source, &upsert, &options).await.unwrap();
+            done.changed = names(old);
+            done.came = names(&new);
+        }
+        _ => {
+            table.compact(&Compact::default(), &options).await.unwrap();
+        }
+    }
+    done
+}
+
+async fn program((format, needed): Kind, seed: u64) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let partitioning = ["", "region", "bucket(3, id)"].choose(&mut random).unwrap();
+    // Files have several row groups, which are copied where no row of them changes.
+    let mut properties = [needed, &[("write.parquet.row-group-limit", "4")]].concat();
+    if random.random_bool(0.5) {
+        properties.extend(REWRITING);
+    }
+    let table = table_with(format, partitioning, &properties).await;
+    let (mut next, mut given, mut latest) = (1, BTreeSet::new(), 0);
+    let mut before = BTreeMap::new();
+    let mut versions = Vec::new();
+    for number in 0..12 {
+        let what = format!("{format:?}, seed {seed}, step {number}, {partitioning:?}");
+        let known: Vec<i64> = before.keys().map(|id: &String| id.parse().unwrap()).collect();
+        let done = step(&table, &known, &mut next, &mut random).await;
+        let now = lineage(&table).await;
+        let ids: BTreeSet<i64> = now.values().map(|(id, _)| *id).collect();
+        assert_eq!(ids.len(), now.len(), "{what}: an id is there twice");
+        for (row, (id, changed)) in &now {
+            match before.get(row) {
+                None => {
+                    assert!(done.came.contains(row), "{what}: row {row}");
+                    assert!(!given.contains(id), "{what}: new row {row} has an old id");
+                    assert!(*changed > latest, "{what}: new row {row}");
+                }
+                Some((old, _)) if done.changed.contains(row) => {
+                    assert_eq!(id, old, "{what}: row {row} was changed");
+                    assert!(*changed > latest, "{what}: row {row} was changed");
+                }
+                Some(old) => assert_eq!((*id, *changed), *old, "{what}: row {row} only moved"),
+            }
+        }
+        given.extend(ids);
+        latest = latest.max(
+            now.values()
+                .map(|(_, changed)| *changed)
+                .max()
+                .unwrap_or_default(),
+        );
+        let version = table.snapshot(&At::Latest).await.unwrap().version;
+        if matches!(format.0, TableFormat::Delta) {
+            assert!(latest <= version, "{what}: a version that is not there yet");
+        }
+        versions.push((version, now.clone()));
+        before = now;
+    }
+    // Rows that come back are who they were.
+    let (version, then) = versions.choose(&mut random).unwrap();
+    let back = At::Version(*version);
+    table.restore(&back, &Options::default()).await.unwrap();
+    assert_eq!(
+        lineage(&table).await,
+        *then,
+        "{format:?}, seed {seed}, back to {version}"
+    );
+    let new = format!("({next}, 'eu', 1)");
+    append(&table, &new).await;
+    let id = lineage(&table).await[&next.to_string()].0;
+    assert!(!given.contains(&id), "{format:?}, seed {seed}: after a restore");
+}
+
+#[test]
+fn rows_keep_their_ids_through_random_programs() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    for seed in 0..setting("LAKEHOUSE_LINEAGES", 30) {
+        for kind in KINDS {
+            runtime.block_on(program(kind, seed));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn writers_at_once_give_no_id_twice() {
+    for (format, needed) in KINDS {
+        let table = table_with(format, "", needed).await;
+        let writers: Vec<_> = (0..4)
+            .map(|writer: i64| {
+                let table = table.clone();
+                tokio::spawn(async move {
+                    for round in 0..4 {
+                        let id = 100 * writer + 10 * round;
+                        append(&table, &format!("({id}, 'eu', 1), ({}, 'us', 2)", id + 1)).await;
+                        let condition = format!("id = {id}");
+                        let options = Options::default();
+                        table.update("n = 7", Some(&condition), &options).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        let now = lineage(&table).await;
+        let ids: BTreeSet<i64> = now.values().map(|(id, _)| *id).collect();
+        assert_eq!((now.len(), ids.len()), (32, 32), "{format:?}: {now:?}");
+    }
 }

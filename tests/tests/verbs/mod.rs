@@ -3,6 +3,7 @@
 mod adopt;
 mod alter;
 mod bad_input;
+pub(crate) mod change_feed;
 mod compact;
 mod concurrent;
 mod confined;

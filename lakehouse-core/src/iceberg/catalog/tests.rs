@@ -47,6 +47,7 @@ impl Plan for AddOne {
                     sequence: None,
                     first_row_id: None,
                     split_offsets: Vec::new(),
+                    notes: None,
                 }],
                 staged: vec![path],
                 ..Change::new(OperationKind::Append, id)

@@ -76,13 +76,14 @@ fn snapshot(schema: SchemaRef, specs: Vec<Vec<PartitionField>>) -> Snapshot {
         capabilities: Capabilities {
             masks: true,
             refs: true,
-            row_ids: false,
             partition_columns_in_files: true,
             append_over_schema_change: true,
             widening: false,
             data_prefix: "",
+            change_files: None,
             writable: true,
         },
+        lineage: None,
         private: Arc::new(()),
     }
 }
@@ -106,6 +107,7 @@ fn file(
         sequence: None,
         first_row_id: None,
         split_offsets: Vec::new(),
+        notes: None,
     }
 }
 

@@ -243,6 +243,7 @@ fn data_file(footer: Footer, draft: &Snapshot, keys: &[Key]) -> Result<DataFile>
         sequence: None,
         first_row_id: None,
         split_offsets: footer.split_offsets,
+        notes: None,
     })
 }
 

@@ -209,6 +209,7 @@ fn read_as(snapshot: &Snapshot, columns: &[&FieldRef]) -> Snapshot {
         features: snapshot.features.clone(),
         properties: snapshot.properties.clone(),
         checks: Vec::new(),
+        lineage: snapshot.lineage.clone(),
         refs: snapshot.refs.clone(),
         capabilities: snapshot.capabilities,
         private: Arc::clone(&snapshot.private),

@@ -71,6 +71,7 @@ impl<'a> Matching<'a> {
         Found {
             matched: self.target_rows.by_file(),
             touched: self.touched.by_file(),
+            updated: self.updated.by_file(),
         }
     }
 
@@ -180,7 +181,9 @@ impl<'a> Matching<'a> {
                 filter_record_batch(rows, &changed)?
             }
         };
-        self.touched.touch(&Places::of(&rows)?)?;
+        let places = Places::of(&rows)?;
+        self.touched.touch(&places)?;
+        self.updated.touch(&places)?;
         if !self.looking {
             write_updated(work, values, &rows).await?;
         }
@@ -211,8 +214,9 @@ impl<'a> Matching<'a> {
         if files.is_empty() {
             return Ok(());
         }
-        self.touched.extend(files.clone());
-        self.target_rows.extend(files.clone());
+        for rows in [&mut self.target_rows, &mut self.touched, &mut self.updated] {
+            rows.extend(files.clone());
+        }
         let (mut target, report) = target(work, self.ctx, files)?;
         if let Some(any) = self
             .plan

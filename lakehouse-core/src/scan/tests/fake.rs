@@ -141,13 +141,14 @@ impl Table {
             capabilities: Capabilities {
                 masks: true,
                 refs: false,
-                row_ids: true,
                 partition_columns_in_files: partition_in_files,
                 append_over_schema_change: false,
                 widening: false,
                 data_prefix: "",
+                change_files: None,
                 writable: true,
             },
+            lineage: Some(crate::model::schema::lineage_by_id()),
             private: Arc::new(()),
         };
         Self {
@@ -254,6 +255,7 @@ fn data_file(path: String, bytes: u64, spec: &Spec) -> DataFile {
         sequence: Some(spec.sequence),
         first_row_id: spec.first_row_id,
         split_offsets: Vec::new(),
+        notes: None,
     }
 }
 

@@ -197,6 +197,7 @@ fn file(path: &str, bytes: u64, rows: usize) -> DataFile {
         sequence: Some(77),
         first_row_id: Some(10_000),
         split_offsets: vec![],
+        notes: None,
     }
 }
 

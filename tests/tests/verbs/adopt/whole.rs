@@ -341,3 +341,41 @@ async fn columns_of_adopted_files_keep_their_values_under_new_names_and_their_ol
         );
     }
 }
+
+#[tokio::test]
+async fn files_of_a_delta_table_that_tracks_rows_have_ids_from_its_first_version_on() {
+    let store = memory("adopt-tracked");
+    put(
+        &store,
+        "a.parquet",
+        "SELECT value AS id FROM generate_series(1, 40)",
+    )
+    .await;
+    put(
+        &store,
+        "b.parquet",
+        "SELECT value AS id FROM generate_series(41, 50)",
+    )
+    .await;
+    let tracked = Adoption {
+        properties: [("delta.enableRowTracking".to_owned(), "true".to_owned())].into(),
+        ..Adoption::default()
+    };
+    let (table, _) = Table::adopt_in(store, TableFormat::Delta, &tracked, false)
+        .await
+        .unwrap();
+    let mut files = table.files(&At::Latest).await.unwrap();
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    let ids: Vec<_> = files
+        .iter()
+        .map(|file| (file.first_row_id, file.sequence))
+        .collect();
+    assert_eq!(ids, [(Some(0), Some(0)), (Some(40), Some(0))]);
+    let (schema, batches) = query("SELECT value AS id FROM generate_series(51, 60)").await;
+    table
+        .append(Rows::batches(schema, batches), &Options::default())
+        .await
+        .unwrap();
+    table.delete("id % 3 = 0", &Options::default()).await.unwrap();
+    row_ids_are_unique(&table, "adopted, then written").await;
+}

@@ -1,0 +1,148 @@
+"""Table features of Delta beyond reading and writing rows: what `lake` writes for them, as Spark uses it."""
+
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from tests.interop import feeds, kept
+from tests.interop.readers import assert_same
+from tests.interop.tables import (
+    DAY_BUCKET,
+    FOLLOWED,
+    KEY,
+    REWRITTEN,
+    SCHEMA,
+    SMALL_GROUPS,
+    Kind,
+    append,
+    born,
+    copied_life,
+    merge_feed,
+    row,
+    table,
+    whole_life,
+)
+from tests.spark import lineage
+
+TRACKED = ("delta.enableRowTracking=true", "delta.checkpointInterval=3")
+UPDATES = ["append", "append from stdin", "merge", "merge again", "update", "delete", "delete range"]
+
+
+def feed(spark, path: Path, start: int = 1) -> pa.Table:
+    """What Spark is told of a table's versions."""
+    options = {"readChangeFeed": "true", "startingVersion": str(start)}
+    return spark.session.read.format("delta").options(**options).load(str(path)).toArrow()
+
+
+@pytest.mark.parametrize("kind", FOLLOWED, ids=lambda kind: f"{kind} {len(kind.properties)}")
+def test_spark_follows_a_table_that_lake_changes(spark, cli, kind, tmp_path):
+    life = whole_life(cli, kind, tmp_path)
+    feeds.check(life, feed(spark, life.path), UPDATES)
+
+
+@pytest.mark.parametrize("kind", REWRITTEN, ids=str)
+def test_spark_follows_a_table_whose_files_lake_rewrites(spark, cli, kind, tmp_path):
+    life = copied_life(cli, kind, tmp_path)
+    feeds.check(life, feed(spark, life.path), UPDATES)
+
+
+TRACKING = [
+    Kind("delta", properties=TRACKED),
+    Kind("delta", None, DAY_BUCKET, ("ts_day", "id_bucket"), (*TRACKED, "delta.columnMapping.mode=name")),
+]
+
+
+@pytest.mark.parametrize("kind", TRACKING, ids=str)
+def test_spark_reads_the_row_ids_that_lake_keeps(spark, cli, kind, tmp_path):
+    life = whole_life(cli, kind, tmp_path)
+    lineage.check_delta(spark, life, life.steps.values())
+
+
+def test_spark_reads_the_row_ids_of_row_groups_that_were_copied(spark, cli, tmp_path):
+    kind = Kind("delta", properties=(*TRACKED, *SMALL_GROUPS))
+    life = copied_life(cli, kind, tmp_path)
+    assert life.row_groups_copied > 10 and life.masked_anew
+    lineage.check_delta(spark, life, life.steps.values())
+
+
+def test_spark_clusters_a_table_that_lake_writes_and_lake_writes_on(spark, cli, tmp_path):
+    life = born(cli, Kind("delta"), tmp_path)
+    shutil.rmtree(life.path)
+    columns = (
+        "id BIGINT NOT NULL, grp INT, amount DOUBLE, ratio FLOAT, price DECIMAL(12, 2), wide DECIMAL(30, 6), "
+        "name STRING, born DATE, wall TIMESTAMP_NTZ, ts TIMESTAMP, flag BOOLEAN, raw BINARY"
+    )
+    name = spark.name("delta", life.path)
+    properties = "'delta.enableDeletionVectors' = 'true'"
+    spark.run(f"CREATE TABLE {name} ({columns}) USING delta CLUSTER BY (id, name) TBLPROPERTIES ({properties})")
+
+    def same() -> None:
+        expected = table(list(life.rows.values()))
+        assert_same(expected, spark.read("delta", life.path), KEY)
+        assert_same(expected, cli.read(life.path, life.scratch), KEY)
+        detail = spark.sql(f"DESCRIBE DETAIL {name}")["clusteringColumns"][0].as_py()
+        assert detail == ["id", "name"]
+
+    append(life, [row(i) for i in range(40)])
+    append(life, [row(i) for i in range(40, 80)])
+    same()
+    # It looks for the statistics of the columns in every file.
+    spark.run(f"OPTIMIZE {name}")
+    same()
+    merge_feed(life)
+    same()
+    spark.run(f"OPTIMIZE {name} FULL")
+    same()
+    append(life, [row(i) for i in range(400, 410)])
+    life.step("compact", "compact", change=lambda rows: None)
+    same()
+
+
+def test_spark_follows_its_own_table_on_which_lake_goes_on(spark, cli, tmp_path):
+    path = tmp_path / "t"
+    shutil.copytree(kept.SPARK / "delta_change_feed" / "table", path)
+    before = spark.read("delta", path).to_pylist()
+    start = 1 + max(spark.sql(f"DESCRIBE HISTORY delta.`{path}`")["version"].to_pylist())
+    cli.write("update", path, "--set", "s = 'by lake'", "--where", "id = 5")
+    cli.write("delete", path, "--where", "id = 0")
+    told = feed(spark, path, start).select(["id", "s", "_change_type"]).to_pylist()
+    was = {r["id"]: r["s"] for r in before}
+    expected = [
+        (0, was[0], "delete"),
+        (5, was[5], "update_preimage"),
+        (5, "by lake", "update_postimage"),
+    ]
+    assert sorted((r["id"], r["s"], r["_change_type"]) for r in told) == expected
+
+
+def test_spark_reads_the_row_ids_of_its_own_table_on_which_lake_goes_on(spark, cli, tmp_path):
+    path = tmp_path / "t"
+    shutil.copytree(kept.SPARK / "delta_row_tracking" / "table", path)
+    columns = "id, _metadata.row_id AS row_id, _metadata.row_commit_version AS changed"
+
+    def ids() -> dict[int, tuple[int, int]]:
+        rows = spark.read("delta", path, columns=columns).to_pylist()
+        return {r["id"]: (r["row_id"], r["changed"]) for r in rows}
+
+    before = ids()
+    version = cli.write("update", path, "--set", "s = 'by lake'", "--where", "id = 1")["version"]
+    expected = before | {1: (before[1][0], version)}
+    assert ids() == expected
+    name = spark.name("delta", path)
+    spark.run(f"UPDATE {name} SET s = 'by Spark' WHERE id = 3")
+    expected[3] = (before[3][0], version + 1)
+    assert ids() == expected
+    spark.run(f"INSERT INTO {name} VALUES (77, 'new')")
+    version = cli.write("append", path, "-", "--input-format", "csv", input=b"id,s\n78,newer\n")["version"]
+    cli.run("compact", path)
+    now = ids()
+    assert (now.pop(77)[1], now.pop(78)[1]) == (version - 1, version) and now == expected
+    assert len({first for first, _ in ids().values()}) == len(expected) + 2
+
+
+def test_the_columns_of_the_feed_are_those_of_the_table(spark, cli, tmp_path):
+    life = born(cli, FOLLOWED[0], tmp_path)
+    append(life, [row(i) for i in range(5)])
+    assert feed(spark, life.path).column_names == [*SCHEMA.names, *feeds.ADDED]
