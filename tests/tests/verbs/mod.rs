@@ -20,6 +20,7 @@ mod pruned;
 mod refs;
 mod scans;
 mod settings;
+mod sifted;
 
 use std::sync::Arc;
 
