@@ -90,9 +90,7 @@ def delta(kind: str, files: int, count: int, folder: Path) -> None:
     chunk = 100_000 if kind == "json" else max(1, files // 10)
     spark = {"long": "long", "double": "double", "string": "string", "timestamp": "timestamp", "integer": "integer"}
     fields = [{"name": "day", "type": "date", "nullable": True, "metadata": {}}]
-    fields += [
-        {"name": name, "type": spark[type_], "nullable": True, "metadata": {}} for name, type_ in columns(count)
-    ]
+    fields += [{"name": name, "type": spark[type_], "nullable": True, "metadata": {}} for name, type_ in columns(count)]
     texts = pa.map_(pa.string(), pa.string())
     meta = {
         "id": str(uuid.UUID(int=10)),
@@ -452,8 +450,14 @@ def _day(number: int) -> int:
 
 def _template(io, meta: Path, count: int, length: int) -> tuple[bytes, bytes]:
     """What PyIceberg writes: the header of a manifest, and the bytes of an entry."""
-    from pyiceberg.manifest import DataFile, DataFileContent, FileFormat, ManifestEntry, ManifestEntryStatus
-    from pyiceberg.manifest import write_manifest
+    from pyiceberg.manifest import (
+        DataFile,
+        DataFileContent,
+        FileFormat,
+        ManifestEntry,
+        ManifestEntryStatus,
+        write_manifest,
+    )
     from pyiceberg.partitioning import PartitionField, PartitionSpec
     from pyiceberg.schema import Schema
     from pyiceberg.transforms import IdentityTransform

@@ -99,7 +99,7 @@ def one(args, format: str, kind: str, files: int, columns: int) -> list[dict]:
         mine = said["lake"]
         wrong = [engine for engine, found in said.items() if found != mine]
         if wrong or len(mine) != answers(files, format)[what]:
-            raise SystemExit(f"{folder.name}, {what}: {({engine: len(found) for engine, found in said.items()})}")
+            raise SystemExit(f"{folder.name}, {what}: { ({engine: len(found) for engine, found in said.items()}) }")
         row = {"format": format, "kind": kind, "files": files, "columns": columns, "question": what, "left": len(mine)}
         for engine, all_runs in runs.items():
             row[engine] = {
@@ -115,15 +115,15 @@ def one(args, format: str, kind: str, files: int, columns: int) -> list[dict]:
 
 def line(row: dict) -> str:
     """A row of the table that is printed."""
-    text = f"{row['format']:8}{row['kind']:6}{row['files']:>9,}{row['columns']:>5}  {row['question']:10}{row['left']:>6}"
+    text = (
+        f"{row['format']:8}{row['kind']:6}{row['files']:>9,}{row['columns']:>5}  {row['question']:10}{row['left']:>6}"
+    )
     for engine in ("lake", "before", PEER[row["format"]]):
         if engine in row:
             cost = row[engine]
             text += f"  {engine}: {cost['cpu']:6.2f} s {cost['wall']:6.2f} s {cost['peak_mb']:6.0f} MB"
             if engine != "lake":
-                text += (
-                    f" (x{cost['cpu'] / row['lake']['cpu']:.1f}, x{cost['peak_mb'] / row['lake']['peak_mb']:.1f})"
-                )
+                text += f" (x{cost['cpu'] / row['lake']['cpu']:.1f}, x{cost['peak_mb'] / row['lake']['peak_mb']:.1f})"
     return text
 
 
@@ -140,7 +140,9 @@ def verdicts(rows: list[dict]) -> list[dict]:
         elif row["columns"] > 10 and key in narrow:
             # Fewer files, since the metadata would be too large; each has the statistics of twenty times the columns.
             growth = row["lake"]["peak_mb"] / narrow[key]["lake"]["peak_mb"]
-            found.append({"what": f"{name}: memory with {row['columns']} columns", "value": growth, "limit": MOST_GROWTH})
+            found.append(
+                {"what": f"{name}: memory with {row['columns']} columns", "value": growth, "limit": MOST_GROWTH}
+            )
     return [row | {"met": row["value"] <= row["limit"]} for row in found]
 
 

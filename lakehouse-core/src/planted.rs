@@ -52,6 +52,8 @@ pub enum Bug {
     CheckpointWithoutTheLast,
     /// `_last_checkpoint` is written before the checkpoint that it names.
     PointerBeforeCheckpoint,
+    /// Files of a checkpoint count whatever later log entries say of them.
+    ReplacedFilesListed,
     /// Row ids start where the parent's did.
     RowIdsReused,
     /// A path of the metadata is percent-decoded twice.
@@ -88,7 +90,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::LostReplyIsALoss,
         Self::ExistsUnread,
         Self::CleanedAfterUnknown,
@@ -111,6 +113,7 @@ impl Bug {
         Self::CheckpointOfAPart,
         Self::CheckpointWithoutTheLast,
         Self::PointerBeforeCheckpoint,
+        Self::ReplacedFilesListed,
         Self::RowIdsReused,
         Self::DecodedTwice,
         Self::OutsideAccepted,

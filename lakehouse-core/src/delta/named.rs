@@ -229,7 +229,10 @@ impl<'de> Visitor<'de> for Level<'_> {
                 }
                 Some(at) if named.leaves[at].path.len() == depth + 1 => values[at] = map.next_value()?,
                 Some(at) => {
-                    let same = within.iter().copied().filter(|other| name_at(*other) == name_at(at));
+                    let same = within
+                        .iter()
+                        .copied()
+                        .filter(|other| name_at(*other) == name_at(at));
                     let inner: Vec<usize> = same.collect();
                     map.next_value_seed(Level {
                         named,

@@ -47,7 +47,10 @@ struct Object {
 
 impl AsyncFileReader for Object {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
-        self.store.get_range(&self.path, range).map_err(Into::into).boxed()
+        self.store
+            .get_range(&self.path, range)
+            .map_err(Into::into)
+            .boxed()
     }
 
     fn get_byte_ranges(
@@ -121,9 +124,8 @@ impl Part {
         if !self.has(&["sidecar", "path"]) {
             return Ok(Vec::new());
         }
-        let wanted = |path: &[String]| {
-            starts(path, &["sidecar", "path"]) || starts(path, &["sidecar", "sizeInBytes"])
-        };
+        let wanted =
+            |path: &[String]| starts(path, &["sidecar", "path"]) || starts(path, &["sidecar", "sizeInBytes"]);
         let rows = self.builder().with_projection(self.mask(wanted)).build();
         let mut rows = rows.map_err(|e| failed(e, &self.key))?;
         let mut found = Vec::new();
@@ -132,7 +134,10 @@ impl Part {
             let Some(sidecars) = batch.column_by_name("sidecar").and_then(|c| c.as_struct_opt()) else {
                 continue;
             };
-            let (paths, sizes) = (Texted::of(sidecars, "path")?, Numbers::long(sidecars, "sizeInBytes")?);
+            let (paths, sizes) = (
+                Texted::of(sidecars, "path")?,
+                Numbers::long(sidecars, "sizeInBytes")?,
+            );
             for row in (0..sidecars.len()).filter(|row| sidecars.is_valid(*row)) {
                 let (Some(path), Some(size)) = (paths.get(row), sizes.get(row)) else {
                     return Err(Error::invalid("a sidecar has no path or size", &self.key));
@@ -157,10 +162,15 @@ impl Part {
     /// Rows of which the statistics are about as large as a batch may be.
     fn batch_rows(&self) -> usize {
         let groups = self.metadata.metadata().row_groups();
-        let rows: u64 = groups.iter().map(|group| group.num_rows().max(0).cast_unsigned()).sum();
+        let rows: u64 = groups
+            .iter()
+            .map(|group| group.num_rows().max(0).cast_unsigned())
+            .sum();
         let columns = groups.iter().flat_map(|group| group.columns());
         let stats = columns.filter(|column| starts(column.column_path().parts(), &["add", "stats"]));
-        let bytes: u64 = stats.map(|column| column.uncompressed_size().max(0).cast_unsigned()).sum();
+        let bytes: u64 = stats
+            .map(|column| column.uncompressed_size().max(0).cast_unsigned())
+            .sum();
         let fit = BATCH_BYTES.saturating_mul(rows) / bytes.max(1);
         usize::try_from(fit).unwrap_or(BATCH_ROWS).clamp(64, BATCH_ROWS)
     }
@@ -194,8 +204,7 @@ impl Part {
         if alive || sieve.is_some() {
             let mask = self.mask(|path| {
                 starts(path, &["add", "size"])
-                    || (alive
-                        && (starts(path, &["add", "path"]) || starts(path, &["add", "deletionVector"])))
+                    || (alive && (starts(path, &["add", "path"]) || starts(path, &["add", "deletionVector"])))
                     || (by_partition && starts(path, &["add", "partitionValues"]))
             });
             let sieve = sieve.cloned();
@@ -289,7 +298,9 @@ fn predicate(
 }
 
 fn adds_of(batch: &RecordBatch) -> Result<&StructArray> {
-    let adds = batch.column_by_name("add").and_then(|column| column.as_struct_opt());
+    let adds = batch
+        .column_by_name("add")
+        .and_then(|column| column.as_struct_opt());
     adds.ok_or_else(|| wrong("add"))
 }
 
@@ -311,8 +322,14 @@ fn alive_of(adds: &StructArray, decided: &Decided) -> Result<Vec<bool>> {
 fn read(batch: &RecordBatch) -> Result<Vec<AddFile>> {
     let adds = adds_of(batch)?;
     let (paths, stats) = (Texted::of(adds, "path")?, Texted::of(adds, "stats")?);
-    let parsed = adds.column_by_name("stats_parsed").map(|column| texts_of(column)).transpose()?;
-    let (size, modified) = (Numbers::long(adds, "size")?, Numbers::long(adds, "modificationTime")?);
+    let parsed = adds
+        .column_by_name("stats_parsed")
+        .map(|column| texts_of(column))
+        .transpose()?;
+    let (size, modified) = (
+        Numbers::long(adds, "size")?,
+        Numbers::long(adds, "modificationTime")?,
+    );
     let (row_id, commit) = (
         Numbers::long(adds, "baseRowId")?,
         Numbers::long(adds, "defaultRowCommitVersion")?,
@@ -356,7 +373,11 @@ fn texts_of(parsed: &Arc<dyn Array>) -> Result<Vec<Option<String>>> {
         writer.write(&one)?;
         writer.finish()?;
         drop(writer);
-        texts.push(String::from_utf8(text).ok().map(|text| text.trim_end().to_owned()));
+        texts.push(
+            String::from_utf8(text)
+                .ok()
+                .map(|text| text.trim_end().to_owned()),
+        );
     }
     Ok(texts)
 }

@@ -95,7 +95,9 @@ impl Sieve {
             let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
             let of_files = places.of(&self.snapshot, adds, keep)?;
             let new = places.kept.len();
-            let judged = self.prune.keep_partitions(&self.snapshot, &places.partitions[new..])?;
+            let judged = self
+                .prune
+                .keep_partitions(&self.snapshot, &places.partitions[new..])?;
             places.kept.extend(judged);
             for (keep, place) in keep.iter_mut().zip(of_files) {
                 *keep = *keep && places.kept[place as usize];
@@ -203,12 +205,17 @@ impl Places {
     fn of(&mut self, snapshot: &Snapshot, adds: &StructArray, keep: &[bool]) -> Result<Vec<u32>> {
         const NAME: &str = "partitionValues";
         let state = State::of(snapshot)?;
-        let maps = adds.column_by_name(NAME).map(|column| column.as_map_opt().ok_or_else(|| wrong(NAME)));
+        let maps = adds
+            .column_by_name(NAME)
+            .map(|column| column.as_map_opt().ok_or_else(|| wrong(NAME)));
         let maps = maps.transpose()?;
         let entries = match maps {
             None => None,
             Some(maps) => {
-                let (keys, values) = (maps.keys().as_string_opt::<i32>(), maps.values().as_string_opt::<i32>());
+                let (keys, values) = (
+                    maps.keys().as_string_opt::<i32>(),
+                    maps.values().as_string_opt::<i32>(),
+                );
                 Some(keys.zip(values).ok_or_else(|| wrong(NAME))?)
             }
         };
@@ -255,7 +262,8 @@ impl Places {
             return Ok(*place);
         }
         let values = state.partitions.iter().zip(texts);
-        let values = values.map(|(column, text)| partitions::parse(*text, &column.data_type, &column.field.name));
+        let values =
+            values.map(|(column, text)| partitions::parse(*text, &column.data_type, &column.field.name));
         let place = u32::try_from(self.partitions.len()).unwrap_or(u32::MAX);
         self.partitions.push(Partition {
             spec_id: 0,
@@ -268,7 +276,9 @@ impl Places {
 
 /// Statistics that are there as columns: the same that texts would say.
 fn of_parsed(named: &Named, adds: &StructArray) -> Result<(Vec<u64>, HashMap<String, Bounds>)> {
-    let parsed = adds.column_by_name("stats_parsed").and_then(|column| column.as_struct_opt());
+    let parsed = adds
+        .column_by_name("stats_parsed")
+        .and_then(|column| column.as_struct_opt());
     let parsed = parsed.ok_or_else(|| wrong("stats_parsed"))?;
     let counted = Numbers::long(parsed, "numRecords")?;
     let there = |row: usize| adds.is_valid(row) && parsed.is_valid(row);
@@ -278,11 +288,15 @@ fn of_parsed(named: &Named, adds: &StructArray) -> Result<(Vec<u64>, HashMap<Str
     let mut columns = HashMap::new();
     for leaf in &named.leaves {
         let bound = |kind: &str, upper: bool| {
-            let found = inside(parsed, kind, &leaf.path).and_then(|values| bound(&values, &leaf.data_type, upper));
+            let found =
+                inside(parsed, kind, &leaf.path).and_then(|values| bound(&values, &leaf.data_type, upper));
             found.unwrap_or_else(|| arrow::array::new_null_array(&leaf.data_type, adds.len()))
         };
         let nulls = inside(parsed, "nullCount", &leaf.path);
-        let nulls: UInt64Array = match nulls.as_ref().and_then(|nulls| nulls.as_primitive_opt::<Int64Type>()) {
+        let nulls: UInt64Array = match nulls
+            .as_ref()
+            .and_then(|nulls| nulls.as_primitive_opt::<Int64Type>())
+        {
             Some(nulls) => nulls.iter().map(count).collect(),
             None => UInt64Array::new_null(adds.len()),
         };
@@ -318,9 +332,10 @@ fn bound(values: &ArrayRef, data_type: &DataType, upper: bool) -> Option<ArrayRe
         (T::Int8 | T::Int16 | T::Int32, T::Int16 | T::Int32 | T::Int64) => {
             values.data_type().primitive_width() < data_type.primitive_width()
         }
-        (T::Timestamp(TimeUnit::Millisecond | TimeUnit::Microsecond, a), T::Timestamp(TimeUnit::Microsecond, b)) => {
-            a.is_some() == b.is_some()
-        }
+        (
+            T::Timestamp(TimeUnit::Millisecond | TimeUnit::Microsecond, a),
+            T::Timestamp(TimeUnit::Microsecond, b),
+        ) => a.is_some() == b.is_some(),
         (T::Decimal128(a, s), T::Decimal128(b, t)) => a <= b && s == t,
         _ => false,
     };

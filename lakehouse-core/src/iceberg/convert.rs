@@ -67,9 +67,7 @@ impl Reader {
     fn statistics(&self, file: &IcebergFile) -> BTreeMap<String, ColumnStats> {
         let mut found = BTreeMap::new();
         for (id, leaf) in self.columns.iter() {
-            let bound = |bounds: &HashMap<i32, Datum>| {
-                bound_of(bounds.get(id)?, leaf)
-            };
+            let bound = |bounds: &HashMap<i32, Datum>| bound_of(bounds.get(id)?, leaf);
             let stats = ColumnStats {
                 values: file.value_counts().get(id).copied(),
                 nulls: file.null_value_counts().get(id).copied(),

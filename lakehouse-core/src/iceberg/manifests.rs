@@ -14,8 +14,8 @@ use crate::store::Store;
 use bytes::Bytes;
 use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataFile as IcebergFile, FormatVersion, ManifestContentType, ManifestFile, ManifestMetadata, ManifestStatus,
-    ManifestWriterBuilder, PartitionSpec, PrimitiveType, SchemaRef, SnapshotRef,
+    DataFile as IcebergFile, FormatVersion, ManifestContentType, ManifestFile, ManifestMetadata,
+    ManifestStatus, ManifestWriterBuilder, PartitionSpec, PrimitiveType, SchemaRef, SnapshotRef,
 };
 
 /// One entry of a manifest, nothing left to inherit.

@@ -167,8 +167,7 @@ impl Pass<'_> {
         let wrong = "a partition is none of its spec";
         let values = entries::Partition::deserialize(walk.again(raw).value(shape)).map_err(|_| wrong)?;
         let values = values.under(self.header).map_err(|_| wrong)?;
-        let values =
-            partition_values(&values, &self.header.types, self.header.place).map_err(|_| wrong)?;
+        let values = partition_values(&values, &self.header.types, self.header.place).map_err(|_| wrong)?;
         let place = u32::try_from(self.partitions.len()).map_err(|_| "it has too many partitions")?;
         self.partitions.push(Partition {
             spec_id: self.list.partition_spec_id,
@@ -214,7 +213,8 @@ impl Pass<'_> {
                         let (Plain::Bytes(bytes), Some(ty)) = (value, &self.types[at]) else {
                             return;
                         };
-                        let bound = entries::bound(bytes, ty).and_then(|datum| bound_of(&datum, &columns[at]));
+                        let bound =
+                            entries::bound(bytes, ty).and_then(|datum| bound_of(&datum, &columns[at]));
                         let stats = &mut outline.columns[at];
                         match role {
                             Role::Lower => stats.min = bound,
@@ -236,7 +236,10 @@ impl Pass<'_> {
         }
         let new = &self.partitions[self.kept.len()..];
         self.kept.extend(self.sieve.prune.keep_partitions(snapshot, new)?);
-        Ok(entries.iter().map(|entry| self.kept[entry.place as usize]).collect())
+        Ok(entries
+            .iter()
+            .map(|entry| self.kept[entry.place as usize])
+            .collect())
     }
 
     /// Which of these entries may hold a matching row by the statistics of the columns.
@@ -327,7 +330,10 @@ impl avro::Sieve for Pass<'_> {
             let (places, asked): (Vec<usize>, Vec<&Outline>) =
                 outlines.iter().enumerate().filter(|(at, _)| wanted[*at]).unzip();
             let keep = judge(&asked)?;
-            places.into_iter().zip(&keep).for_each(|(at, keep)| wanted[at] = *keep);
+            places
+                .into_iter()
+                .zip(&keep)
+                .for_each(|(at, keep)| wanted[at] = *keep);
             Ok(keep.iter().filter(|keep| **keep).count())
         };
         let by_partition = narrow(&mut |entries| self.by_partition(entries))?;

@@ -14,7 +14,8 @@ use datafusion::scalar::ScalarValue;
 use futures::TryStreamExt;
 use lakehouse_core::format::Outcome;
 use lakehouse_core::model::{
-    At, Change, ColumnStats, CommitId, DataFile, Definition, OperationKind, Prune, Snapshot, parse_partitioning,
+    At, Change, ColumnStats, CommitId, DataFile, Definition, OperationKind, Prune, Snapshot,
+    parse_partitioning,
 };
 use lakehouse_core::store::Store;
 use lakehouse_core::store::sim::faulty;
@@ -85,7 +86,9 @@ fn filters(field: &Field, snapshot: &Snapshot, files: &[DataFile]) -> Vec<Expr> 
             [&stats.min, &stats.max].into_iter().flatten().cloned().collect()
         })
     };
-    let values = files.iter().flat_map(|file| [of_partition(file), of_statistics(file)].concat());
+    let values = files
+        .iter()
+        .flat_map(|file| [of_partition(file), of_statistics(file)].concat());
     let values: Vec<ScalarValue> = values
         .filter(|value| value.data_type() == *field.data_type() && !value.is_null())
         .collect();
@@ -133,7 +136,9 @@ async fn of_tables_that_others_wrote_filters_leave_what_they_leave_of_files_read
         let all = Arc::new(Prune::everything());
         let files = table.handle().format.files(&snapshot, all);
         // Some have files that are refused.
-        let Ok(files) = files.try_collect().await else { continue };
+        let Ok(files) = files.try_collect().await else {
+            continue;
+        };
         let files = sorted(files);
         opened += 1;
         for field in snapshot.schema.fields() {
@@ -150,7 +155,10 @@ async fn of_tables_that_others_wrote_filters_leave_what_they_leave_of_files_read
             }
         }
     }
-    assert!(opened > 40 && asked > 1000 && skipped > 1000, "{opened} {asked} {skipped}");
+    assert!(
+        opened > 40 && asked > 1000 && skipped > 1000,
+        "{opened} {asked} {skipped}"
+    );
 }
 
 /// `day`, by which it is partitioned, `key`, and so many columns more.
@@ -160,7 +168,11 @@ fn schema(columns: usize) -> SchemaRef {
         Field::new("key", DataType::Int64, true),
     ];
     fields.extend((0..columns).map(|at| {
-        let data_type = if at % 2 == 0 { DataType::Utf8 } else { DataType::Int64 };
+        let data_type = if at % 2 == 0 {
+            DataType::Utf8
+        } else {
+            DataType::Int64
+        };
         Field::new(format!("c{at}"), data_type, true)
     }));
     Arc::new(Schema::new(fields))
@@ -193,7 +205,10 @@ fn file(number: i64, files: i64, columns: usize, snapshot: &Snapshot) -> DataFil
         };
         known.insert(format!("c{at}"), stats(bound(0), bound(5)));
     }
-    let path = format!("{}day={day}/{number:08}.parquet", snapshot.capabilities.data_prefix);
+    let path = format!(
+        "{}day={day}/{number:08}.parquet",
+        snapshot.capabilities.data_prefix
+    );
     DataFile {
         recorded: path.clone(),
         path,
@@ -229,7 +244,11 @@ async fn large(store: Store, format: (TableFormat, Option<u8>), files: i64, colu
             change.added = numbers.map(|n| file(n, files, columns, &snapshot)).collect();
         } else {
             let all = everything(&table, &snapshot).await;
-            change.removed = all.iter().filter(|file| file.path.contains("day=1/")).cloned().collect();
+            change.removed = all
+                .iter()
+                .filter(|file| file.path.contains("day=1/"))
+                .cloned()
+                .collect();
             change.added = change
                 .removed
                 .iter()
@@ -266,7 +285,11 @@ async fn of_many_files_only_those_that_a_filter_leaves_are_read_in_full() {
         faults.reset();
         let all = everything(&table, &snapshot).await;
         let whole = faults.counts();
-        assert_eq!(all.len() as i64, FILES, "{format:?}");
+        assert_eq!(
+            all.len() as i64,
+            FILES,
+            "{format:?}: files are listed that a later commit replaced"
+        );
         let day = |day: i32| column("day").eq(lit(ScalarValue::Date32(Some(day))));
         let key = |key: i64| column("key").eq(lit(key));
         let some_key = 77 * 7919 % FILES * 10 + 3;
@@ -276,7 +299,12 @@ async fn of_many_files_only_those_that_a_filter_leaves_are_read_in_full() {
             (key(some_key), 1),
             (day(0).and(key(some_key)), 1),
             (day(3).and(key(some_key)), 0),
-            (day(0).and(key(some_key)).or(day(150).and(key(150 * 100 * 7919 % FILES * 10))), 2),
+            (
+                day(0)
+                    .and(key(some_key))
+                    .or(day(150).and(key(150 * 100 * 7919 % FILES * 10))),
+                2,
+            ),
             (key(some_key).and(column("c0").eq(lit("00000077"))), 1),
             (column("key").in_list([3, 14, 25].map(lit).to_vec(), false), 3),
             (column("key").lt(lit(50_i64)), 5),
@@ -293,7 +321,11 @@ async fn of_many_files_only_those_that_a_filter_leaves_are_read_in_full() {
             assert_eq!(files as i64, FILES, "{what}");
             assert_eq!((files - by_partition - by_statistics) as i64, left, "{what}");
             // In the log of Delta, files of the entries after the checkpoint are read first.
-            let tail = if format.0 == TableFormat::Delta { PER_DAY } else { 0 };
+            let tail = if format.0 == TableFormat::Delta {
+                PER_DAY
+            } else {
+                0
+            };
             assert!(read as i64 <= left + tail, "{what}: {read} read in full");
             // Chunks of columns that no wanted file lies in are not asked for, nor are manifests.
             assert!(asked.get <= whole.get + 3, "{what}: {} requests", asked.get);
@@ -304,7 +336,11 @@ async fn of_many_files_only_those_that_a_filter_leaves_are_read_in_full() {
             faults.reset();
             sifted(&table, &snapshot, &day(150)).await;
             let asked = faults.counts();
-            assert!(asked.get_bytes * 4 < whole.get_bytes, "{format:?}: {} bytes", asked.get_bytes);
+            assert!(
+                asked.get_bytes * 4 < whole.get_bytes,
+                "{format:?}: {} bytes",
+                asked.get_bytes
+            );
         }
     }
 }
@@ -323,7 +359,12 @@ fn peak(folder: &Path, args: &[&str]) -> u64 {
     let text = std::fs::read_to_string(numbers).unwrap();
     let mut numbers = text.split(' ');
     let kilobytes = numbers.next().unwrap().parse().unwrap();
-    assert_eq!(numbers.nth(1), Some("0"), "{}", String::from_utf8_lossy(&done.stderr));
+    assert_eq!(
+        numbers.nth(1),
+        Some("0"),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
     kilobytes
 }
 
@@ -346,7 +387,10 @@ async fn memory_grows_neither_with_files_that_are_skipped_nor_with_columns_that_
             for other in [(filter, 20_000, 10), (filter, 4_000, 100)] {
                 let more = taken[&other].saturating_sub(small);
                 // In full, a file of ten columns takes about five kilobytes, one of a hundred fifty.
-                assert!(more < 30_000, "{format:?}: {other:?} took {more} kB more than {small}");
+                assert!(
+                    more < 30_000,
+                    "{format:?}: {other:?} took {more} kB more than {small}"
+                );
             }
         }
     }

@@ -255,10 +255,7 @@ impl<'a> File<'a> {
                     ..self.walk(&schema, &block[start..], 0)
                 };
                 let record = S::Record::deserialize(walk.value(&schema.shape));
-                sieve.take(
-                    outline,
-                    record.map_err(|Wrong(what)| damaged(self.place, &what))?,
-                )?;
+                sieve.take(outline, record.map_err(|Wrong(what)| damaged(self.place, &what))?)?;
             }
         }
     }

@@ -6,8 +6,8 @@ use std::collections::{HashMap, HashSet};
 use arrow::datatypes::DataType;
 use datafusion::scalar::ScalarValue;
 
-use super::outlines::{Known, Outlines};
 use super::PartitionRange;
+use super::outlines::{Known, Outlines};
 use crate::error::Result;
 use crate::model::{BucketHash, ColumnStats, DataFile, PartitionField, Snapshot, Transform};
 
@@ -150,7 +150,9 @@ impl<'a> Witness<'a> {
     fn place(&self, at: usize) -> Option<Place<'_>> {
         match self {
             Self::Places { places, .. } => places.get(at).copied(),
-            Self::Files { files, .. } => files.get(at).map(|file| (file.spec_id, file.partition.as_slice())),
+            Self::Files { files, .. } => files
+                .get(at)
+                .map(|file| (file.spec_id, file.partition.as_slice())),
             Self::Outlines { outlines, .. } => {
                 let partition = outlines.partitions.get(*outlines.places.get(at)? as usize)?;
                 Some((partition.spec_id, partition.values.as_slice()))

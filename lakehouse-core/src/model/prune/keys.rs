@@ -134,10 +134,7 @@ impl Keys {
                 .compared
                 .iter()
                 .map(|(field, data_type)| {
-                    values(
-                        indices.iter().map(|i| Some(&places[*i].1[*field])),
-                        data_type,
-                    )
+                    values(indices.iter().map(|i| Some(&places[*i].1[*field])), data_type)
                 })
                 .collect();
             let Some(columns) = columns else { continue };

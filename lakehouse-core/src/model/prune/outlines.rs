@@ -75,7 +75,11 @@ impl Outlines {
             let fields = snapshot.specs.get(&partition.spec_id);
             fields.map_or(&[][..], Vec::as_slice)
         };
-        let most = self.partitions.iter().map(|partition| fields(partition).len()).max();
+        let most = self
+            .partitions
+            .iter()
+            .map(|partition| fields(partition).len())
+            .max();
         for at in 0..most.unwrap_or(0) {
             let of = |partition: &Partition| -> Option<Evidence> {
                 let field: &PartitionField = fields(partition).get(at)?;
@@ -175,15 +179,22 @@ impl Known {
     fn and(self, evidence: &[Evidence], places: &[u32], data_type: &DataType, rows: &[u64]) -> Result<Self> {
         let places_array = UInt32Array::from(places.to_vec());
         let spread = |of: fn(&Evidence) -> &Option<ScalarValue>| -> Result<ArrayRef> {
-            Ok(compute::take(&array(evidence, of, data_type)?, &places_array, None)?)
+            Ok(compute::take(
+                &array(evidence, of, data_type)?,
+                &places_array,
+                None,
+            )?)
         };
-        let nulls = self.nulls.iter().zip(places).zip(rows).map(|((nulls, place), rows)| {
-            match evidence[*place as usize].nulls {
+        let nulls = self
+            .nulls
+            .iter()
+            .zip(places)
+            .zip(rows)
+            .map(|((nulls, place), rows)| match evidence[*place as usize].nulls {
                 Nulls::All => Some(*rows),
                 Nulls::Count(count) => nulls.or(Some(count)),
                 Nulls::Unknown => nulls,
-            }
-        });
+            });
         let nulls = nulls.collect();
         Ok(Self {
             min: tighter(&self.min, &spread(|e| &e.min)?, Ordering::Greater)?,
