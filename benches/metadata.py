@@ -171,7 +171,9 @@ def delta(kind: str, files: int, count: int, folder: Path) -> None:
     if kind == "json":
         with pq.ParquetWriter(log / f"{stem}.parquet", table(head).schema, **options) as writer:
             for number, part in enumerate(chunks()):
-                writer.write_table(table((head if number == 0 else {}) | {"add": part}), row_group_size=200_000)
+                rows = table((head if number == 0 else {}) | {"add": part})
+                # Row groups of about 128 MB, as Parquet's writers make them.
+                writer.write_table(rows, row_group_size=max(1000, 2_000_000 // count))
     elif kind == "parts":
         total = -(-files // chunk)
         last["parts"] = total

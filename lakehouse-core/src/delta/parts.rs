@@ -322,10 +322,7 @@ fn alive_of(adds: &StructArray, decided: &Decided) -> Result<Vec<bool>> {
 fn read(batch: &RecordBatch) -> Result<Vec<AddFile>> {
     let adds = adds_of(batch)?;
     let (paths, stats) = (Texted::of(adds, "path")?, Texted::of(adds, "stats")?);
-    let parsed = adds
-        .column_by_name("stats_parsed")
-        .map(|column| texts_of(column))
-        .transpose()?;
+    let parsed = adds.column_by_name("stats_parsed").map(texts_of).transpose()?;
     let (size, modified) = (
         Numbers::long(adds, "size")?,
         Numbers::long(adds, "modificationTime")?,
