@@ -15,7 +15,7 @@ BENCH := .venv-bench
 # How long `make soak` runs, in seconds.
 SECONDS ?= 600
 
-.PHONY: demo test test-rust test-planted test-python soak module interop spark-fixtures lint fmt build bench clean
+.PHONY: demo test test-rust test-planted test-python soak module interop spark-fixtures lint fmt build bench million clean
 
 build:
 	$(CARGO) build --workspace --lib --bins
@@ -100,6 +100,11 @@ bench: $(BENCH)/.ready
 	cp -r lakehouse-py/python/lakehouse target/release/python/
 	cp target/release/lib_lakehouse.so target/release/python/lakehouse/_lakehouse.abi3.so
 	$(BENCH)/bin/python -m benches.compare --sf $(SF) --runs $(RUNS) --pairs $(PAIRS) $(ARGS)
+
+## A table of a million files, opened and planned, beside PyIceberg and deltalake (benches/README.md): a few minutes, 2 GB.
+million: $(BENCH)/.ready
+	$(CARGO) build --release --workspace --lib --bins
+	$(BENCH)/bin/python -m benches.million $(ARGS)
 
 clean:
 	rm -rf target $(VENV) $(BENCH)

@@ -52,6 +52,8 @@ pub enum Bug {
     CheckpointWithoutTheLast,
     /// `_last_checkpoint` is written before the checkpoint that it names.
     PointerBeforeCheckpoint,
+    /// Files of a checkpoint count whatever later log entries say of them.
+    ReplacedFilesListed,
     /// Row ids start where the parent's did.
     RowIdsReused,
     /// A file whose mask changes gets new row ids.
@@ -92,7 +94,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::LostReplyIsALoss,
         Self::ExistsUnread,
         Self::CleanedAfterUnknown,
@@ -115,6 +117,7 @@ impl Bug {
         Self::CheckpointOfAPart,
         Self::CheckpointWithoutTheLast,
         Self::PointerBeforeCheckpoint,
+        Self::ReplacedFilesListed,
         Self::RowIdsReused,
         Self::FileIdsForgotten,
         Self::OldRowsUntold,

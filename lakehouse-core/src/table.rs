@@ -353,6 +353,18 @@ impl Table {
         self.handle.format.history(at, limit).await
     }
 
+    /// The data files of one version that may hold a row for which `condition` (over the table's columns) is true, as
+    /// far as partition values and statistics tell.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a condition that cannot be understood; whatever the format meets while listing.
+    pub async fn files_where(&self, snapshot: &Arc<Snapshot>, condition: &str) -> Result<Vec<DataFile>> {
+        let columns = scan::columns_of(&snapshot.schema, None)?;
+        let predicate = scan::parse_predicate(condition, &columns)?;
+        let prune = Prune::matching(predicate, Arc::clone(&snapshot.schema))?;
+        scan::plan_files(&self.handle, snapshot, Arc::new(prune)).await
+    }
+
     /// The data files of one version.
     ///
     /// # Errors

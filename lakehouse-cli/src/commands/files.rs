@@ -11,11 +11,15 @@ use crate::values;
 ///
 /// Example:
 ///   lake files flights
+///   lake files flights --where "carrier = 'UA' AND distance > 2000"
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Files {
     /// Path or URL of the table
     table: String,
+    /// Only files that may hold a row for which this is true, as far as partitions and statistics tell
+    #[arg(long = "where", value_name = "EXPR", allow_hyphen_values = true)]
+    condition: Option<String>,
     #[command(flatten)]
     storage: StorageArgs,
 }
@@ -23,7 +27,10 @@ pub(super) struct Files {
 pub(super) async fn files(args: Files, ui: &Ui) -> Result<(), Failure> {
     let table = args.storage.open(&args.table).await?;
     let snapshot = table.snapshot(&At::Latest).await?;
-    let mut files = table.files(&At::Version(snapshot.version)).await?;
+    let mut files = match &args.condition {
+        Some(condition) => table.files_where(&snapshot, condition).await?,
+        None => table.files(&At::Version(snapshot.version)).await?,
+    };
     for file in &mut files {
         file.path = table.handle().store.shown(&file.path);
     }

@@ -1,6 +1,7 @@
 //! `add` actions as data files and back; the stream of a version's files.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -8,6 +9,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::mpsc::Receiver;
 
 use super::actions::{AddFile, RemoveFile};
+use super::sieve::Sieve;
 use super::state::State;
 use super::{clustering, footer, stats, vectors};
 use crate::error::{Error, Result};
@@ -175,11 +177,19 @@ pub(super) fn stream(
         (store, snapshot, prune, reading),
         |(store, snapshot, prune, reading)| async {
             let state = State::of(&snapshot)?;
-            let mut reading = reading.unwrap_or_else(|| state.replay.files(&store));
+            let begin = || state.replay.sifted(&store, Sieve::new(state, &snapshot, &prune));
+            let mut reading = reading.unwrap_or_else(begin);
             let Some(batch) = reading.recv().await else {
                 return Ok::<_, Error>(None);
             };
-            let files = prune_batch(state, &snapshot, &store, &prune, batch?).await?;
+            let batch = batch?;
+            let (files, known) = data_files(state, &store, &batch.adds)?;
+            prune.counts().read_in_full.fetch_add(files.len() as u64, Relaxed);
+            let keep = match batch.sifted {
+                true => vec![true; files.len()],
+                false => prune.keep_files(&snapshot, &files)?,
+            };
+            let files = completed(&store, files, known, keep).await?;
             let files = stream::iter(files.into_iter().map(Ok));
             Ok(Some((files, (store, snapshot, prune, Some(reading)))))
         },
@@ -188,21 +198,22 @@ pub(super) fn stream(
     .boxed()
 }
 
-async fn prune_batch(
-    state: &State,
-    snapshot: &Snapshot,
-    store: &Store,
-    prune: &Prune,
-    batch: Vec<AddFile>,
-) -> Result<Vec<DataFile>> {
-    let mut known = Vec::with_capacity(batch.len());
-    let mut files = Vec::with_capacity(batch.len());
-    for add in &batch {
+/// The data files of these, and whether their rows are counted.
+fn data_files(state: &State, store: &Store, adds: &[AddFile]) -> Result<(Vec<DataFile>, Vec<bool>)> {
+    let found = adds.iter().map(|add| {
         let found = state.data_file(add, store)?;
-        known.push(found.rows_known);
-        files.push(found.file);
-    }
-    let keep = prune.keep_files(snapshot, &files)?;
+        Ok((found.file, found.rows_known))
+    });
+    found.collect()
+}
+
+/// Those of the files that are kept, with their numbers of rows.
+async fn completed(
+    store: &Store,
+    files: Vec<DataFile>,
+    known: Vec<bool>,
+    keep: Vec<bool>,
+) -> Result<Vec<DataFile>> {
     let kept = files.into_iter().zip(known).zip(keep).filter(|(_, keep)| *keep);
     stream::iter(kept.map(|((file, rows_known), _)| Found { file, rows_known }))
         .map(|found| complete(store, found))

@@ -1,4 +1,4 @@
-//! Log replay by `delta_kernel`: the only file that names it.
+//! Loading a version by `delta_kernel`: the only file that names it. The files of a version are read by `listing.rs`.
 //!
 //! The kernel is synchronous and asks an engine for I/O. It runs on a blocking thread of the runtime
 //! that called us, and its I/O is driven from there by the same runtime's handle: no second runtime,
@@ -11,13 +11,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::num::NonZero;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch, StructArray};
-use arrow::datatypes::{Int32Type, Int64Type};
-use delta_kernel::engine::arrow_data::ArrowEngineData;
-use delta_kernel::scan::StatsOptions;
+use delta_kernel::path::ParsedLogPath;
 use delta_kernel::snapshot::SnapshotRef;
 use delta_kernel::{KernelError, KernelResult, Snapshot};
 use delta_kernel_default_engine::executor::TaskExecutor;
@@ -25,9 +21,8 @@ use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
 use futures::TryFutureExt;
 use futures::future::BoxFuture;
 use tokio::runtime::{EnterGuard, Handle};
-use tokio::sync::mpsc;
 
-use super::actions::{AddFile, Metadata, Protocol, Texts, Vector, from_value};
+use super::actions::{Metadata, Protocol, from_value};
 use super::log;
 use crate::error::{Error, Result};
 use crate::model::limits::Limits;
@@ -199,146 +194,16 @@ impl Replay {
         .await
     }
 
-    /// The live files, batch by batch. The log is read as the receiver is drained; dropping it stops
-    /// the reading.
-    pub(super) fn files(&self, store: &Store) -> mpsc::Receiver<Result<Vec<AddFile>>> {
-        let (sender, receiver) = mpsc::channel(2);
-        let (snapshot, store, handle) = (Arc::clone(&self.0), store.clone(), Handle::current());
-        tokio::task::spawn_blocking(move || {
-            // Without a word at the end, files that are missing after a panic would be missing in silence.
-            let send = || send_files(snapshot, &engine(&store, log::bound, handle), &sender);
-            let sent = catch_unwind(AssertUnwindSafe(send)).unwrap_or_else(|_| Err(gave_up(&"a panic")));
-            if let Err(error) = sent {
-                // The receiver may be gone: then nobody asks any more.
-                let _ = sender.blocking_send(Err(error));
-            }
-        });
-        receiver
+    /// The files of the checkpoint that this version was loaded from, with their sizes in bytes: of version 1 all its
+    /// parts, of version 2 the one that names the others.
+    pub(super) fn checkpoint_files(&self) -> Vec<(String, u64)> {
+        let parts = &self.0.log_segment().listed.checkpoint_parts;
+        let file = |part: &ParsedLogPath| (format!("_delta_log/{}", part.filename), part.location.size);
+        parts.iter().map(file).collect()
     }
 }
 
-fn send_files(
-    snapshot: SnapshotRef,
-    engine: &DefaultEngine<Caller>,
-    sender: &mpsc::Sender<Result<Vec<AddFile>>>,
-) -> Result<()> {
-    let scan = snapshot
-        .scan_builder()
-        .with_stats(StatsOptions::json_only())
-        .without_row_transforms()
-        .build()
-        .map_err(translate)?;
-    for batch in scan.scan_metadata(engine).map_err(translate)? {
-        let (data, mut selected) = batch.map_err(translate)?.scan_files.into_parts();
-        let data = ArrowEngineData::try_from_engine_data(data).map_err(translate)?;
-        let batch: RecordBatch = data.into();
-        selected.resize(batch.num_rows(), true);
-        let files = read_files(&batch, &selected)?;
-        if !files.is_empty() && sender.blocking_send(Ok(files)).is_err() {
-            return Ok(());
-        }
-    }
-    Ok(())
-}
-
-/// Rows of the kernel's scan metadata (`scan_row_schema`) as `add` actions.
-fn read_files(batch: &RecordBatch, selected: &[bool]) -> Result<Vec<AddFile>> {
-    let whole = StructArray::from(batch.clone());
-    let constants = child(&whole, "fileConstantValues")?.as_struct().clone();
-    let vectors = child(&whole, "deletionVector")?.as_struct().clone();
-    let mut files = Vec::new();
-    for row in (0..batch.num_rows()).filter(|row| selected[*row]) {
-        let Some(path) = text(&whole, "path", row)? else {
-            continue;
-        };
-        let vector = match vectors.is_valid(row) {
-            true => text(&vectors, "storageType", row)?,
-            false => None,
-        };
-        files.push(AddFile {
-            path,
-            partition_values: texts(&constants, "partitionValues", row)?.unwrap_or_default(),
-            size: long(&whole, "size", row)?.unwrap_or_default(),
-            modification_time: long(&whole, "modificationTime", row)?.unwrap_or_default(),
-            data_change: false,
-            stats: text(&whole, "stats", row)?,
-            tags: texts(&constants, "tags", row)?,
-            deletion_vector: match vector {
-                None => None,
-                Some(storage_type) => Some(Vector {
-                    storage_type,
-                    path_or_inline_dv: text(&vectors, "pathOrInlineDv", row)?.unwrap_or_default(),
-                    offset: int(&vectors, "offset", row)?,
-                    size_in_bytes: int(&vectors, "sizeInBytes", row)?.unwrap_or_default(),
-                    cardinality: long(&vectors, "cardinality", row)?.unwrap_or_default(),
-                }),
-            },
-            base_row_id: long(&constants, "baseRowId", row)?,
-            default_row_commit_version: long(&constants, "defaultRowCommitVersion", row)?,
-            clustering_provider: text(&constants, "clusteringProvider", row)?,
-        });
-    }
-    Ok(files)
-}
-
-fn child<'a>(of: &'a StructArray, name: &str) -> Result<&'a Arc<dyn Array>> {
-    of.column_by_name(name).ok_or_else(|| {
-        Error::invalid(
-            format!("the log replay gave no column {name} for files"),
-            "_delta_log",
-        )
-    })
-}
-
-fn wrong(name: &str) -> Error {
-    Error::invalid(
-        format!("the log replay gave column {name} in another type"),
-        "_delta_log",
-    )
-}
-
-fn text(of: &StructArray, name: &str, row: usize) -> Result<Option<String>> {
-    let values = child(of, name)?
-        .as_string_opt::<i32>()
-        .ok_or_else(|| wrong(name))?;
-    Ok(values.is_valid(row).then(|| values.value(row).to_owned()))
-}
-
-fn long(of: &StructArray, name: &str, row: usize) -> Result<Option<i64>> {
-    let values = child(of, name)?
-        .as_primitive_opt::<Int64Type>()
-        .ok_or_else(|| wrong(name))?;
-    Ok(values.is_valid(row).then(|| values.value(row)))
-}
-
-fn int(of: &StructArray, name: &str, row: usize) -> Result<Option<i64>> {
-    let values = child(of, name)?
-        .as_primitive_opt::<Int32Type>()
-        .ok_or_else(|| wrong(name))?;
-    Ok(values.is_valid(row).then(|| i64::from(values.value(row))))
-}
-
-fn texts(of: &StructArray, name: &str, row: usize) -> Result<Option<Texts>> {
-    let maps = child(of, name)?.as_map_opt().ok_or_else(|| wrong(name))?;
-    if maps.is_null(row) {
-        return Ok(None);
-    }
-    let entries = maps.value(row);
-    let (Some(keys), Some(values)) = (
-        entries.column(0).as_string_opt::<i32>(),
-        entries.column(1).as_string_opt::<i32>(),
-    ) else {
-        return Err(wrong(name));
-    };
-    Ok(Some(
-        keys.iter()
-            .zip(values.iter())
-            .filter_map(|(key, value)| Some((key?.to_owned(), value.map(str::to_owned))))
-            .collect(),
-    ))
-}
-
-fn gave_up(why: &dyn fmt::Display) -> Error {
+pub(super) fn gave_up(why: &dyn fmt::Display) -> Error {
     Error::invalid(format!("the log cannot be read: {why}"), "_delta_log")
         .with_hint("a file of the log is damaged: restore it from a backup")
 }

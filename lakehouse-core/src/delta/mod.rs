@@ -1,6 +1,7 @@
 //! Delta Lake behind the door: log, actions, checkpoints, deletion vectors, protocol features, publish.
 //!
-//! Reading the log is `delta_kernel`'s work (`kernel.rs`), writing it ours (`publish.rs`, `checkpoint.rs`).
+//! Which files of the log make a version, its protocol and metadata are `delta_kernel`'s work (`kernel.rs`); its files
+//! are read (`listing.rs`, `parts.rs`, `sieve.rs`) and written (`publish.rs`, `checkpoint.rs`) by us.
 //! Section names in comments are those of Delta's `PROTOCOL.md`.
 
 mod actions;
@@ -15,16 +16,20 @@ mod files;
 mod footer;
 mod hidden;
 mod kernel;
+mod listing;
 mod load;
 mod log;
 mod mapping;
+mod named;
 mod partitions;
+mod parts;
 mod properties;
 mod protocol;
 mod publish;
 mod reachable;
 mod row_tracking;
 mod schema;
+mod sieve;
 mod state;
 mod stats;
 mod vectors;

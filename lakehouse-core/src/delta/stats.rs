@@ -81,7 +81,7 @@ fn read_column(field: &Field, within: [&Value; 3], parent: &str, tight: bool, fo
 
 /// A bound as a value that is certainly not inside the data's range, and whether it is the very
 /// smallest or largest value.
-fn bound(value: &Value, data_type: &DataType, upper: bool) -> Option<(ScalarValue, bool)> {
+pub(super) fn bound(value: &Value, data_type: &DataType, upper: bool) -> Option<(ScalarValue, bool)> {
     let integer = || value.as_i64();
     Some(match data_type {
         DataType::Boolean => (ScalarValue::Boolean(Some(value.as_bool()?)), true),

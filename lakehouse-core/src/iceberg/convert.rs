@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use iceberg::spec::{
-    DataContentType, DataFile as IcebergFile, DataFileBuilder, DataFileFormat, Literal, PartitionSpec,
+    DataContentType, DataFile as IcebergFile, DataFileBuilder, DataFileFormat, Datum, Literal, PartitionSpec,
     PrimitiveType, Schema, Struct,
 };
 
@@ -68,12 +68,7 @@ impl Reader {
     fn statistics(&self, file: &IcebergFile) -> BTreeMap<String, ColumnStats> {
         let mut found = BTreeMap::new();
         for (id, leaf) in self.columns.iter() {
-            let bound = |bounds: &HashMap<i32, iceberg::spec::Datum>| {
-                let datum = bounds
-                    .get(id)
-                    .filter(|datum| becomes(datum.data_type(), &leaf.primitive))?;
-                to_scalar(datum.literal(), datum.data_type(), &leaf.arrow).filter(|value| !is_nan(value))
-            };
+            let bound = |bounds: &HashMap<i32, Datum>| bound_of(bounds.get(id)?, leaf);
             let stats = ColumnStats {
                 values: file.value_counts().get(id).copied(),
                 nulls: file.null_value_counts().get(id).copied(),
@@ -94,6 +89,14 @@ impl Reader {
         }
         found
     }
+}
+
+/// A bound as a value of the column's type; `None` when it says nothing.
+pub(super) fn bound_of(datum: &Datum, leaf: &Leaf) -> Option<ScalarValue> {
+    if !becomes(datum.data_type(), &leaf.primitive) {
+        return None;
+    }
+    to_scalar(datum.literal(), datum.data_type(), &leaf.arrow).filter(|value| !is_nan(value))
 }
 
 /// Whether a column that was of one type may be of the other now (Iceberg spec, "Schema Evolution"). Bounds of another
@@ -131,7 +134,19 @@ pub(super) fn partition_of(
     types: &[PrimitiveType],
     manifest: &str,
 ) -> Result<Vec<ScalarValue>> {
-    file.partition()
+    partition_values(file.partition(), types, manifest)
+}
+
+/// The same, of the values alone.
+///
+/// # Errors
+/// As [`partition_of`].
+pub(super) fn partition_values(
+    values: &Struct,
+    types: &[PrimitiveType],
+    manifest: &str,
+) -> Result<Vec<ScalarValue>> {
+    values
         .fields()
         .iter()
         .zip(types)

@@ -91,8 +91,9 @@ pub(super) struct Listed {
     pub(super) file: DataFile,
 }
 
+/// An entry as Avro has it.
 #[derive(Deserialize)]
-struct Entry {
+pub(super) struct Entry {
     status: i32,
     snapshot_id: Option<i64>,
     sequence_number: Option<i64>,
@@ -125,14 +126,13 @@ struct File {
 }
 
 /// What the header of a manifest says.
-struct Header<'a> {
-    schema: &'a Schema,
-    spec_id: i32,
+pub(super) struct Header<'a> {
+    pub(super) metadata: ManifestMetadata,
     /// Types of the partition values.
-    types: Vec<PrimitiveType>,
+    pub(super) types: Vec<PrimitiveType>,
     /// Where each of them is among the values of a record; `None` where it has none, which is NULL.
     order: Vec<Option<usize>>,
-    place: &'a str,
+    pub(super) place: &'a str,
 }
 
 /// Reads a manifest: its header and its entries; `place` names it in errors.
@@ -144,6 +144,24 @@ pub(super) fn manifest(
     limits: &Limits,
     place: &str,
 ) -> Result<(ManifestMetadata, Vec<Listed>)> {
+    let (header, file) = open(bytes, limits, place)?;
+    let mut entries = Vec::new();
+    file.records(|entry: Entry| {
+        entries.push(entry.under(&header)?);
+        Ok(())
+    })?;
+    Ok((header.metadata, entries))
+}
+
+/// Opens a manifest and reads its header; `place` names it in errors.
+///
+/// # Errors
+/// As [`manifest_list`].
+pub(super) fn open<'a>(
+    bytes: &'a [u8],
+    limits: &'a Limits,
+    place: &'a str,
+) -> Result<(Header<'a>, avro::File<'a>)> {
     const NOTED: [&str; 6] = [
         "schema",
         "schema-id",
@@ -165,31 +183,35 @@ pub(super) fn manifest(
     let metadata = ManifestMetadata::parse(&noted).map_err(failed)?;
     let partition = partition_type(&metadata, place)?;
     let header = Header {
-        schema: metadata.schema(),
-        spec_id: metadata.partition_spec().spec_id(),
         types: partition_types(&metadata, place)?,
         order: order(
             &partition,
             &file.fields(&["data_file", "partition"]).unwrap_or_default(),
             place,
         )?,
+        metadata,
         place,
     };
-    // Format version 1 has no sequence numbers.
-    let first = matches!(metadata.format_version(), FormatVersion::V1);
-    let sequence = |number: Option<i64>| if first { Some(0) } else { number };
-    let mut entries = Vec::new();
-    file.records(|entry: Entry| {
-        entries.push(Listed {
-            status: entry.status.try_into().map_err(failed)?,
-            snapshot_id: entry.snapshot_id,
-            sequence: sequence(entry.sequence_number),
-            file_sequence: sequence(entry.file_sequence_number),
-            file: entry.data_file.under(&header)?,
-        });
-        Ok(())
-    })?;
-    Ok((metadata, entries))
+    Ok((header, file))
+}
+
+impl Entry {
+    /// The entry as the header of its manifest says.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) naming the manifest when a value is none of its field.
+    pub(super) fn under(self, header: &Header<'_>) -> Result<Listed> {
+        // Format version 1 has no sequence numbers.
+        let first = matches!(header.metadata.format_version(), FormatVersion::V1);
+        let sequence = |number: Option<i64>| if first { Some(0) } else { number };
+        Ok(Listed {
+            status: self.status.try_into().map_err(|e| broken_by(header.place, &e))?,
+            snapshot_id: self.snapshot_id,
+            sequence: sequence(self.sequence_number),
+            file_sequence: sequence(self.file_sequence_number),
+            file: self.data_file.under(header)?,
+        })
+    }
 }
 
 /// The types of the partition values of a manifest's entries.
@@ -269,13 +291,13 @@ impl File {
             .value_counts(counts(self.value_counts))
             .null_value_counts(counts(self.null_value_counts))
             .nan_value_counts(counts(self.nan_value_counts))
-            .lower_bounds(bounds(self.lower_bounds, header.schema))
-            .upper_bounds(bounds(self.upper_bounds, header.schema))
+            .lower_bounds(bounds(self.lower_bounds, header.metadata.schema()))
+            .upper_bounds(bounds(self.upper_bounds, header.metadata.schema()))
             .key_metadata(self.key_metadata.map(ByteBuf::into_vec))
             .split_offsets(self.split_offsets)
             .equality_ids(self.equality_ids)
             .first_row_id(self.first_row_id)
-            .partition_spec_id(header.spec_id)
+            .partition_spec_id(header.metadata.partition_spec().spec_id())
             .referenced_data_file(self.referenced_data_file)
             .content_offset(self.content_offset)
             .content_size_in_bytes(self.content_size_in_bytes);
@@ -301,19 +323,24 @@ fn bounds(bounds: Option<ById<ByteBuf>>, schema: &Schema) -> HashMap<i32, Datum>
     bounds
         .filter_map(|(id, bytes)| {
             let ty = match id {
-                DELETE_PATH_ID | FILE_ID => PrimitiveType::String,
-                DELETE_POS_ID | POSITION_ID | ROW_ID_FIELD_ID | LAST_UPDATED_FIELD_ID => PrimitiveType::Long,
-                id => schema.field_by_id(id)?.field_type.as_primitive_type()?.clone(),
+                DELETE_PATH_ID | FILE_ID => &PrimitiveType::String,
+                DELETE_POS_ID | POSITION_ID | ROW_ID_FIELD_ID | LAST_UPDATED_FIELD_ID => &PrimitiveType::Long,
+                id => schema.field_by_id(id)?.field_type.as_primitive_type()?,
             };
-            // The crate takes any bytes for a boolean, and none for a decimal of 0.
-            let sound = match ty {
-                PrimitiveType::Boolean => bytes.len() == 1,
-                PrimitiveType::Decimal { .. } => !bytes.is_empty(),
-                _ => true,
-            };
-            Some((id, Datum::try_from_bytes(&bytes, ty).ok().filter(|_| sound)?))
+            Some((id, bound(&bytes, ty)?))
         })
         .collect()
+}
+
+/// A bound of a column of this type; `None` when it is no value of it.
+pub(super) fn bound(bytes: &[u8], ty: &PrimitiveType) -> Option<Datum> {
+    // The crate takes any bytes for a boolean, and none for a decimal of 0.
+    let sound = match ty {
+        PrimitiveType::Boolean => bytes.len() == 1,
+        PrimitiveType::Decimal { .. } => !bytes.is_empty(),
+        _ => true,
+    };
+    Datum::try_from_bytes(bytes, ty.clone()).ok().filter(|_| sound)
 }
 
 /// A map from column ids, which Avro has as an array of pairs: its own maps have texts as keys.
@@ -335,7 +362,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for ById<T> {
 }
 
 /// The values of a partition, as they come.
-struct Partition(Vec<Raw>);
+pub(super) struct Partition(Vec<Raw>);
 
 /// A partition value as Avro has it.
 #[derive(Debug, Default)]
@@ -351,7 +378,11 @@ enum Raw {
 }
 
 impl Partition {
-    fn under(mut self, header: &Header<'_>) -> Result<Struct> {
+    /// The values as the header of the manifest says.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) when one is not of its field's type.
+    pub(super) fn under(mut self, header: &Header<'_>) -> Result<Struct> {
         let literals = header.order.iter().zip(&header.types).map(|(at, ty)| {
             let value = at.and_then(|at| self.0.get_mut(at)).map(std::mem::take);
             value

@@ -10,18 +10,18 @@ use iceberg::spec::{FieldSummary, ManifestContentType, ManifestFile, PrimitiveTy
 use super::convert::Reader;
 use super::deletes::DeleteIndex;
 use super::manifests::{Manifest, read_list, read_manifest, with_manifest};
+use super::sieve::Sieve;
 use super::types::primitive_to_arrow;
 use super::values::decode_bound;
 use super::view::{View, partition_types};
 use crate::error::Result;
+use crate::model::limits::Limits;
 use crate::model::prune::PartitionRange;
 use crate::model::{DataFile, Prune, Snapshot};
 use crate::store::Store;
 
 /// Manifests read at the same time.
 pub(super) const CONCURRENT: usize = 8;
-/// Files pruned together.
-const CHUNK: usize = 2048;
 
 /// The data files of `snapshot` that may hold matching rows.
 pub(super) fn files(
@@ -57,13 +57,16 @@ pub(super) fn files(
             index(&store, &view, deletes.collect()).await?
         };
         let reader = Reader::new(&view.state.paths, &view.schema)?;
+        let sieve = Arc::new(Sieve::new(snapshot, prune, &reader.columns));
         let index = Arc::new(index);
         let read = move |manifest: ManifestFile| {
             let (store, view, reader) = (store.clone(), Arc::clone(&view), reader.clone());
-            let (snapshot, prune, index) = (Arc::clone(&snapshot), Arc::clone(&prune), Arc::clone(&index));
+            let (sieve, index) = (Arc::clone(&sieve), Arc::clone(&index));
             async move {
-                let work =
-                    move |manifest: Manifest| data_files(&manifest, &reader, &index, &snapshot, &prune);
+                let work = move |place: &str, list, bytes: &[u8], limits: &Limits| {
+                    let manifest = sieve.manifest(place, list, bytes, limits)?;
+                    data_files(&manifest, &reader, &index)
+                };
                 let found = with_manifest(&store, &view.state, manifest, work).await?;
                 Ok::<_, crate::Error>(stream::iter(found.into_iter().map(Ok)))
             }
@@ -98,30 +101,13 @@ pub(super) async fn index(store: &Store, view: &View, manifests: Vec<ManifestFil
     Ok(index)
 }
 
-fn data_files(
-    manifest: &Manifest,
-    reader: &Reader,
-    index: &DeleteIndex,
-    snapshot: &Snapshot,
-    prune: &Prune,
-) -> Result<Vec<DataFile>> {
-    let mut found = Vec::new();
-    let live: Vec<_> = manifest.entries.iter().filter(|entry| entry.is_live()).collect();
-    for chunk in live.chunks(CHUNK) {
-        let mut files = chunk
-            .iter()
-            .map(|entry| reader.data_file(manifest, entry))
-            .collect::<Result<Vec<_>>>()?;
-        files.iter_mut().for_each(|file| index.attach(file));
-        let keep = prune.keep_files(snapshot, &files)?;
-        found.extend(
-            files
-                .into_iter()
-                .zip(keep)
-                .filter_map(|(file, keep)| keep.then_some(file)),
-        );
-    }
-    Ok(found)
+fn data_files(manifest: &Manifest, reader: &Reader, index: &DeleteIndex) -> Result<Vec<DataFile>> {
+    let files = manifest.entries.iter().map(|entry| {
+        let mut file = reader.data_file(manifest, entry)?;
+        index.attach(&mut file);
+        Ok(file)
+    });
+    files.collect()
 }
 
 /// Asks for each manifest whether its partitions can hold a matching row, in the order given.

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::entries;
+use super::entries::{self, Listed};
 use super::metadata::{State, broken};
 use super::types::leaves;
 use super::view::View;
@@ -14,8 +14,8 @@ use crate::store::Store;
 use bytes::Bytes;
 use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataFile as IcebergFile, FormatVersion, ManifestContentType, ManifestFile, ManifestStatus,
-    ManifestWriterBuilder, PartitionSpec, PrimitiveType, SchemaRef, SnapshotRef,
+    DataFile as IcebergFile, FormatVersion, ManifestContentType, ManifestFile, ManifestMetadata,
+    ManifestStatus, ManifestWriterBuilder, PartitionSpec, PrimitiveType, SchemaRef, SnapshotRef,
 };
 
 /// One entry of a manifest, nothing left to inherit.
@@ -82,18 +82,35 @@ pub(super) async fn read_list_of(
 /// # Errors
 /// [`Error::Invalid`] naming the manifest when it is missing or broken.
 pub(super) async fn read_manifest(store: &Store, state: &State, list: ManifestFile) -> Result<Manifest> {
-    with_manifest(store, state, list, Ok).await
+    with_manifest(store, state, list, |place, list, bytes, limits| {
+        let (metadata, listed) = entries::manifest(bytes, limits, place)?;
+        let mut next_row_id = first_row_id(&list);
+        let entries = listed.into_iter().map(|listed| {
+            let row_id = row_id(
+                &mut next_row_id,
+                listed.file.first_row_id(),
+                listed.status != ManifestStatus::Deleted,
+                listed.file.record_count(),
+            );
+            Entry::inherited(listed, &list, row_id)
+        });
+        let entries = entries.collect::<Result<Vec<_>>>()?;
+        let types = entries::partition_types(&metadata, place)?;
+        Ok(Manifest::new(list, &metadata, types, entries))
+    })
+    .await
 }
 
-/// Reads one manifest and works on it, on one and the same thread.
+/// Fetches one manifest and works on its bytes on a thread for that. The work is told the manifest's name for
+/// messages, its line in the list, its bytes, and the limits.
 ///
 /// # Errors
-/// As [`read_manifest`], and those of the work.
+/// [`Error::Invalid`] naming the manifest when it is missing, and those of the work.
 pub(super) async fn with_manifest<T: Send + 'static>(
     store: &Store,
     state: &State,
     list: ManifestFile,
-    work: impl FnOnce(Manifest) -> Result<T> + Send + 'static,
+    work: impl FnOnce(&str, ManifestFile, &[u8], &Limits) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     if list.key_metadata.is_some() {
         return Err(encrypted(&list.manifest_path));
@@ -101,49 +118,67 @@ pub(super) async fn with_manifest<T: Send + 'static>(
     let key = state.paths.relative(&list.manifest_path)?;
     let bytes = fetch(store, &key).await?;
     let (place, limits) = (key.clone(), *store.limits());
-    decode(&key, move || work(parsed(&place, list, &bytes, &limits)?)).await
+    decode(&key, move || work(&place, list, &bytes, &limits)).await
 }
 
-/// A manifest from its bytes; `key` is for messages.
-fn parsed(key: &str, list: ManifestFile, bytes: &[u8], limits: &Limits) -> Result<Manifest> {
-    let (metadata, entries) = entries::manifest(bytes, limits, key)?;
-    let types = entries::partition_types(&metadata, key)?;
-    let mut next_row_id = match list.content {
+/// The row id that the first entry without one inherits.
+pub(super) fn first_row_id(list: &ManifestFile) -> Option<i64> {
+    match list.content {
         ManifestContentType::Data => list.first_row_id.and_then(|id| i64::try_from(id).ok()),
         ManifestContentType::Deletes => None,
-    };
-    let entries = entries
-        .into_iter()
-        .map(|entry| {
-            if entry.file.key_metadata().is_some_and(|key| !key.is_empty()) {
-                return Err(encrypted(entry.file.file_path()));
-            }
-            let mut first_row_id = entry.file.first_row_id();
-            if first_row_id.is_none() && entry.status != ManifestStatus::Deleted {
-                first_row_id = next_row_id;
-                let rows = i64::try_from(entry.file.record_count()).ok();
-                next_row_id = next_row_id.zip(rows).and_then(|(id, rows)| id.checked_add(rows));
-            }
-            Ok(Entry {
-                status: entry.status,
-                snapshot_id: entry.snapshot_id.unwrap_or(list.added_snapshot_id),
-                sequence: entry.sequence.unwrap_or(list.sequence_number),
-                file_sequence: entry.file_sequence.unwrap_or(list.sequence_number),
-                first_row_id,
-                file: entry.file,
-            })
+    }
+}
+
+/// The first row id of an entry, which it has or inherits.
+pub(super) fn row_id(next: &mut Option<i64>, own: Option<i64>, live: bool, rows: u64) -> Option<i64> {
+    if own.is_some() || !live {
+        return own;
+    }
+    let inherited = *next;
+    let rows = i64::try_from(rows).ok();
+    *next = next.zip(rows).and_then(|(id, rows)| id.checked_add(rows));
+    inherited
+}
+
+impl Entry {
+    /// The entry with what it inherits from its manifest.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for an encrypted file.
+    pub(super) fn inherited(listed: Listed, list: &ManifestFile, first_row_id: Option<i64>) -> Result<Self> {
+        if listed.file.key_metadata().is_some_and(|key| !key.is_empty()) {
+            return Err(encrypted(listed.file.file_path()));
+        }
+        Ok(Self {
+            status: listed.status,
+            snapshot_id: listed.snapshot_id.unwrap_or(list.added_snapshot_id),
+            sequence: listed.sequence.unwrap_or(list.sequence_number),
+            file_sequence: listed.file_sequence.unwrap_or(list.sequence_number),
+            first_row_id,
+            file: listed.file,
         })
-        .collect::<Result<Vec<_>>>()?;
-    Ok(Manifest {
-        schema: Arc::clone(metadata.schema()),
-        spec: metadata
-            .partition_spec()
-            .clone()
-            .with_spec_id(list.partition_spec_id),
-        list,
-        types,
-        entries,
-    })
+    }
+}
+
+impl Manifest {
+    /// A manifest of these entries.
+    pub(super) fn new(
+        list: ManifestFile,
+        metadata: &ManifestMetadata,
+        types: Vec<PrimitiveType>,
+        entries: Vec<Entry>,
+    ) -> Self {
+        Self {
+            schema: Arc::clone(metadata.schema()),
+            spec: metadata
+                .partition_spec()
+                .clone()
+                .with_spec_id(list.partition_spec_id),
+            list,
+            types,
+            entries,
+        }
+    }
 }
 
 /// What goes into a new manifest.

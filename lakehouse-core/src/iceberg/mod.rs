@@ -38,6 +38,7 @@ mod publish;
 mod puffin;
 mod refs;
 mod rewrite;
+mod sieve;
 mod staged;
 mod summary;
 mod tokens;

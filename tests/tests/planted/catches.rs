@@ -218,6 +218,11 @@ pub(super) const CATCHES: &[Catch] = &[
         "names a checkpoint that is not there",
     ),
     catch(
+        Bug::ReplacedFilesListed,
+        "verbs::sifted::of_many_files_only_those_that_a_filter_leaves_are_read_in_full",
+        "files are listed that a later commit replaced",
+    ),
+    catch(
         Bug::RowIdsReused,
         "races::isolation::rows_of_commits_that_raced_have_ids_of_their_own",
         "row ids were given twice",

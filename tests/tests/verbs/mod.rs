@@ -25,6 +25,7 @@ mod refs;
 mod rules;
 mod scans;
 mod settings;
+mod sifted;
 
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{CUT_SHORT, Walked};
 
 /// Bytes being read.
-pub(super) struct Input<'a> {
+pub(in super::super) struct Input<'a> {
     pub(super) rest: &'a [u8],
 }
 

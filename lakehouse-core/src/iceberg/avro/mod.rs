@@ -14,16 +14,20 @@ mod input;
 mod shape;
 mod values;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use self::codec::Codec;
 use self::input::Input;
-use self::shape::{Definitions, Field, Shape, shape};
-use self::values::{Walk, Wrong};
+use self::shape::{Definitions, shape};
+pub(super) use self::shape::{Field, Shape};
+use self::values::Wrong;
+pub(super) use self::values::{Plain, Walk};
 use super::metadata::broken;
 use crate::error::Result;
 use crate::model::limits::{self, Limit, Limits};
@@ -38,7 +42,7 @@ const MAX_DEPTH: usize = 64;
 const CUT_SHORT: &str = "it ends too early";
 
 /// What is wrong is said in words; the file is named by whoever asked.
-type Walked<T = ()> = std::result::Result<T, &'static str>;
+pub(super) type Walked<T = ()> = std::result::Result<T, &'static str>;
 
 /// A file whose header is read.
 pub(super) struct File<'a> {
@@ -47,8 +51,27 @@ pub(super) struct File<'a> {
     codec: Codec,
     sync: &'a [u8],
     blocks: Input<'a>,
+    /// Bytes of blocks so far, after decompression.
+    total: u64,
     limits: &'a Limits,
     place: &'a str,
+}
+
+/// Who reads records in two passes ([`File::sift`]): first of all of them what decides which are wanted, then those.
+pub(super) trait Sieve {
+    /// What decides.
+    type Outline;
+    /// What is read of those that are wanted.
+    type Record: DeserializeOwned;
+
+    /// Reads of a record what decides, and passes over the rest of it.
+    fn outline<'s>(&mut self, walk: &mut Walk<'s, '_>, record: &'s Shape) -> Walked<Self::Outline>;
+
+    /// Which of these records, which follow each other, are wanted.
+    fn judge(&mut self, outlines: &[Self::Outline]) -> Result<Vec<bool>>;
+
+    /// Takes one that is wanted.
+    fn take(&mut self, outline: &Self::Outline, record: Self::Record) -> Result<()>;
 }
 
 /// A writer's schema.
@@ -149,6 +172,7 @@ impl<'a> File<'a> {
             codec,
             sync,
             blocks: input,
+            total: 0,
             limits,
             place,
         })
@@ -174,41 +198,116 @@ impl<'a> File<'a> {
         mut self,
         mut take: impl FnMut(T) -> Result<()>,
     ) -> Result<()> {
-        let (limits, place) = (self.limits, self.place);
-        let failed = |what: &str| damaged(place, what);
-        let (mut values, mut total) = (0, 0);
-        while !self.blocks.rest.is_empty() {
-            let count = self.blocks.count().map_err(failed)?;
-            let size = self.blocks.count().map_err(failed)?;
-            let stored = self.blocks.take(size).map_err(failed)?;
-            if self.blocks.take(SYNC).map_err(failed)? != self.sync {
-                return Err(failed("a block does not end where it should"));
-            }
-            let block = self.codec.decompress(stored, limits.avro_block_bytes, place)?;
-            total += block.len() as u64;
-            limits::at_most(total, limits.avro_bytes, "bytes of Avro", place)?;
-            if count > block.len() as u64 {
-                return Err(failed("a block claims more records than it has bytes"));
-            }
-            let mut walk = Walk {
-                input: Input { rest: &block },
-                defined: &self.schema.defined,
-                values: &mut values,
-                most: limits.avro_values.most(),
-            };
+        let schema = Arc::clone(&self.schema);
+        let mut values = 0;
+        while let Some((count, block)) = self.block()? {
+            let mut walk = self.walk(&schema, &block, values);
             for _ in 0..count {
-                let record = T::deserialize(walk.value(&self.schema.shape));
-                take(record.map_err(|Wrong(what)| {
-                    let counted =
-                        limits::at_most(*walk.values, limits.avro_values, "values in an Avro file", place);
-                    counted.err().unwrap_or_else(|| failed(&what))
-                })?)?;
+                let record = T::deserialize(walk.value(&schema.shape));
+                take(record.map_err(|Wrong(what)| self.wrong(&what, walk.values))?)?;
             }
-            if !walk.input.rest.is_empty() {
-                return Err(failed("a block goes on after its last record"));
-            }
+            values = self.end(&walk)?;
         }
         Ok(())
+    }
+
+    /// Reads those records that a sieve wants, in order. What the others hold takes no memory.
+    ///
+    /// # Errors
+    /// As [`File::records`], and those of the sieve.
+    pub(super) fn sift<S: Sieve>(mut self, sieve: &mut S) -> Result<()> {
+        /// Records judged together: enough for what each judgement costs on its own.
+        const MOST: usize = 2048;
+        /// The blocks of so many bytes wait for a judgement.
+        const MOST_BYTES: usize = 4 << 20;
+        let schema = Arc::clone(&self.schema);
+        let mut values = 0;
+        loop {
+            let (mut blocks, mut outlines, mut bytes) = (Vec::new(), Vec::new(), 0);
+            while outlines.len() < MOST && bytes < MOST_BYTES {
+                let Some((count, block)) = self.block()? else {
+                    break;
+                };
+                let mut starts = Vec::new();
+                let mut walk = self.walk(&schema, &block, values);
+                for _ in 0..count {
+                    starts.push(block.len() - walk.input.rest.len());
+                    let outline = sieve.outline(&mut walk, &schema.shape);
+                    outlines.push(outline.map_err(|what| self.wrong(what, walk.values))?);
+                }
+                values = self.end(&walk)?;
+                bytes += block.len();
+                blocks.push((block, starts));
+            }
+            if blocks.is_empty() {
+                return Ok(());
+            }
+            let wanted = sieve.judge(&outlines)?;
+            let records = blocks
+                .iter()
+                .flat_map(|(block, starts)| starts.iter().map(move |start| (block, *start)));
+            for (((block, start), outline), wanted) in records.zip(&outlines).zip(wanted) {
+                if !wanted {
+                    continue;
+                }
+                let mut walk = Walk {
+                    most: u64::MAX,
+                    ..self.walk(&schema, &block[start..], 0)
+                };
+                let record = S::Record::deserialize(walk.value(&schema.shape));
+                sieve.take(outline, record.map_err(|Wrong(what)| damaged(self.place, &what))?)?;
+            }
+        }
+    }
+
+    /// The next block, decompressed, and how many records it has; `None` at the end.
+    fn block(&mut self) -> Result<Option<(u64, Cow<'a, [u8]>)>> {
+        if self.blocks.rest.is_empty() {
+            return Ok(None);
+        }
+        let (limits, place) = (self.limits, self.place);
+        let failed = |what: &str| damaged(place, what);
+        let count = self.blocks.count().map_err(failed)?;
+        let size = self.blocks.count().map_err(failed)?;
+        let stored = self.blocks.take(size).map_err(failed)?;
+        if self.blocks.take(SYNC).map_err(failed)? != self.sync {
+            return Err(failed("a block does not end where it should"));
+        }
+        let block = self.codec.decompress(stored, limits.avro_block_bytes, place)?;
+        self.total += block.len() as u64;
+        limits::at_most(self.total, limits.avro_bytes, "bytes of Avro", place)?;
+        if count > block.len() as u64 {
+            return Err(failed("a block claims more records than it has bytes"));
+        }
+        Ok(Some((count, block)))
+    }
+
+    /// The way through a block; so many values were met before it.
+    fn walk<'s, 'b>(&self, schema: &'s Schema, block: &'b [u8], values: u64) -> Walk<'s, 'b> {
+        Walk {
+            input: Input { rest: block },
+            defined: &schema.defined,
+            values,
+            most: self.limits.avro_values.most(),
+        }
+    }
+
+    /// How many values were met up to the end of a block.
+    fn end(&self, walk: &Walk<'_, '_>) -> Result<u64> {
+        match walk.input.rest.is_empty() {
+            true => Ok(walk.values),
+            false => Err(damaged(self.place, "a block goes on after its last record")),
+        }
+    }
+
+    fn wrong(&self, what: &str, values: u64) -> crate::Error {
+        let counted = limits::at_most(
+            values,
+            self.limits.avro_values,
+            "values in an Avro file",
+            self.place,
+        );
+        counted.err().unwrap_or_else(|| damaged(self.place, what))
     }
 }
 

@@ -12,7 +12,7 @@ const NAME_BYTES: usize = 1024;
 
 /// The types that a schema defines or names.
 #[derive(Debug, Default)]
-pub(super) struct Definitions {
+pub(in super::super) struct Definitions {
     /// `None` where one is named that is not defined.
     shapes: Vec<Option<Shape>>,
     /// Where the type of a full name is: the last one of this name.
@@ -50,7 +50,7 @@ impl Definitions {
 
 /// A schema. Logical types are for whoever takes the values.
 #[derive(Debug, Clone)]
-pub(super) enum Shape {
+pub(in super::super) enum Shape {
     Nothing,
     Boolean,
     /// An int, a long, or the number of an enum's symbol.
@@ -70,11 +70,11 @@ pub(super) enum Shape {
 
 /// A field of a record.
 #[derive(Debug, Clone)]
-pub(super) struct Field {
-    pub(super) name: String,
+pub(in super::super) struct Field {
+    pub(in super::super) name: String,
     /// Iceberg's number for it, where the writer noted one.
     pub(super) id: Option<i32>,
-    pub(super) shape: Shape,
+    pub(in super::super) shape: Shape,
 }
 
 /// Reads a schema; `space` is the namespace around it.

@@ -13,7 +13,7 @@ use super::{MAX_DEPTH, Walked};
 
 /// What is wrong with a value.
 #[derive(Debug)]
-pub(super) struct Wrong(pub(super) Cow<'static, str>);
+pub(in super::super) struct Wrong(pub(super) Cow<'static, str>);
 
 impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -58,19 +58,36 @@ impl From<&'static str> for Wrong {
     }
 }
 
+/// A number or bytes.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) enum Plain<'de> {
+    Number(i64),
+    Bytes(&'de [u8]),
+}
+
 /// The way through the values of a block.
-pub(super) struct Walk<'s, 'de> {
+pub(in super::super) struct Walk<'s, 'de> {
     pub(super) input: Input<'de>,
     pub(super) defined: &'s Definitions,
     /// Values met so far in the file.
-    pub(super) values: &'s mut u64,
+    pub(super) values: u64,
     /// How many there may be.
     pub(super) most: u64,
 }
 
 impl<'s, 'de> Walk<'s, 'de> {
+    /// The same way from other bytes, which were passed over before: they are not counted again.
+    pub(in super::super) fn again(&self, bytes: &'de [u8]) -> Self {
+        Self {
+            input: Input { rest: bytes },
+            defined: self.defined,
+            values: 0,
+            most: u64::MAX,
+        }
+    }
+
     /// A value of this shape, for serde.
-    pub(super) fn value<'w>(&'w mut self, shape: &'s Shape) -> One<'w, 's, 'de> {
+    pub(in super::super) fn value<'w>(&'w mut self, shape: &'s Shape) -> One<'w, 's, 'de> {
         One {
             walk: self,
             shape,
@@ -110,10 +127,15 @@ impl<'s, 'de> Walk<'s, 'de> {
             };
             *depth += 1;
         }
-        *self.values += 1;
-        match *self.values > self.most {
+        self.count(1)?;
+        Ok(shape)
+    }
+
+    fn count(&mut self, values: u64) -> Walked {
+        self.values += values;
+        match self.values > self.most {
             true => Err("it has too many values"),
-            false => Ok(shape),
+            false => Ok(()),
         }
     }
 
@@ -126,8 +148,100 @@ impl<'s, 'de> Walk<'s, 'de> {
     }
 
     /// Passes over a value.
-    fn skip(&mut self, shape: &'s Shape, mut depth: usize) -> Walked {
+    pub(in super::super) fn skip(&mut self, shape: &'s Shape, mut depth: usize) -> Walked {
+        let shape = self.concrete(shape, &mut depth)?;
+        self.skip_concrete(shape, depth)
+    }
+
+    /// Passes over a value, and tells the bytes that it takes.
+    pub(in super::super) fn raw(&mut self, shape: &'s Shape, depth: usize) -> Walked<&'de [u8]> {
+        let from = self.input.rest;
+        self.skip(shape, depth)?;
+        Ok(&from[..from.len() - self.input.rest.len()])
+    }
+
+    /// The fields of the record that is here, whose values follow one after the other.
+    pub(in super::super) fn record(&mut self, shape: &'s Shape, depth: usize) -> Walked<&'s [Field]> {
+        let mut depth = depth;
         match self.concrete(shape, &mut depth)? {
+            Shape::Record(fields) => Ok(fields),
+            _ => Err("a value is no record"),
+        }
+    }
+
+    /// A number, or NULL.
+    pub(in super::super) fn number(&mut self, shape: &'s Shape, depth: usize) -> Walked<Option<i64>> {
+        let mut depth = depth;
+        match self.concrete(shape, &mut depth)? {
+            Shape::Nothing => Ok(None),
+            Shape::Number => self.input.long().map(Some),
+            _ => Err("a value is no number"),
+        }
+    }
+
+    /// Of an array of pairs, each a number and a value, or NULL: the values of these numbers, with their place in
+    /// `wanted`. Pairs of another kind are passed over.
+    pub(in super::super) fn pairs(
+        &mut self,
+        shape: &'s Shape,
+        depth: usize,
+        wanted: &[i32],
+        found: impl FnMut(usize, Plain<'de>),
+    ) -> Walked {
+        let mut depth = depth;
+        match self.concrete(shape, &mut depth)? {
+            Shape::Array(element) => match self.plain_pair(element)? {
+                Some(value) => self.plain_pairs(value, wanted, found),
+                None => self.skip_elements(None, element, depth),
+            },
+            other => self.skip_concrete(other, depth),
+        }
+    }
+
+    /// The shape of the second value of a pair whose first one is a number, where that is a number or bytes.
+    fn plain_pair(&self, element: &'s Shape) -> Walked<Option<&'s Shape>> {
+        let Shape::Record(fields) = self.named(element)? else {
+            return Ok(None);
+        };
+        Ok(match fields.as_slice() {
+            [key, value] if matches!(key.shape, Shape::Number) => match &value.shape {
+                plain @ (Shape::Number | Shape::Bytes) => Some(plain),
+                _ => None,
+            },
+            _ => None,
+        })
+    }
+
+    /// Metadata has six such arrays for every file, with a pair for each column: they are read without asking for the
+    /// shape of each value anew.
+    fn plain_pairs(
+        &mut self,
+        value: &Shape,
+        wanted: &[i32],
+        mut found: impl FnMut(usize, Plain<'de>),
+    ) -> Walked {
+        loop {
+            let count = self.input.elements()?;
+            if count == 0 {
+                return Ok(());
+            }
+            // The pair, and what is in it.
+            self.count(count.saturating_mul(3))?;
+            for _ in 0..count {
+                let key = self.input.long()?;
+                let value = match value {
+                    Shape::Number => Plain::Number(self.input.long()?),
+                    _ => Plain::Bytes(self.input.text()?),
+                };
+                if let Some(at) = wanted.iter().position(|id| i64::from(*id) == key) {
+                    found(at, value);
+                }
+            }
+        }
+    }
+
+    fn skip_concrete(&mut self, shape: &'s Shape, depth: usize) -> Walked {
+        match shape {
             Shape::Nothing | Shape::Named(_) | Shape::Union(_) => Ok(()),
             Shape::Boolean => self.boolean().map(drop),
             Shape::Number => self.input.long().map(drop),
@@ -144,6 +258,12 @@ impl<'s, 'de> Walk<'s, 'de> {
     }
 
     fn skip_elements(&mut self, key: Option<&'s Shape>, value: &'s Shape, depth: usize) -> Walked {
+        if key.is_none()
+            && depth < MAX_DEPTH - 1
+            && let Some(value) = self.plain_pair(value)?
+        {
+            return self.plain_pairs(value, &[], |_, _| {});
+        }
         loop {
             let count = self.input.elements()?;
             if count == 0 {
@@ -160,7 +280,7 @@ impl<'s, 'de> Walk<'s, 'de> {
 }
 
 /// One value.
-pub(super) struct One<'w, 's, 'de> {
+pub(in super::super) struct One<'w, 's, 'de> {
     walk: &'w mut Walk<'s, 'de>,
     shape: &'s Shape,
     depth: usize,

@@ -7,7 +7,12 @@ use arrow::datatypes::DataType;
 use datafusion::scalar::ScalarValue;
 
 use super::PartitionRange;
+use super::outlines::{Known, Outlines};
+use crate::error::Result;
 use crate::model::{BucketHash, ColumnStats, DataFile, PartitionField, Snapshot, Transform};
+
+/// A partition: the spec and its values.
+pub(super) type Place<'a> = (i32, &'a [ScalarValue]);
 
 /// What is known of one column in one container (a file, or a group of files).
 #[derive(Debug, Default, Clone)]
@@ -33,11 +38,20 @@ pub(super) enum Nulls {
 /// Containers, and where what is known about them comes from.
 #[derive(Debug)]
 pub(super) enum Witness<'a> {
-    /// Files, by partition values and, if `statistics`, by column statistics too.
+    /// Partitions, by their values.
+    Places {
+        snapshot: &'a Snapshot,
+        places: &'a [Place<'a>],
+    },
+    /// Files, by partition values and column statistics.
     Files {
         snapshot: &'a Snapshot,
         files: &'a [&'a DataFile],
-        statistics: bool,
+    },
+    /// The same, of files that are not read in full.
+    Outlines {
+        snapshot: &'a Snapshot,
+        outlines: &'a Outlines,
     },
     /// Groups of files, by ranges of partition values.
     Ranges {
@@ -47,30 +61,12 @@ pub(super) enum Witness<'a> {
 }
 
 impl<'a> Witness<'a> {
-    pub(super) fn partitions(snapshot: &'a Snapshot, files: &'a [&'a DataFile]) -> Self {
-        Self::Files {
-            snapshot,
-            files,
-            statistics: false,
-        }
-    }
-
-    pub(super) fn files(snapshot: &'a Snapshot, files: &'a [&'a DataFile]) -> Self {
-        Self::Files {
-            snapshot,
-            files,
-            statistics: true,
-        }
-    }
-
-    pub(super) fn ranges(fields: &'a [PartitionField], ranges: &'a [Vec<Option<PartitionRange>>]) -> Self {
-        Self::Ranges { fields, ranges }
-    }
-
     /// Number of containers.
     pub(super) fn len(&self) -> usize {
         match self {
+            Self::Places { places, .. } => places.len(),
             Self::Files { files, .. } => files.len(),
+            Self::Outlines { outlines, .. } => outlines.rows.len(),
             Self::Ranges { ranges, .. } => ranges.len(),
         }
     }
@@ -78,50 +74,62 @@ impl<'a> Witness<'a> {
     /// Rows of each container. A group of files counts as one row: only "none" and "all" matter. Of a file whose rows
     /// nobody counted (0, Delta without statistics) no number of NULLs is all of them.
     pub(super) fn rows(&self) -> Vec<u64> {
+        let counted = |rows: u64| if rows == 0 { u64::MAX } else { rows };
         match self {
-            Self::Files { files, .. } => files
-                .iter()
-                .map(|file| if file.rows == 0 { u64::MAX } else { file.rows })
-                .collect(),
-            Self::Ranges { ranges, .. } => vec![1; ranges.len()],
+            Self::Files { files, .. } => files.iter().map(|file| counted(file.rows)).collect(),
+            Self::Outlines { outlines, .. } => outlines.rows.iter().copied().map(counted).collect(),
+            Self::Places { .. } | Self::Ranges { .. } => vec![1; self.len()],
         }
     }
 
     /// Whether anything can be known about a column.
     pub(super) fn knows(&self, column: &str) -> bool {
+        let source = |fields: &[PartitionField]| fields.iter().any(|field| field.source == column);
         match self {
-            Self::Files { statistics: true, .. } => true,
-            Self::Files { snapshot, .. } => snapshot
-                .specs
-                .values()
-                .flatten()
-                .any(|field| field.source == column),
-            Self::Ranges { fields, .. } => fields.iter().any(|field| field.source == column),
+            Self::Files { .. } => true,
+            Self::Outlines { snapshot, outlines } => {
+                outlines.columns.contains_key(column) || snapshot.specs.values().any(|fields| source(fields))
+            }
+            Self::Places { snapshot, .. } => snapshot.specs.values().any(|fields| source(fields)),
+            Self::Ranges { fields, .. } => source(fields),
         }
     }
 
-    /// What is known of a column of this type, container by container.
-    pub(super) fn of_column(&self, column: &str, data_type: &DataType) -> Vec<Evidence> {
+    /// What is known of a column of this type, as arrays; `rows` as [`Witness::rows`] gives them.
+    pub(super) fn known(&self, column: &str, data_type: &DataType, rows: &[u64]) -> Result<Known> {
         match self {
-            Self::Files {
-                snapshot,
-                files,
-                statistics,
-            } => files
+            Self::Outlines { snapshot, outlines } => outlines.of_column(snapshot, column, data_type, rows),
+            _ => Known::of(&self.of_column(column, data_type), data_type, rows),
+        }
+    }
+
+    /// What is known of a column of this type, container by container. (Of outlines, by their partitions only.)
+    fn of_column(&self, column: &str, data_type: &DataType) -> Vec<Evidence> {
+        let in_place = |snapshot: &Snapshot, (spec_id, values): Place<'_>, mut known: Evidence| {
+            let fields = snapshot.specs.get(&spec_id).map_or(&[][..], Vec::as_slice);
+            for (field, value) in fields.iter().zip(values) {
+                if field.source == column {
+                    known = known.and(of_partition(field, value, data_type));
+                }
+            }
+            known
+        };
+        match self {
+            Self::Places { snapshot, places } => places
+                .iter()
+                .map(|place| in_place(snapshot, *place, Evidence::default()))
+                .collect(),
+            Self::Files { snapshot, files } => files
                 .iter()
                 .map(|file| {
-                    let fields = snapshot.specs.get(&file.spec_id).map_or(&[][..], Vec::as_slice);
-                    let mut known = if *statistics {
-                        of_statistics(file.columns.get(column), data_type)
-                    } else {
-                        Evidence::default()
-                    };
-                    for (field, value) in fields.iter().zip(&file.partition) {
-                        if field.source == column {
-                            known = known.and(of_partition(field, value, data_type));
-                        }
-                    }
-                    known
+                    let known = of_statistics(file.columns.get(column), data_type);
+                    in_place(snapshot, (file.spec_id, &file.partition), known)
+                })
+                .collect(),
+            Self::Outlines { snapshot, .. } => (0..self.len())
+                .map(|at| match self.place(at) {
+                    Some(place) => in_place(snapshot, place, Evidence::default()),
+                    None => Evidence::default(),
                 })
                 .collect(),
             Self::Ranges { fields, ranges, .. } => ranges
@@ -135,6 +143,21 @@ impl<'a> Witness<'a> {
                         .fold(Evidence::default(), Evidence::and)
                 })
                 .collect(),
+        }
+    }
+
+    /// The partition of a container that is in one.
+    fn place(&self, at: usize) -> Option<Place<'_>> {
+        match self {
+            Self::Places { places, .. } => places.get(at).copied(),
+            Self::Files { files, .. } => files
+                .get(at)
+                .map(|file| (file.spec_id, file.partition.as_slice())),
+            Self::Outlines { outlines, .. } => {
+                let partition = outlines.partitions.get(*outlines.places.get(at)? as usize)?;
+                Some((partition.spec_id, partition.values.as_slice()))
+            }
+            Self::Ranges { .. } => None,
         }
     }
 
@@ -152,7 +175,9 @@ impl<'a> Witness<'a> {
                 .clone()
         };
         match self {
-            Self::Files { snapshot, files, .. } => {
+            Self::Places { snapshot, .. }
+            | Self::Files { snapshot, .. }
+            | Self::Outlines { snapshot, .. } => {
                 let by_spec: HashMap<i32, Vec<(usize, HashSet<i32>)>> = snapshot
                     .specs
                     .iter()
@@ -171,9 +196,12 @@ impl<'a> Witness<'a> {
                 if by_spec.is_empty() {
                     return None;
                 }
-                let excluded = files.iter().map(|file| {
-                    by_spec.get(&file.spec_id).is_some_and(|sets| {
-                        sets.iter().any(|(i, set)| match file.partition.get(*i) {
+                let excluded = (0..self.len()).map(|at| {
+                    let Some((spec_id, values)) = self.place(at) else {
+                        return false;
+                    };
+                    by_spec.get(&spec_id).is_some_and(|sets| {
+                        sets.iter().any(|(i, set)| match values.get(*i) {
                             Some(ScalarValue::Int32(Some(bucket))) => !set.contains(bucket),
                             Some(value) => value.is_null(),
                             None => false,
@@ -236,15 +264,6 @@ impl Evidence {
             },
         }
     }
-
-    /// Whether every row is NULL.
-    pub(super) fn all_null(&self, rows: u64) -> bool {
-        match self.nulls {
-            Nulls::All => true,
-            Nulls::Count(nulls) => nulls == rows && rows > 0,
-            Nulls::Unknown => false,
-        }
-    }
 }
 
 /// Of two bounds the one that lies on this side of the other.
@@ -277,7 +296,7 @@ fn of_statistics(stats: Option<&ColumnStats>, data_type: &DataType) -> Evidence 
 }
 
 /// Of a partition value: the source values that it stands for.
-fn of_partition(field: &PartitionField, value: &ScalarValue, data_type: &DataType) -> Evidence {
+pub(super) fn of_partition(field: &PartitionField, value: &ScalarValue, data_type: &DataType) -> Evidence {
     if !null_is_null(field.transform) {
         return Evidence::default();
     }

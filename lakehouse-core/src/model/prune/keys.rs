@@ -12,10 +12,10 @@ use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::scalar::ScalarValue;
 
 use super::PartitionRange;
-use super::evidence::{Witness, of_type};
+use super::evidence::{Place, Witness, of_type};
 use crate::error::{Error, Result};
 use crate::model::schema::is_utc;
-use crate::model::{DataFile, PartitionField, Snapshot, Transform};
+use crate::model::{PartitionField, Snapshot, Transform};
 
 /// For so many files, looking at all keys costs less than sorting them.
 const FEW: usize = 32;
@@ -70,6 +70,11 @@ impl Keys {
         }))
     }
 
+    /// The key columns.
+    pub(super) fn columns(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().map(|(name, _)| name.as_str())
+    }
+
     /// Which files may hold a key, by the bounds of the key columns.
     pub(super) fn in_ranges(&self, witness: &Witness<'_>, schema: &Schema) -> Result<Vec<bool>> {
         let rows = witness.rows();
@@ -82,42 +87,36 @@ impl Keys {
             if !witness.knows(name) {
                 continue;
             }
-            let evidence = witness.of_column(name, field.data_type());
-            let bounds = |of: fn(&super::evidence::Evidence) -> Option<&ScalarValue>| {
-                evidence
-                    .iter()
-                    .map(of)
-                    .map(Option::<&ScalarValue>::cloned)
-                    .collect::<Vec<_>>()
-            };
-            let (min, max) = (bounds(|e| e.min.as_ref()), bounds(|e| e.max.as_ref()));
+            let known = witness.known(name, field.data_type(), &rows)?;
+            let (min, max) = (&known.min, &known.max);
             let within = if asked <= FEW && !field.data_type().is_floating() {
                 let Some(values) = as_type(&self.columns[index].1, field.data_type()) else {
                     continue;
                 };
-                any_within(&values, &min, &max)?
+                any_within(&values, min, max)?
             } else {
                 let Some(sorted) = self.sorted(index, field.data_type(), None)? else {
                     continue;
                 };
-                sorted.any_within(&min, &max)?
+                sorted.any_within(min, max)?
             };
             for (i, keep) in keep.iter_mut().enumerate() {
-                *keep &= within[i] && !evidence[i].all_null(rows[i]);
+                let all_null = known.nulls.is_valid(i) && known.nulls.value(i) == rows[i];
+                *keep &= within[i] && !(all_null && rows[i] > 0);
             }
         }
         Ok(keep)
     }
 
     /// Which files are in a partition that a key is in.
-    pub(super) fn in_partitions(&self, snapshot: &Snapshot, files: &[&DataFile]) -> Result<Vec<bool>> {
-        let mut keep = vec![!self.is_empty(); files.len()];
+    pub(super) fn in_partitions(&self, snapshot: &Snapshot, places: &[Place<'_>]) -> Result<Vec<bool>> {
+        let mut keep = vec![!self.is_empty(); places.len()];
         if self.is_empty() {
             return Ok(keep);
         }
         let mut by_spec: HashMap<i32, Vec<usize>> = HashMap::new();
-        for (index, file) in files.iter().enumerate() {
-            by_spec.entry(file.spec_id).or_default().push(index);
+        for (index, (spec, _)) in places.iter().enumerate() {
+            by_spec.entry(*spec).or_default().push(index);
         }
         for (spec, indices) in by_spec {
             let Some(tuples) = self.tuples(snapshot, spec)? else {
@@ -129,16 +128,13 @@ impl Keys {
             // A file whose partition values are not of the spec's number is left alone.
             let indices: Vec<usize> = indices
                 .into_iter()
-                .filter(|i| files[*i].partition.len() == tuples.fields.len())
+                .filter(|i| places[*i].1.len() == tuples.fields.len())
                 .collect();
             let columns: Option<Vec<ArrayRef>> = tuples
                 .compared
                 .iter()
                 .map(|(field, data_type)| {
-                    values(
-                        indices.iter().map(|i| Some(&files[*i].partition[*field])),
-                        data_type,
-                    )
+                    values(indices.iter().map(|i| Some(&places[*i].1[*field])), data_type)
                 })
                 .collect();
             let Some(columns) = columns else { continue };
@@ -171,11 +167,15 @@ impl Keys {
             };
             let range = |i: usize| ranges[i].get(position).and_then(Option::as_ref);
             let bounds = |of: fn(&PartitionRange) -> Option<&ScalarValue>| {
-                (0..ranges.len())
+                let bounds: Vec<_> = (0..ranges.len())
                     .map(|i| range(i).and_then(of).and_then(|v| of_type(v, &sorted.data_type)))
-                    .collect::<Vec<_>>()
+                    .collect();
+                values(bounds.iter().map(Option::as_ref), &sorted.data_type)
             };
-            let within = sorted.any_within(&bounds(|r| r.min.as_ref()), &bounds(|r| r.max.as_ref()))?;
+            let (Some(min), Some(max)) = (bounds(|r| r.min.as_ref()), bounds(|r| r.max.as_ref())) else {
+                continue;
+            };
+            let within = sorted.any_within(&min, &max)?;
             for (i, keep) in keep.iter_mut().enumerate() {
                 let all_null = range(i).is_some_and(|r| r.min.is_none() && r.max.is_none() && r.has_null);
                 *keep &= within[i] && !all_null;
@@ -298,13 +298,17 @@ impl Sorted {
         })
     }
 
-    /// For each pair of bounds (`None` where open), whether a value lies within.
-    fn any_within(&self, min: &[Option<ScalarValue>], max: &[Option<ScalarValue>]) -> Result<Vec<bool>> {
-        let encoded = |bounds: &[Option<ScalarValue>]| -> Result<Option<Rows>> {
-            let array = values(bounds.iter().map(Option::as_ref), &self.data_type);
-            Ok(array
-                .map(|array| self.converter.convert_columns(&[array]))
-                .transpose()?)
+    /// For each pair of bounds (NULL where open), whether a value lies within.
+    fn any_within(&self, min: &ArrayRef, max: &ArrayRef) -> Result<Vec<bool>> {
+        let encoded = |bounds: &ArrayRef| -> Result<Option<Rows>> {
+            let bounds = match *bounds.data_type() == self.data_type {
+                true => Arc::clone(bounds),
+                false => match compute::cast(bounds, &self.data_type) {
+                    Ok(bounds) => bounds,
+                    Err(_) => return Ok(None),
+                },
+            };
+            Ok(Some(self.converter.convert_columns(&[bounds])?))
         };
         let (Some(low), Some(high)) = (encoded(min)?, encoded(max)?) else {
             return Ok(vec![true; min.len()]);
@@ -324,29 +328,24 @@ impl Sorted {
         };
         Ok((0..min.len())
             .map(|i| {
-                let first = if min[i].is_some() {
+                let first = if min.is_valid(i) {
                     first_from(low.row(i))
                 } else {
                     0
                 };
-                first < count && (max[i].is_none() || self.rows.row(first) <= high.row(i))
+                first < count && (max.is_null(i) || self.rows.row(first) <= high.row(i))
             })
             .collect())
     }
 }
 
-/// For each pair of bounds (`None` where open), whether one of these values lies within.
-fn any_within(
-    keys: &ArrayRef,
-    min: &[Option<ScalarValue>],
-    max: &[Option<ScalarValue>],
-) -> Result<Vec<bool>> {
-    let array = |bounds: &[Option<ScalarValue>]| values(bounds.iter().map(Option::as_ref), keys.data_type());
-    let (Some(low), Some(high)) = (array(min), array(max)) else {
-        return Ok(vec![true; min.len()]);
-    };
-    let mut found = Vec::with_capacity(min.len());
-    for i in 0..min.len() {
+/// For each pair of bounds (NULL where open), whether one of these values lies within.
+fn any_within(keys: &ArrayRef, low: &ArrayRef, high: &ArrayRef) -> Result<Vec<bool>> {
+    if low.data_type() != keys.data_type() || high.data_type() != keys.data_type() {
+        return Ok(vec![true; low.len()]);
+    }
+    let mut found = Vec::with_capacity(low.len());
+    for i in 0..low.len() {
         let mut within = compute::is_not_null(keys)?;
         if low.is_valid(i) {
             within = compute::and_kleene(&within, &cmp::gt_eq(keys, &Scalar::new(low.slice(i, 1)))?)?;

@@ -5,10 +5,12 @@
 
 mod evidence;
 mod keys;
+mod outlines;
 mod predicate;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::ArrayRef;
@@ -16,8 +18,9 @@ use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::Expr;
 use datafusion::scalar::ScalarValue;
 
-use self::evidence::Witness;
+use self::evidence::{Place, Witness};
 use self::keys::Keys;
+pub use self::outlines::{Bounds, Outlines, Partition};
 use self::predicate::Analysed;
 use super::{DataFile, PartitionField, Snapshot};
 use crate::error::Result;
@@ -46,6 +49,8 @@ pub struct PruneCounts {
     pub skipped_by_statistics: AtomicU64,
     /// Files inside skipped manifests.
     pub files_in_skipped_manifests: AtomicU64,
+    /// Files of which everything that the metadata knows was read, not only what decides.
+    pub read_in_full: AtomicU64,
 }
 
 impl Prune {
@@ -107,23 +112,55 @@ impl Prune {
         }
         if snapshot.specs.values().any(|fields| !fields.is_empty()) {
             let kept = self.narrow(&mut keep, files, |files| {
-                let witness = Witness::partitions(snapshot, files);
-                let by_keys = self.keys.as_ref().map(|keys| keys.in_partitions(snapshot, files));
-                self.judge(&witness, by_keys.transpose()?)
+                let places = files.iter().map(|file| (file.spec_id, file.partition.as_slice()));
+                self.judge_places(snapshot, &places.collect::<Vec<_>>())
             })?;
             count(&self.counts.skipped_by_partition, files.len() - kept);
         }
         let before = keep.iter().filter(|k| **k).count();
         let after = self.narrow(&mut keep, files, |files| {
-            let witness = Witness::files(snapshot, files);
-            let by_keys = self
-                .keys
-                .as_ref()
-                .map(|keys| keys.in_ranges(&witness, &snapshot.schema));
-            self.judge(&witness, by_keys.transpose()?)
+            self.judge(&Witness::Files { snapshot, files }, &snapshot.schema)
         })?;
         count(&self.counts.skipped_by_statistics, before - after);
         Ok(keep)
+    }
+
+    /// Whether anything is asked that could skip a file.
+    pub fn is_selective(&self) -> bool {
+        self.analysed.is_some() || self.keys.is_some()
+    }
+
+    /// The columns whose statistics decide which files are kept (`a.b` inside structs), in no order.
+    pub fn columns(&self) -> BTreeSet<&str> {
+        let analysed = self.analysed.iter().flat_map(Analysed::columns);
+        analysed.chain(self.keys.iter().flat_map(Keys::columns)).collect()
+    }
+
+    /// Which of these partitions may hold a matching row. Counts nothing: see [`Prune::count`].
+    ///
+    /// # Errors
+    /// As [`Prune::keep_files`].
+    pub fn keep_partitions(&self, snapshot: &Snapshot, partitions: &[Partition]) -> Result<Vec<bool>> {
+        let places = partitions.iter().map(|p| (p.spec_id, p.values.as_slice()));
+        self.judge_places(snapshot, &places.collect::<Vec<_>>())
+    }
+
+    /// Which of these files may hold a matching row, by their statistics and partitions, as
+    /// [`Prune::keep_files`] would decide once they are read in full: of the statistics it takes those of
+    /// [`Prune::columns`]. Counts nothing: see [`Prune::count`].
+    ///
+    /// # Errors
+    /// As [`Prune::keep_files`].
+    pub fn keep_outlines(&self, snapshot: &Snapshot, outlines: &Outlines) -> Result<Vec<bool>> {
+        self.judge(&Witness::Outlines { snapshot, outlines }, &snapshot.schema)
+    }
+
+    /// Counts files that were looked at, and how many of them were skipped by partition and by statistics.
+    pub fn count(&self, files: usize, by_partition: usize, by_statistics: usize) {
+        let add = |to: &AtomicU64, count: usize| to.fetch_add(count as u64, Ordering::Relaxed);
+        add(&self.counts.files, files);
+        add(&self.counts.skipped_by_partition, by_partition);
+        add(&self.counts.skipped_by_statistics, by_statistics);
     }
 
     /// Which of these groups of files (Iceberg manifests) may hold a matching row, given for each the
@@ -138,17 +175,11 @@ impl Prune {
         fields: &[PartitionField],
         ranges: &[Vec<Option<PartitionRange>>],
     ) -> Result<Vec<bool>> {
-        let witness = Witness::ranges(fields, ranges);
-        let by_keys = self.keys.as_ref().map(|keys| -> Result<Vec<bool>> {
-            let transformed = keys.in_partition_ranges(snapshot, fields, ranges)?;
-            let sources = keys.in_ranges(&witness, &snapshot.schema)?;
-            Ok(transformed
-                .into_iter()
-                .zip(sources)
-                .map(|(a, b)| a && b)
-                .collect())
-        });
-        self.judge(&witness, by_keys.transpose()?)
+        let mut keep = self.judge(&Witness::Ranges { fields, ranges }, &snapshot.schema)?;
+        if let Some(keys) = &self.keys {
+            narrowed(&mut keep, keys.in_partition_ranges(snapshot, fields, ranges)?);
+        }
+        Ok(keep)
     }
 
     /// What was skipped so far.
@@ -174,19 +205,33 @@ impl Prune {
         Ok(keep.iter().filter(|k| **k).count())
     }
 
-    /// What the predicate says of each container, and the keys.
-    fn judge(&self, witness: &Witness<'_>, by_keys: Option<Vec<bool>>) -> Result<Vec<bool>> {
+    /// What the predicate says of each partition, and the keys.
+    fn judge_places(&self, snapshot: &Snapshot, places: &[Place<'_>]) -> Result<Vec<bool>> {
+        let mut keep = match &self.analysed {
+            Some(analysed) => analysed.keep(&Witness::Places { snapshot, places })?,
+            None => vec![true; places.len()],
+        };
+        if let Some(keys) = &self.keys {
+            narrowed(&mut keep, keys.in_partitions(snapshot, places)?);
+        }
+        Ok(keep)
+    }
+
+    /// What the predicate says of each container, and the keys by their ranges.
+    fn judge(&self, witness: &Witness<'_>, schema: &SchemaRef) -> Result<Vec<bool>> {
         let mut keep = match &self.analysed {
             Some(analysed) => analysed.keep(witness)?,
             None => vec![true; witness.len()],
         };
-        if let Some(by_keys) = by_keys {
-            keep.iter_mut()
-                .zip(by_keys)
-                .for_each(|(keep, also)| *keep &= also);
+        if let Some(keys) = &self.keys {
+            narrowed(&mut keep, keys.in_ranges(witness, schema)?);
         }
         Ok(keep)
     }
+}
+
+fn narrowed(keep: &mut [bool], also: Vec<bool>) {
+    keep.iter_mut().zip(also).for_each(|(keep, also)| *keep &= also);
 }
 
 /// The partition values of a group of files, for one partition field.

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, UInt64Array};
+use arrow::array::{Array, ArrayRef, BooleanArray, UInt64Array};
+use arrow::compute::kernels::cmp;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -19,7 +20,8 @@ use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 use datafusion::scalar::ScalarValue;
 
-use super::evidence::{Evidence, Nulls, Witness};
+use super::evidence::Witness;
+use super::outlines::Known;
 use crate::error::{Error, Result};
 use crate::model::schema::is_utc;
 
@@ -95,6 +97,11 @@ impl Analysed {
         Ok(Some(Self { predicate, columns }))
     }
 
+    /// The columns that it looks at.
+    pub(super) fn columns(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().map(|(name, _)| name.as_str())
+    }
+
     /// Which containers may hold a row that meets the predicate.
     pub(super) fn keep(&self, witness: &Witness<'_>) -> Result<Vec<bool>> {
         let rows = witness.rows();
@@ -102,7 +109,7 @@ impl Analysed {
             .columns
             .iter()
             .filter(|(name, _)| witness.knows(name))
-            .map(|(name, data_type)| Ok((name.as_str(), Known::new(witness, name, data_type, &rows)?)))
+            .map(|(name, data_type)| Ok((name.as_str(), witness.known(name, data_type, &rows)?)))
             .collect::<Result<_>>()?;
         // A constant predicate skips without evidence.
         if known.is_empty() && !self.columns.is_empty() {
@@ -298,44 +305,6 @@ fn is_monotone(from: &DataType, to: &DataType) -> bool {
         || (dated(from) && dated(to) && zone_free(from) && zone_free(to))
 }
 
-/// What is known of one column.
-#[derive(Debug)]
-struct Known {
-    evidence: Vec<Evidence>,
-    min: ArrayRef,
-    max: ArrayRef,
-    nulls: ArrayRef,
-}
-
-impl Known {
-    fn new(witness: &Witness<'_>, name: &str, data_type: &DataType, rows: &[u64]) -> Result<Self> {
-        let evidence = witness.of_column(name, data_type);
-        let nothing = ScalarValue::try_from(data_type)?;
-        let array = |of: fn(&Evidence) -> &Option<ScalarValue>| {
-            ScalarValue::iter_to_array(
-                evidence
-                    .iter()
-                    .map(|e| of(e).clone().unwrap_or_else(|| nothing.clone())),
-            )
-        };
-        let nulls: UInt64Array = evidence
-            .iter()
-            .zip(rows)
-            .map(|(e, rows)| match e.nulls {
-                Nulls::Unknown => None,
-                Nulls::Count(nulls) => Some(nulls),
-                Nulls::All => Some(*rows),
-            })
-            .collect();
-        Ok(Self {
-            min: array(|e| &e.min)?,
-            max: array(|e| &e.max)?,
-            nulls: Arc::new(nulls),
-            evidence,
-        })
-    }
-}
-
 /// The engine's view of the containers.
 struct Containers<'a> {
     witness: &'a Witness<'a>,
@@ -363,7 +332,7 @@ impl PruningStatistics for Containers<'_> {
     fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
         self.known
             .get(column.name.as_str())
-            .map(|known| Arc::clone(&known.nulls))
+            .map(|known| Arc::new(known.nulls.clone()) as ArrayRef)
     }
 
     fn row_counts(&self) -> Option<ArrayRef> {
@@ -382,17 +351,35 @@ impl PruningStatistics for Containers<'_> {
         }
         values.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
         let buckets = self.witness.excluded_by_buckets(&column.name, &values);
-        let outside = |evidence: &Evidence| {
-            let (Some(min), Some(max)) = (&evidence.min, &evidence.max) else {
-                return false;
-            };
-            let first = values.partition_point(|v| v < min);
-            values.get(first).is_none_or(|v| v > max)
-        };
-        let results = known.evidence.iter().enumerate().map(|(i, evidence)| {
-            let excluded = buckets.as_ref().is_some_and(|b| b[i]) || outside(evidence);
+        let outside = outside(&values, known).unwrap_or_else(|_| vec![false; self.rows.len()]);
+        let results = outside.into_iter().enumerate().map(|(i, outside)| {
+            let excluded = outside || buckets.as_ref().is_some_and(|b| b[i]);
             excluded.then_some(false)
         });
         Some(results.collect())
     }
+}
+
+/// Whether none of these values, which are in order, lies between the bounds, container by container.
+fn outside(values: &[ScalarValue], known: &Known) -> Result<Vec<bool>> {
+    let (min, max) = (&known.min, &known.max);
+    let open = |at: usize| min.is_null(at) || max.is_null(at);
+    // Which is asked of each of a million files.
+    if let [value] = values {
+        let value = value.to_scalar()?;
+        let (above, below) = (cmp::gt(min, &value)?, cmp::lt(max, &value)?);
+        return Ok((0..min.len())
+            .map(|at| !open(at) && (above.value(at) || below.value(at)))
+            .collect());
+    }
+    let mut outside = vec![false; min.len()];
+    for (at, outside) in outside.iter_mut().enumerate().filter(|(at, _)| !open(*at)) {
+        let (min, max) = (
+            ScalarValue::try_from_array(min, at)?,
+            ScalarValue::try_from_array(max, at)?,
+        );
+        let first = values.partition_point(|value| *value < min);
+        *outside = values.get(first).is_none_or(|value| *value > max);
+    }
+    Ok(outside)
 }
