@@ -7,7 +7,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::col;
 use lakehouse_core::model::{At, Definition, RefKind, Retention, parse_partitioning};
 use lakehouse_core::operations::{Adoption, Compact, Merge, SetRef};
-use lakehouse_core::scan::{parse_columns, session};
+use lakehouse_core::scan::{parse_columns, parse_predicate, session};
 use lakehouse_core::store::{StorageOptions, Store};
 use lakehouse_core::{Error, Options, Table as Core, TableFormat};
 use pyo3::exceptions::PyTypeError;
@@ -233,7 +233,7 @@ impl Table {
             let provider = table.provider(&at).await?;
             let mut frame = session(None).read_table(provider)?;
             if let Some(filter) = filter {
-                let condition = frame.parse_sql_expr(filter)?;
+                let condition = parse_predicate(filter, frame.schema())?;
                 frame = frame.filter(condition)?;
             }
             if let Some(columns) = &columns {

@@ -287,13 +287,22 @@ pub(super) fn counted(transform: &Transform, stored: ScalarValue, text: Option<&
     transform.apply_scalar(&time)
 }
 
-/// How years, months and hours are recorded, in a column of this type; `None` for all other values. Times have no zone:
+/// How years, months and hours are recorded, in a column of this type, if they can be; `None` for all other values. Times have no zone:
 /// Spark reads them as of its session's, in which it looks for them.
-pub(super) fn text_of(transform: &Transform, value: &ScalarValue, stored: &DataType) -> Option<String> {
-    let ScalarValue::Int32(Some(count)) = value else {
-        return None;
-    };
-    let count = i64::from(*count);
+pub(super) fn text_of(
+    transform: &Transform,
+    value: &ScalarValue,
+    stored: &DataType,
+) -> Option<Option<String>> {
+    match (transform, value) {
+        (Transform::Year | Transform::Month | Transform::Hour, ScalarValue::Int32(Some(count))) => {
+            Some(counted_text(transform, (*count).into(), stored))
+        }
+        _ => None,
+    }
+}
+
+fn counted_text(transform: &Transform, count: i64, stored: &DataType) -> Option<String> {
     let date = |days: i64| date(i32::try_from(days).ok()?);
     Some(match transform {
         Transform::Year => (count + 1970).to_string(),

@@ -35,8 +35,27 @@ impl PartitionColumn {
     /// # Errors
     /// As [`render`].
     pub(super) fn render(&self, value: &ScalarValue) -> Result<Option<String>> {
+        if let (ScalarValue::Decimal128(Some(unscaled), ..), DataType::Decimal128(digits, _)) =
+            (value, &self.data_type)
+            && unscaled.unsigned_abs() >= 10_u128.pow((*digits).into())
+        {
+            return Err(Error::unsupported(
+                format!(
+                    "a value of {} is rounded down to one of more than {digits} digits",
+                    self.field.source
+                ),
+                "leave the row out, or give the column one digit more",
+            ));
+        }
         match hidden::text_of(&self.field.transform, value, &self.data_type) {
-            Some(text) => Ok(Some(text)),
+            Some(Some(text)) => Ok(Some(text)),
+            Some(None) => Err(Error::unsupported(
+                format!(
+                    "{} of a value of {} is too far from 1970 to be recorded",
+                    self.field.transform, self.field.source
+                ),
+                "leave the row out, or partition by another column",
+            )),
             None => render(value, &self.field.name),
         }
     }

@@ -85,6 +85,8 @@ pub(super) fn check(key: &str, value: &str) -> Result<()> {
     let on = is_true(value);
     let asks = key.starts_with("delta.feature.")
         || key == protocol::CONSTRAINT
+        // Others look for it in small letters.
+        || (key.to_lowercase().starts_with(protocol::CONSTRAINT) && !key.starts_with(protocol::CONSTRAINT))
         || matches!(key, "delta.minReaderVersion" | "delta.minWriterVersion")
         || (key == "delta.checkpointPolicy" && value != "classic" && value != "false")
         || (on && (key.starts_with("delta.enableIcebergCompat") || key == "delta.enableInCommitTimestamps"));

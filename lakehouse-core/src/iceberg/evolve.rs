@@ -20,7 +20,7 @@ use super::names;
 use super::types::{Ids, arrow_field, primitive_to_arrow, to_arrow};
 use super::view::{View, open_snapshot};
 use crate::error::{Error, Result};
-use crate::model::schema::{COMMENT, ORIGIN, WRITE_DEFAULT, field_id, keeps_columns};
+use crate::model::schema::{COMMENT, INITIAL_DEFAULT, ORIGIN, WRITE_DEFAULT, field_id, keeps_columns};
 use crate::model::{PartitionField, Redefinition, Snapshot, SortColumn, Transform as Partitioned};
 
 /// A version as if it had these columns and were defined so.
@@ -289,11 +289,17 @@ impl Walk {
     ) -> Result<NestedFieldRef> {
         let ty = self.ty(&old.field_type, wanted, path)?;
         let same = default_of_field(old) == wanted.metadata().get(WRITE_DEFAULT).cloned();
-        let write_default = match same {
+        let widened = *old.field_type != ty;
+        let write_default = match same && !widened {
             true => old.write_default.clone(),
             false => self.0.default(wanted, WRITE_DEFAULT, &ty)?,
         };
+        let initial_default = match (&old.initial_default, widened) {
+            (Some(_), true) => self.0.default(wanted, INITIAL_DEFAULT, &ty)?,
+            (kept, _) => kept.clone(),
+        };
         Ok(Arc::new(NestedField {
+            initial_default,
             write_default,
             name: name.to_owned(),
             required: !wanted.is_nullable(),

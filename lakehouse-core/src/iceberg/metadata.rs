@@ -45,6 +45,7 @@ impl State {
         let mut value: Value =
             serde_json::from_slice(&json).map_err(|e| broken(file, format!("it is not JSON: {e}")))?;
         check_version(&value, file)?;
+        check_types(&value)?;
         check_paths(&value, file)?;
         number_snapshots(&mut value);
         let refs = refs::parse(&value);
@@ -187,6 +188,57 @@ fn number_snapshots(value: &mut Value) {
     for snapshot in snapshots.into_iter().flatten().filter_map(Value::as_object_mut) {
         snapshot.entry("sequence-number").or_insert_with(|| 0.into());
     }
+}
+
+/// Refuses a type that the crate does not know, by its column: it would say of all the metadata that it cannot be read.
+fn check_types(value: &Value) -> Result<()> {
+    let schemas = value.get("schemas").and_then(Value::as_array);
+    let schemas = schemas.into_iter().flatten().chain(value.get("schema"));
+    match schemas.into_iter().find_map(|schema| unknown_type(schema, "")) {
+        Some((column, name)) => Err(Error::unsupported(
+            format!("column {column} has the Iceberg type {name}, which is not read"),
+            "read the table with a tool that has this type, or copy its other columns with one",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The first column below a type whose own type is none of the specification's that are read, and that type.
+fn unknown_type(ty: &Value, path: &str) -> Option<(String, String)> {
+    const KNOWN: [&str; 13] = [
+        "boolean",
+        "int",
+        "long",
+        "float",
+        "double",
+        "date",
+        "time",
+        "timestamp",
+        "timestamptz",
+        "timestamp_ns",
+        "timestamptz_ns",
+        "string",
+        "uuid",
+    ];
+    if let Some(name) = ty.as_str() {
+        let known = KNOWN.contains(&name)
+            || name == "binary"
+            || name.starts_with("decimal(")
+            || name.starts_with("fixed[");
+        return (!known).then(|| (path.to_owned(), name.to_owned()));
+    }
+    let inside = |key: &str, name: &str| unknown_type(ty.get(key)?, &format!("{path}.{name}"));
+    let fields = ty.get("fields").and_then(Value::as_array);
+    let mut fields = fields.into_iter().flatten();
+    fields
+        .find_map(|field| {
+            let name = field.get("name").and_then(Value::as_str).unwrap_or_default();
+            let dot = if path.is_empty() { "" } else { "." };
+            unknown_type(field.get("type")?, &format!("{path}{dot}{name}"))
+        })
+        .or_else(|| inside("element", "element"))
+        .or_else(|| inside("key", "key"))
+        .or_else(|| inside("value", "value"))
 }
 
 fn check_version(value: &Value, file: &str) -> Result<()> {

@@ -91,7 +91,22 @@ impl Ids {
             Type::Primitive(primitive)
                 if !matches!(primitive, PrimitiveType::Binary | PrimitiveType::Fixed(_)) =>
             {
-                to_literal(&default_of(field, kind)?, primitive)
+                let value = default_of(field, kind)?;
+                let finite = match &value {
+                    ScalarValue::Float32(Some(v)) => v.is_finite(),
+                    ScalarValue::Float64(Some(v)) => v.is_finite(),
+                    _ => true,
+                };
+                if !finite {
+                    return Err(Error::unsupported(
+                        format!(
+                            "column {} cannot have the default {value}: metadata have no such number",
+                            field.name()
+                        ),
+                        "choose a number, or leave the default out",
+                    ));
+                }
+                to_literal(&value, primitive)
             }
             other => Err(Error::unsupported(
                 format!(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::FieldRef;
 
 use super::input::Known;
+use super::rules::ruled_columns;
 use super::work::Work;
 use super::{Rows, SchemaMode};
 use crate::error::Result;
@@ -33,8 +34,13 @@ impl Work {
             return Ok(());
         }
         let snapshot = &self.snapshot;
-        // A partition's values are recorded with their type, and files are found by them.
+        // A partition's values are recorded with their type, and files are found by them. Rules were written for the types.
+        let ruled = ruled_columns(snapshot)?;
         let may_widen = |name: &str| {
+            let top = name.split('.').next().unwrap_or(name).to_lowercase();
+            if ruled.iter().any(|(column, _)| *column == top) {
+                return false;
+            }
             let mut fields = snapshot.specs.values().flatten();
             let partitions = |source: &str| {
                 let rest = source.strip_prefix(name);

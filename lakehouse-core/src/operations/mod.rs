@@ -30,6 +30,7 @@ mod restore;
 mod rows;
 mod rules;
 mod settings;
+mod summary;
 mod update;
 mod work;
 

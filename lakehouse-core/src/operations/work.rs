@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -15,6 +14,7 @@ use super::changed::{Changed, RowChange};
 use super::rows::Found;
 use super::rules::Rules;
 use super::settings::Settings;
+use super::summary::{Summary, short_name};
 use super::{Fate, Options, Report, TouchedFile};
 use crate::commit::{CommitOptions, Plan, commit, newest};
 use crate::error::{Error, Result};
@@ -69,18 +69,6 @@ pub(super) struct Work {
     /// The rows that the change depends on, for when other commits come first.
     pub(super) found: Found,
     summary: Summary,
-}
-
-/// Figures and times of the last plan.
-#[derive(Default)]
-struct Summary {
-    metrics: BTreeMap<&'static str, u64>,
-    files: Vec<TouchedFile>,
-    columns_added: Vec<String>,
-    columns_widened: Vec<String>,
-    changes: Vec<String>,
-    phases: Vec<(&'static str, Duration)>,
-    running: Option<(&'static str, Instant)>,
 }
 
 /// Where rows that are written come from, as far as their identity goes.
@@ -546,35 +534,6 @@ impl Work {
     }
 }
 
-impl Summary {
-    fn forget_columns(&mut self) {
-        self.columns_added.clear();
-        self.columns_widened.clear();
-        self.changes.clear();
-    }
-
-    fn begin(&mut self, phase: &'static str) {
-        self.end();
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "how long it took is told, nothing depends on it"
-        )]
-        let now = Instant::now();
-        self.running = Some((phase, now));
-    }
-
-    fn end(&mut self) {
-        let Some((phase, started)) = self.running.take() else {
-            return;
-        };
-        let took = started.elapsed();
-        match self.phases.iter_mut().find(|(name, _)| *name == phase) {
-            Some((_, sum)) => *sum += took,
-            None => self.phases.push((phase, took)),
-        }
-    }
-}
-
 /// The table's columns, then row ids and sequence numbers of the last change.
 fn with_lineage(rows: &RecordBatch, origin: Origin<'_>) -> Result<RecordBatch> {
     let unknown = || Arc::new(Int64Array::new_null(rows.num_rows())) as ArrayRef;
@@ -595,10 +554,4 @@ fn lineage_schema(schema: &Schema) -> SchemaRef {
         fields.push(Arc::new(Field::new(name, DataType::Int64, true)));
     }
     Arc::new(Schema::new(fields))
-}
-
-/// The name that commits keep a figure under: `rows_inserted`, `files_added` ...
-fn short_name(name: &str) -> &str {
-    let name = name.strip_prefix("num_").unwrap_or(name);
-    name.strip_prefix("target_").unwrap_or(name)
 }

@@ -8,9 +8,10 @@ use arrow::datatypes::{DataType, Schema};
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr as Planned, ExprSchemable, Operator};
+use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CaseWhen, CastKind, DataType as SqlType, DateTimeField, Expr, FunctionArg,
-    FunctionArgExpr, FunctionArguments, Ident, ObjectNamePart, UnaryOperator, Value,
+    BinaryOperator, CaseWhen, CastKind, DataType as SqlType, DateTimeField, ExactNumberInfo, Expr,
+    FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectNamePart, UnaryOperator, Value,
 };
 use datafusion::sql::sqlparser::dialect::DatabricksDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -367,6 +368,8 @@ fn cast_type(data_type: &SqlType) -> Said {
         SqlType::Boolean => "BOOLEAN".into(),
         SqlType::Date => "DATE".into(),
         SqlType::String(None) => "VARCHAR".into(),
+        SqlType::Decimal(ExactNumberInfo::None) => "DECIMAL(10, 0)".into(),
+        SqlType::Decimal(ExactNumberInfo::Precision(digits)) => format!("DECIMAL({digits}, 0)"),
         SqlType::Decimal(_) => data_type.to_string(),
         other => return Err(format!("the type {other}")),
     })
@@ -461,8 +464,12 @@ fn conversion(node: &Planned, schema: &DFSchema) -> Option<String> {
         match (family(&left), family(&right)) {
             (Family::Null, _) | (_, Family::Null) => true,
             (Family::Other, _) | (_, Family::Other) => left == right,
-            (Family::Text, Family::Time) => literal(one),
-            (Family::Time, Family::Text) => literal(other),
+            (Family::Text, Family::Time) => is_time(one),
+            (Family::Time, Family::Text) => is_time(other),
+            // Spark compares doubles.
+            (Family::Float, Family::Decimal) | (Family::Decimal, Family::Float) => {
+                literal(one) || literal(other)
+            }
             (Family::Text, other) | (other, Family::Text) => other == Family::Text,
             (Family::Time, other) | (other, Family::Time) => other == Family::Time,
             _ => true,
@@ -472,15 +479,25 @@ fn conversion(node: &Planned, schema: &DFSchema) -> Option<String> {
         Planned::BinaryExpr(binary) => {
             let (left, right) = (of(&binary.left), of(&binary.right));
             let allowed = match binary.op {
-                Operator::Plus | Operator::Minus | Operator::Multiply => matches!(
-                    (family(&left), family(&right)),
-                    (Family::Integer, Family::Integer | Family::Float | Family::Decimal)
-                        | (Family::Float, Family::Integer | Family::Float)
-                        | (Family::Decimal, Family::Integer | Family::Decimal)
-                ),
+                Operator::Plus | Operator::Minus | Operator::Multiply => {
+                    // A number with a point is a decimal to Spark: that makes no difference beside doubles only.
+                    let written = |expr: &Planned| matches!(expr, Planned::Literal(value, _) if value.data_type().is_floating());
+                    let beside =
+                        |one: &Planned, other: &DataType| !written(one) || *other == DataType::Float64;
+                    let both = written(&binary.left) && written(&binary.right);
+                    !both
+                        && beside(&binary.left, &right)
+                        && beside(&binary.right, &left)
+                        && matches!(
+                            (family(&left), family(&right)),
+                            (Family::Integer, Family::Integer | Family::Float | Family::Decimal)
+                                | (Family::Float, Family::Integer | Family::Float)
+                                | (Family::Decimal, Family::Integer | Family::Decimal)
+                        )
+                }
                 Operator::Modulo => left.is_integer() && right.is_integer(),
-                // Of integers Spark makes doubles.
-                Operator::Divide => left.is_floating(),
+                // Of all but decimals Spark makes doubles.
+                Operator::Divide => left == DataType::Float64,
                 Operator::StringConcat => left.is_string() && right.is_string(),
                 Operator::And | Operator::Or => true,
                 _ => comparable(&binary.left, &binary.right),
@@ -488,8 +505,20 @@ fn conversion(node: &Planned, schema: &DFSchema) -> Option<String> {
             (!allowed).then(|| format!("{left} {} {right}", binary.op))
         }
         Planned::InList(list) => {
+            if of(&list.expr).is_floating() {
+                // The two zeros are one number where it is compared, and two where it is looked up.
+                return Some(format!("IN of {}", of(&list.expr)));
+            }
             let wrong = list.list.iter().find(|one| !comparable(&list.expr, one));
             wrong.map(|one| format!("IN with {one}"))
+        }
+        Planned::Case(case) if case.expr.as_ref().is_some_and(|expr| of(expr).is_floating()) => {
+            Some("CASE of a floating-point number".into())
+        }
+        Planned::ScalarFunction(call)
+            if call.name() == "nullif" && call.args.iter().any(|argument| of(argument).is_floating()) =>
+        {
+            Some("nullif of a floating-point number".into())
         }
         Planned::Between(between) => {
             let wrong = [&between.low, &between.high]
@@ -503,13 +532,17 @@ fn conversion(node: &Planned, schema: &DFSchema) -> Option<String> {
                 |family: Family| matches!(family, Family::Integer | Family::Decimal | Family::Float);
             let allowed = match (family(&from), family(to)) {
                 (Family::Null, _) => true,
-                (Family::Float, Family::Integer | Family::Decimal) => false,
-                (from, to) if numeric(from) && numeric(to) => true,
+                // Into what holds every value: the engine takes other casts apart where it compares them.
+                (one, other) if numeric(one) && numeric(other) => {
+                    from == *to
+                        || digits(&from)
+                            .zip(digits(to))
+                            .is_some_and(|(from, to)| from.0 <= to.0 && from.1 <= to.1)
+                        || (from.is_integer() || from == DataType::Float32) && *to == DataType::Float64
+                }
                 (Family::Integer, Family::Text) | (Family::Text, Family::Text) => true,
                 (Family::Time, Family::Time) => true,
-                (Family::Text, Family::Time) => {
-                    *to == DataType::Date32 || matches!(cast.expr.as_ref(), Planned::Literal(..))
-                }
+                (Family::Text, Family::Time) => is_time(&cast.expr),
                 (Family::Time, Family::Text) => from == DataType::Date32,
                 _ => from == *to,
             };
@@ -517,6 +550,36 @@ fn conversion(node: &Planned, schema: &DFSchema) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Digits before and behind the point that a type of numbers holds.
+fn digits(data_type: &DataType) -> Option<(i16, i16)> {
+    Some(match data_type {
+        DataType::Int8 => (3, 0),
+        DataType::Int16 => (5, 0),
+        DataType::Int32 => (10, 0),
+        DataType::Int64 => (19, 0),
+        DataType::Decimal128(digits, scale) => (i16::from(*digits) - i16::from(*scale), i16::from(*scale)),
+        _ => return None,
+    })
+}
+
+/// A date or time that is written out in full: what else is one depends on the engine.
+fn is_time(expr: &Planned) -> bool {
+    let Planned::Literal(ScalarValue::Utf8(Some(text)), _) = expr else {
+        return false;
+    };
+    let shape: String = text
+        .chars()
+        .map(|c| if c.is_ascii_digit() { '0' } else { c })
+        .collect();
+    let (date, time) = shape.split_at(shape.len().min(10));
+    let time = time.strip_suffix('Z').unwrap_or(time);
+    let (clock, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    date == "0000-00-00"
+        && ["", " 00:00", "T00:00", " 00:00:00", "T00:00:00"].contains(&clock)
+        && fraction.len() <= 6
+        && fraction.bytes().all(|byte| byte == b'0')
 }
 
 #[cfg(test)]
@@ -551,7 +614,7 @@ mod tests {
             "`my name` IN ('a', \"b\")",
             "NOT ok",
             "price >= 0.5 AND price < 1e3",
-            "x * 2 > n + 1.5",
+            "x * 1.5 > n + 1",
             "x / 2 > 1",
             "n % 2 = 0",
             "ts >= '2020-01-01' AND d < DATE '2030-01-01'",
@@ -585,6 +648,14 @@ mod tests {
             ("`my name` > 5", "Utf8"),
             ("ts > 5", ">"),
             ("CAST(x AS INT) = 1", "CAST"),
+            ("CAST(price AS INT) = 1", "CAST"),
+            ("CAST(id AS INT) = 1", "CAST"),
+            ("n * 0.1 > 1", "*"),
+            ("0.1 + 0.2 <> 0.3", "+"),
+            ("x NOT IN (0, 1, 2, 3, 4)", "IN of"),
+            ("nullif(x, 0) IS NULL", "nullif"),
+            ("d > '20200105'", ">"),
+            ("CAST(`my name` AS DATE) = d", "CAST"),
             ("CAST(`my name` AS INT) = 1", "CAST"),
             ("CAST(ts AS STRING) = ''", "CAST"),
             ("CAST(id AS TIMESTAMP) = ts", "TIMESTAMP"),

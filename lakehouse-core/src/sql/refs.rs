@@ -84,9 +84,6 @@ impl Session {
                 "name a table",
             )
         };
-        if self.context().table_exist(TableReference::bare(table))? {
-            return Err(without("no versioned table"));
-        }
         let place = match self.place_of(table) {
             Some(place) => place,
             None if table.is_empty() => return Ok(None),
@@ -97,7 +94,12 @@ impl Session {
         {
             return Err(without("a file"));
         }
-        self.open_table(&place).await
+        let found = self.open_table(&place).await?;
+        // A table that the query names by its place is known by that name, too.
+        if found.is_none() && self.context().table_exist(TableReference::bare(table))? {
+            return Err(without("no versioned table"));
+        }
+        Ok(found)
     }
 }
 

@@ -18,16 +18,13 @@ use super::reference::{Column, Row};
 /// A version: how it is asked for, its columns, its rows.
 pub(super) type Version<'a> = (At, &'a [Column], &'a [Row]);
 
-/// Compares some pairs of versions, in either direction, the newest and the version before among them.
+/// Compares two of the versions, in either direction.
 pub(super) async fn compare(table: &Table, versions: &[Version<'_>], rng: &mut StdRng) -> Result<(), String> {
-    for _ in 0..3 {
-        let (from, to) = (versions.choose(rng).unwrap(), versions.choose(rng).unwrap());
-        let keyed = rng.random_bool(0.5);
-        check(table, from, to, keyed)
-            .await
-            .map_err(|why| format!("diff from {:?} to {:?}, keyed {keyed}: {why}", from.0, to.0))?;
-    }
-    Ok(())
+    let (from, to) = (versions.choose(rng).unwrap(), versions.choose(rng).unwrap());
+    let keyed = rng.random_bool(0.5);
+    check(table, from, to, keyed)
+        .await
+        .map_err(|why| format!("diff from {:?} to {:?}, keyed {keyed}: {why}", from.0, to.0))
 }
 
 /// Rows with how often the second version has them more.

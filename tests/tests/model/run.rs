@@ -335,7 +335,7 @@ impl Run {
         old.chain(latest).collect()
     }
 
-    /// Every version by time travel, what is different between some of them, and the history.
+    /// Every version by time travel, what is different between two of them, and the history.
     async fn compare(&self, seed: u64) -> Result<(), String> {
         let every = self.every();
         let mut rng = StdRng::seed_from_u64(seed);

@@ -1,6 +1,8 @@
 //! The README's Rust example is the code that runs here. Its shell and Python examples are run by
 //! `tests/test_readme.py`.
 
+mod features;
+
 use lakehouse_core::model::{At, Definition};
 use lakehouse_core::scan::{parse_columns, session};
 use lakehouse_core::{Merge, Options, Result, Rows, Table, TableFormat};

@@ -135,7 +135,11 @@ async fn a_rule_that_is_not_understood_keeps_the_table_readable_and_every_writer
 #[tokio::test]
 async fn a_generated_column_is_computed_wherever_it_is_not_given_and_checked_where_it_is() {
     for strategy in [Strategy::MergeOnRead, Strategy::CopyOnWrite] {
-        let table = ruled(&[("n", "delta.generationExpression", "CAST(id * 2 AS INT)")], &[]).await;
+        let table = ruled(
+            &[("n", "delta.generationExpression", "CAST(id * 2 AS BIGINT)")],
+            &[],
+        )
+        .await;
         let options = &options(strategy);
         table
             .append(rows("id, region", "(1, 'eu'), (2, 'us')").await, options)
@@ -148,7 +152,11 @@ async fn a_generated_column_is_computed_wherever_it_is_not_given_and_checked_whe
         let wrong = table
             .append(rows("id, N", "(5, 10), (4, 9)").await, options)
             .await;
-        let said = ["input row 2", "column 'n' is 9", "`CAST(id * 2 AS INT)` gives 8"];
+        let said = [
+            "input row 2",
+            "column 'n' is 9",
+            "`CAST(id * 2 AS BIGINT)` gives 8",
+        ];
         refused(&table, wrong, &said).await;
         let null = table
             .append(rows("id, n", "(4, CAST(NULL AS INT))").await, options)

@@ -353,8 +353,11 @@ fn of_range(field: &PartitionField, range: &PartitionRange, data_type: &DataType
         };
     }
     let end = |value: &Option<ScalarValue>| value.as_ref().map(|v| field.transform.range(v, data_type));
+    // A value at the type's lower end is rounded down to one that wraps around, to its upper end.
+    let wrapped = matches!(field.transform, Transform::Truncate(width)
+        if range.max.as_ref().is_some_and(|max| is_near_the_end(max, width)));
     Evidence {
-        min: end(&range.min)
+        min: end(if wrapped { &None } else { &range.min })
             .and_then(|(min, _)| min)
             .and_then(|v| shifted(v, -field.zone_slack_days)),
         max: end(&range.max)
@@ -362,6 +365,16 @@ fn of_range(field: &PartitionField, range: &PartitionRange, data_type: &DataType
             .and_then(|v| shifted(v, field.zone_slack_days)),
         nulls,
     }
+}
+
+/// Whether a whole number is less than so many below the largest of its type.
+fn is_near_the_end(value: &ScalarValue, width: u32) -> bool {
+    let (value, end) = match value {
+        ScalarValue::Int32(Some(v)) => (i128::from(*v), i128::from(i32::MAX)),
+        ScalarValue::Int64(Some(v)) => (i128::from(*v), i128::from(i64::MAX)),
+        _ => return false,
+    };
+    value + i128::from(width) > end
 }
 
 /// What a partition of NULL says.
