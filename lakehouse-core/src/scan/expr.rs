@@ -18,7 +18,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
-use super::{dialect, session};
+use super::{dialect, narrowing, session};
 use crate::error::{Error, Result};
 use crate::model::check_chains;
 use crate::store::clock;
@@ -225,6 +225,7 @@ fn coerced(expr: Expr, schema: &DFSchema, text: &str) -> Result<Expr> {
     let simplifier = ExprSimplifier::new(context);
     let coerced = simplifier
         .coerce(expr, schema)
+        .and_then(|coerced| narrowing::keep(coerced, schema).data())
         .map_err(|e| planning_error(e, text))?;
     simplifier.simplify(coerced).map_err(|e| planning_error(e, text))
 }

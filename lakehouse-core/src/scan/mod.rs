@@ -7,6 +7,7 @@ mod explain;
 mod expr;
 mod layout;
 mod nan;
+mod narrowing;
 mod nested;
 mod plan;
 mod provider;

@@ -10,6 +10,7 @@ use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::dialect::Literals;
+use super::narrowing::KeepNarrowing;
 
 /// Memory assumed where the machine does not tell, in bytes.
 const UNKNOWN_MACHINE: usize = 4 << 30;
@@ -48,6 +49,7 @@ pub fn session_with(memory_limit: Option<usize>, config: SessionConfig) -> Sessi
         .with_runtime_env(runtime)
         .with_expr_planners(planners())
         .with_default_features()
+        .with_analyzer_rule(Arc::new(KeepNarrowing))
         .build();
     SessionContext::new_with_state(state)
 }

@@ -122,3 +122,99 @@ async fn texts_longer_than_their_bounds_are_found_merged_and_deleted() {
         assert_eq!(report.metric("num_target_rows_deleted"), 1, "{format:?}");
     }
 }
+
+/// `CAST(p AS INT) = 1` is also true of 1.99, and no row is the same as its cast.
+#[tokio::test]
+async fn comparisons_of_narrowing_casts_look_at_what_the_cast_gives() {
+    const COMPARED: [&str; 6] = ["=", "<>", "<", "<=", ">", ">="];
+    let values = [
+        "0.49", "0.99", "1.00", "1.01", "1.99", "2.00", "-1.50", "-0.01", "127.00", "128.25",
+    ];
+    let stored: Vec<String> = (values.iter().enumerate())
+        .map(|(id, value)| format!("({id}, {value}, {})", value.replace('.', "")))
+        .chain([
+            "(90, NULL, NULL)".to_owned(),
+            "(91, 300.00, 3000000000)".to_owned(),
+        ])
+        .collect();
+    for format in FORMATS {
+        let definition = Definition {
+            schema: parse_columns("id bigint not null, p decimal(9, 2), n bigint").unwrap(),
+            partition_fields: Vec::new(),
+            properties: Default::default(),
+            format_version: format.1,
+        };
+        let table = Table::create_in(memory("narrow"), format.0, &definition)
+            .await
+            .unwrap();
+        let ctx = session(None);
+        let sql = format!(
+            "SELECT CAST(column1 AS BIGINT) AS id, CAST(column2 AS DECIMAL(9, 2)) AS p, CAST(column3 AS BIGINT) AS n \
+             FROM (VALUES {})",
+            stored.join(", ")
+        );
+        let rows = Rows::frame(ctx.sql(&sql).await.unwrap());
+        table.append(rows, &Options::default()).await.unwrap();
+        ctx.register_table("t", table.provider(&At::Latest).await.unwrap())
+            .unwrap();
+        let ids = async |sql: &str| lines(&ctx.sql(sql).await.unwrap().collect().await.unwrap());
+        for (cast, constant) in [
+            ("CAST(p AS INT)", "1"),
+            ("CAST(p AS INT)", "-1"),
+            ("CAST(p AS DECIMAL(8, 1))", "1.0"),
+            ("CAST(p AS BIGINT)", "128"),
+            ("TRY_CAST(p AS TINYINT)", "127"),
+            ("TRY_CAST(n AS INT)", "100"),
+            ("TRY_CAST(n AS SMALLINT)", "199"),
+            ("TRY_CAST(n AS DECIMAL(3, 0))", "100"),
+        ] {
+            // What the casts are, computed where nothing is compared.
+            let computed = ids(&format!("SELECT id, {cast} FROM t")).await;
+            let wanted: f64 = constant.parse().unwrap();
+            for compared in COMPARED {
+                let passes = |value: f64| match compared {
+                    "=" => value == wanted,
+                    "<>" => value != wanted,
+                    "<" => value < wanted,
+                    "<=" => value <= wanted,
+                    ">" => value > wanted,
+                    _ => value >= wanted,
+                };
+                let mut expected: Vec<&str> = (computed.iter().map(|line| line.split_once('|').unwrap()))
+                    .filter(|(_, value)| value.parse().is_ok_and(passes))
+                    .map(|(id, _)| id)
+                    .collect();
+                expected.sort_unstable();
+                let condition = format!("{cast} {compared} {constant}");
+                let mut queried = ids(&format!("SELECT id FROM t WHERE {condition}")).await;
+                queried.sort_unstable();
+                assert_eq!(queried, expected, "{format:?} query {condition}");
+                let inlined =
+                    format!("SELECT id FROM (SELECT id, {cast} AS c FROM t) WHERE c {compared} {constant}");
+                let mut inlined = ids(&inlined).await;
+                inlined.sort_unstable();
+                assert_eq!(inlined, expected, "{format:?} subquery {condition}");
+                let dry = Options {
+                    dry_run: true,
+                    ..Options::default()
+                };
+                let deleted = table.delete(&condition, &dry).await.unwrap();
+                let deleted = deleted.metrics["num_target_rows_deleted"];
+                assert_eq!(deleted, expected.len() as u64, "{format:?} delete {condition}");
+                let updated = table.update("n = 0", Some(&condition), &dry).await;
+                let updated = updated.unwrap().metrics["num_target_rows_updated"];
+                assert_eq!(updated, expected.len() as u64, "{format:?} update {condition}");
+            }
+            let listed = format!("{cast} IN ({constant}, 55)");
+            let expected = computed.iter().filter(|line| {
+                line.split_once('|')
+                    .unwrap()
+                    .1
+                    .parse::<f64>()
+                    .is_ok_and(|value| value == wanted)
+            });
+            let found = ids(&format!("SELECT id FROM t WHERE {listed}")).await;
+            assert_eq!(found.len(), expected.count(), "{format:?} {listed}");
+        }
+    }
+}
