@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::format::{Format, Outcome};
 use crate::model::{
     At, BucketHash, Change, ColumnStats, DataFile, Definition, OperationKind, PartitionField, Prune,
-    Redefinition, RowMask, Snapshot, Transform, evolve,
+    Redefinition, RowMask, Snapshot, Token, Transform, evolve,
 };
 use crate::store::{Store, clock};
 
@@ -37,6 +37,7 @@ macro_rules! suite {
                     appended_files_are_listed_as_they_were_given,
                     second_publisher_on_one_base_loses_and_leaves_no_trace,
                     commit_is_found_by_its_id_and_token,
+                    a_stream_is_known_by_its_last_step,
                     listing_skips_files_by_partition_and_by_statistics,
                     masks_are_read_back_and_replaced,
                     a_masked_file_can_be_removed,

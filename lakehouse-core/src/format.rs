@@ -10,7 +10,8 @@ use futures::stream::BoxStream;
 
 use crate::error::{Error, Result};
 use crate::model::{
-    At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Version,
+    At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Token,
+    Version,
 };
 use crate::store::Store;
 
@@ -149,12 +150,15 @@ pub trait Format: Send + Sync + Debug {
     ) -> BoxFuture<'a, Result<Option<Arc<Snapshot>>>>;
 
     /// The version that a commit with this idempotency key made, if there was one and the branch has it whose newest
-    /// version `snapshot` is.
+    /// version `snapshot` is. Of a step, a version that has it, where the format does not know which made it.
     fn find_token<'a>(
         &'a self,
         snapshot: &'a Snapshot,
-        token: &'a str,
+        token: &'a Token,
     ) -> BoxFuture<'a, Result<Option<Version>>>;
+
+    /// The last step of this stream ([`Token::step`]) that the branch has whose newest version `snapshot` is.
+    fn last_step<'a>(&'a self, snapshot: &'a Snapshot, key: &'a str) -> BoxFuture<'a, Result<Option<u64>>>;
 
     /// The commits that led to a version, newest first, at most `limit`.
     fn history<'a>(&'a self, at: &'a At, limit: Option<usize>) -> BoxFuture<'a, Result<Vec<CommitInfo>>>;

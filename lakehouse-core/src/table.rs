@@ -337,6 +337,16 @@ impl Table {
         Session::new(Arc::new(Places::new(storage.clone())), memory_limit)
     }
 
+    /// The last step of a stream of changes ([`Token::step`](crate::model::Token::step)) that a branch (main if
+    /// `None`) has; `None` before the first.
+    ///
+    /// # Errors
+    /// When the metadata cannot be read, or there is no such branch.
+    pub async fn last_step(&self, key: &str, branch: Option<&str>) -> Result<Option<u64>> {
+        let newest = crate::commit::newest(&self.handle, branch).await?;
+        self.handle.format.last_step(&newest, key).await
+    }
+
     /// Commits of main, newest first, at most `limit`.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use arrow::array::RecordBatchReader;
 use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use lakehouse_core::commit::Isolation;
-use lakehouse_core::model::At;
+use lakehouse_core::model::{At, Token};
 use lakehouse_core::operations::{Cdc, CdcColumns};
 use lakehouse_core::{Options, Rows};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -139,10 +139,26 @@ pub(crate) fn feed(cdc: &Bound<'_, PyAny>) -> PyResult<Cdc> {
     Ok(Cdc::Columns(columns))
 }
 
+/// An idempotency key: text, or text and a number for a step of a stream.
+#[derive(FromPyObject)]
+pub(crate) enum Key {
+    Step(String, u64),
+    Name(String),
+}
+
+impl From<Key> for Token {
+    fn from(key: Key) -> Self {
+        match key {
+            Key::Name(key) => key.into(),
+            Key::Step(key, step) => Self::step(key, step),
+        }
+    }
+}
+
 /// Options of verbs that only add or move rows.
-pub(crate) fn options(idempotency_key: Option<String>, dry_run: bool) -> Options {
+pub(crate) fn options(idempotency_key: Option<Key>, dry_run: bool) -> Options {
     Options {
-        token: idempotency_key,
+        token: idempotency_key.map(Token::from),
         dry_run,
         ..Options::default()
     }
@@ -152,7 +168,7 @@ pub(crate) fn options(idempotency_key: Option<String>, dry_run: bool) -> Options
 const WRITE_OPTIONS: &str =
     "idempotency_key, dry_run, isolation, strategy, memory_limit, schema_mode, branch";
 
-/// `idempotency_key` (text), `dry_run` (bool), `isolation` (`'serializable'`, `'snapshot'`), `strategy`
+/// `idempotency_key` (text, or text and the number of a step), `dry_run` (bool), `isolation` (`'serializable'`, `'snapshot'`), `strategy`
 /// (`'auto'`, `'merge-on-read'`, `'copy-on-write'`), `memory_limit` (bytes), `schema_mode` (`'strict'`,
 /// `'merge'`), `branch` (text).
 pub(crate) fn write_options(given: Option<&Bound<'_, PyDict>>) -> PyResult<Options> {
@@ -160,7 +176,7 @@ pub(crate) fn write_options(given: Option<&Bound<'_, PyDict>>) -> PyResult<Optio
     for (name, value) in given.into_iter().flatten() {
         let name: String = name.extract()?;
         match name.as_str() {
-            "idempotency_key" => options.token = value.extract()?,
+            "idempotency_key" => options.token = value.extract::<Option<Key>>()?.map(Token::from),
             "dry_run" => options.dry_run = value.extract()?,
             "isolation" => {
                 options.isolation = match value.extract::<Option<String>>()?.as_deref() {

@@ -18,7 +18,7 @@ use pyo3_arrow::PySchema;
 use crate::alter::{Altering, Names};
 use crate::diff::Diff;
 use crate::errors::raise;
-use crate::input::{assignments, at, feed, options, reader, rows, write_options};
+use crate::input::{Key, assignments, at, feed, options, reader, rows, write_options};
 use crate::merge::MergeBuilder;
 use crate::refs;
 use crate::report::{commit, report};
@@ -253,7 +253,7 @@ impl Table {
         &self,
         py: Python<'_>,
         data: &Bound<'_, PyAny>,
-        idempotency_key: Option<String>,
+        idempotency_key: Option<Key>,
         dry_run: bool,
         schema_mode: Option<&str>,
         branch: Option<String>,
@@ -268,6 +268,13 @@ impl Table {
             py,
             &wait(py, async move { table.append(rows(reader), &options).await })?,
         )
+    }
+
+    /// The last step that a stream of changes recorded (`idempotency_key=(key, step)`), None before the first.
+    #[pyo3(signature = (key, branch=None))]
+    fn last_step(&self, py: Python<'_>, key: String, branch: Option<String>) -> PyResult<Option<u64>> {
+        let table = &self.table;
+        wait(py, async move { table.last_step(&key, branch.as_deref()).await })
     }
 
     /// Replaces all rows, or those for which `predicate` is true.
@@ -438,7 +445,7 @@ impl Table {
         set: Option<&Bound<'_, PyDict>>,
         unset: Option<Names>,
         format_version: Option<u8>,
-        idempotency_key: Option<String>,
+        idempotency_key: Option<Key>,
         dry_run: bool,
     ) -> PyResult<Py<PyDict>> {
         // The order in which changes of columns happen.

@@ -22,7 +22,7 @@ mod update;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use lakehouse_core::model::At;
+use lakehouse_core::model::{At, Token};
 use lakehouse_core::operations::{InputFormat, Options, SchemaMode};
 
 use crate::exit::{self, Failure};
@@ -149,6 +149,10 @@ async fn dispatch(verb: Verb, ui: &Ui) -> Result<(), Failure> {
 struct WriteArgs {
     #[command(flatten)]
     once: OnceArgs,
+    /// This change is the Nth of those of that name, which come one after the other: it is done if the table has it or
+    /// a later one, and the table keeps the last number only (Spark calls the two txnAppId and txnVersion)
+    #[arg(long, value_name = "N", requires = "idempotency_key")]
+    step: Option<u64>,
     /// Write to this branch instead of main: the verb sees its rows, main stays as it is (Iceberg)
     #[arg(long, value_name = "NAME")]
     branch: Option<String>,
@@ -168,9 +172,14 @@ struct OnceArgs {
 }
 
 impl WriteArgs {
+    fn token(&self) -> Option<Token> {
+        let key = self.once.idempotency_key.clone()?;
+        Some(Token { key, step: self.step })
+    }
+
     fn options(&self) -> Options {
         Options {
-            token: self.once.idempotency_key.clone(),
+            token: self.token(),
             dry_run: self.once.dry_run,
             branch: self.branch.clone(),
             ..Options::default()

@@ -67,6 +67,7 @@ impl Query {
         ];
         let for_changes = [
             ("--idempotency-key", self.write.once.idempotency_key.is_some()),
+            ("--step", self.write.step.is_some()),
             ("--dry-run", self.write.once.dry_run),
             ("--branch", self.write.branch.is_some()),
         ];

@@ -10,7 +10,7 @@ use super::sound::assert_sound;
 use super::{Isolation, check};
 use crate::error::{Error, Result};
 use crate::format::{Handle, Outcome};
-use crate::model::{At, Change, CommitId, MAIN, MetadataChange, RefKind, Snapshot};
+use crate::model::{At, Change, CommitId, MAIN, MetadataChange, RefKind, Snapshot, Token};
 use crate::planted::{self, Bug};
 use crate::store::clock;
 
@@ -30,7 +30,7 @@ pub struct CommitOptions {
     /// Publish attempts before giving up with a conflict.
     pub max_attempts: u32,
     /// Idempotency key: a second commit with the same key does nothing.
-    pub token: Option<String>,
+    pub token: Option<Token>,
     /// The branch that the commit moves; `None` for main.
     pub branch: Option<String>,
 }

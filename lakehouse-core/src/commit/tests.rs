@@ -14,7 +14,8 @@ use super::{CommitOptions, Committed, Isolation, Plan, commit};
 use crate::error::{Error, Result};
 use crate::format::{Format, Handle, Outcome};
 use crate::model::{
-    At, Change, CommitId, CommitInfo, DataFile, Definition, OperationKind, Prune, RowMask, Snapshot, Version,
+    At, Change, CommitId, CommitInfo, DataFile, Definition, OperationKind, Prune, RowMask, Snapshot, Token,
+    Version,
 };
 use crate::store::Store;
 use crate::store::sim::{Fault, faulty};
@@ -178,14 +179,25 @@ impl Format for Scripted {
         })
     }
 
-    fn find_token<'a>(&'a self, _: &'a Snapshot, token: &'a str) -> BoxFuture<'a, Result<Option<Version>>> {
+    fn find_token<'a>(&'a self, _: &'a Snapshot, token: &'a Token) -> BoxFuture<'a, Result<Option<Version>>> {
         Box::pin(async move {
             self.call("find_token");
             let log = self.log.lock().unwrap();
             let found = log
                 .iter()
-                .position(|change| change.token.as_deref() == Some(token));
+                .position(|change| change.token.as_ref().is_some_and(|made| made.covers(token)));
             Ok(found.map(|index| index as i64 + 1))
+        })
+    }
+
+    fn last_step<'a>(&'a self, _: &'a Snapshot, key: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
+        Box::pin(async move {
+            let log = self.log.lock().unwrap();
+            let mine = log.iter().filter_map(|change| change.token.as_ref());
+            Ok(mine
+                .filter(|token| token.key == key)
+                .filter_map(|token| token.step)
+                .max())
         })
     }
 
@@ -576,7 +588,7 @@ async fn eight_writers_all_get_through_and_every_commit_lands_once() {
             for round in 0..10 {
                 let options = CommitOptions {
                     isolation: Isolation::Snapshot,
-                    token: Some(format!("{writer}-{round}")),
+                    token: Some(format!("{writer}-{round}").into()),
                     ..CommitOptions::default()
                 };
                 let mut plan = Planned(0, |_, id: CommitId| {

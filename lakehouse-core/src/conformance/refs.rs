@@ -122,10 +122,10 @@ pub(crate) async fn a_branch_moves_alone(bed: Bed) {
     );
     // A key counts where its rows are.
     assert_eq!(
-        reader.find_token(&opened, "night/1").await.unwrap(),
+        reader.find_token(&opened, &"night/1".into()).await.unwrap(),
         Some(written.version)
     );
-    assert_eq!(reader.find_token(&newest, "night/1").await.unwrap(), None);
+    assert_eq!(reader.find_token(&newest, &"night/1".into()).await.unwrap(), None);
     // The state of the table moved on for both, its rows for one.
     let stale = change(OperationKind::Append, vec![file("c", 1, 2, 1)]);
     let lost = format.publish(&main, &stale).await.unwrap();

@@ -100,11 +100,42 @@ pub(crate) async fn commit_is_found_by_its_id_and_token(bed: Bed) {
     let newest = reader.snapshot(&At::Latest).await.unwrap();
     assert_eq!(newest.version, after.version);
     assert_eq!(
-        reader.find_token(&newest, "night/42").await.unwrap(),
+        reader.find_token(&newest, &"night/42".into()).await.unwrap(),
         Some(snapshot.version)
     );
-    assert_eq!(reader.find_token(&newest, "night/43").await.unwrap(), None);
-    assert_eq!(reader.find_token(&base, "night/42").await.unwrap(), None);
+    assert_eq!(
+        reader.find_token(&newest, &"night/43".into()).await.unwrap(),
+        None
+    );
+    assert_eq!(reader.find_token(&base, &"night/42".into()).await.unwrap(), None);
+}
+
+pub(crate) async fn a_stream_is_known_by_its_last_step(bed: Bed) {
+    let (format, mut newest) = bed.created().await;
+    assert_eq!(format.last_step(&newest, "feed").await.unwrap(), None);
+    for (file_name, step, other) in [("a", 3, 1), ("b", 7, 2)] {
+        for (name, key, step) in [(file_name, "feed", step), ("x", "other", other)] {
+            let mine = Change {
+                token: Some(Token::step(key, step)),
+                ..change(
+                    OperationKind::Append,
+                    vec![file(&format!("{name}{step}"), 1, step as i64, 1)],
+                )
+            };
+            newest = publish(&format, &newest, &mine).await;
+        }
+        let reader = bed.open();
+        let opened = reader.snapshot(&At::Latest).await.unwrap();
+        assert_eq!(reader.last_step(&opened, "feed").await.unwrap(), Some(step));
+        assert_eq!(reader.last_step(&opened, "other").await.unwrap(), Some(other));
+        for (asked, done) in [(0, true), (step - 1, true), (step, true), (step + 1, false)] {
+            let token = Token::step("feed", asked);
+            let found = reader.find_token(&opened, &token).await.unwrap();
+            assert_eq!(found.is_some(), done, "{asked} after {step}");
+        }
+        // The same name without steps is another key.
+        assert_eq!(reader.find_token(&opened, &"feed".into()).await.unwrap(), None);
+    }
 }
 
 pub(crate) async fn old_versions_are_found_by_number_distance_and_time(bed: Bed) {

@@ -10,7 +10,7 @@ use super::actions::{Action, AddFile, Metadata, RemoveFile};
 use super::files::complete;
 use super::log::{self, Entry};
 use super::state::{State, visible};
-use super::{protocol, schema};
+use super::{protocol, publish, schema};
 use crate::error::{Error, Result};
 use crate::model::{Change, CommitId, CommitInfo, DataFile, MetadataChange, OperationKind, Snapshot};
 use crate::store::Store;
@@ -105,7 +105,7 @@ impl<'a> Known<'a> {
             }
             metadata.schema |= action.protocol.is_some();
             if let Some(txn) = action.txn {
-                token = txn.app_id.strip_prefix("lakehouse:").map(str::to_owned).or(token);
+                token = publish::token(&txn).or(token);
             }
         }
         let mut change = Change {

@@ -49,7 +49,8 @@ use crate::error::{Error, Result};
 use crate::format::{Format, Outcome};
 use crate::model::limits;
 use crate::model::{
-    At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Version,
+    At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Token,
+    Version,
 };
 use crate::store::{Created, Store};
 use state::State;
@@ -219,11 +220,24 @@ impl Format for Delta {
     fn find_token<'a>(
         &'a self,
         snapshot: &'a Snapshot,
-        token: &'a str,
+        token: &'a Token,
     ) -> BoxFuture<'a, Result<Option<Version>>> {
         Box::pin(async move {
+            let Some(step) = token.step else {
+                let replay = &State::of(snapshot)?.replay;
+                return replay.application(&self.store, publish::application(token)).await;
+            };
+            let last = self.last_step(snapshot, &token.key).await?;
+            Ok(last.filter(|last| *last >= step).map(|_| snapshot.version))
+        })
+    }
+
+    fn last_step<'a>(&'a self, snapshot: &'a Snapshot, key: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
+        Box::pin(async move {
             let replay = &State::of(snapshot)?.replay;
-            replay.application(&self.store, publish::application(token)).await
+            let last = replay.application(&self.store, key.to_owned()).await?;
+            // Who counts below zero has not begun.
+            Ok(last.and_then(|last| u64::try_from(last).ok()))
         })
     }
 

@@ -11,15 +11,30 @@ use super::state::State;
 use super::{change_feed, clustering, row_tracking};
 use crate::error::{Error, Result};
 use crate::model::schema::keeps_columns;
-use crate::model::{Change, OperationKind, Snapshot};
+use crate::model::{Change, OperationKind, Snapshot, Token};
 use crate::store::{Store, clock};
 
 /// How commits name this writer.
 pub(super) const ENGINE: &str = concat!("lakehouse/", env!("CARGO_PKG_VERSION"));
 
-/// The application id under which an idempotency key is recorded; its version is the table version.
-pub(super) fn application(token: &str) -> String {
-    format!("lakehouse:{token}")
+/// What the application ids of keys without steps begin with.
+const KEY: &str = "lakehouse:";
+
+/// The application id under which an idempotency key is recorded. Its version is the table version; of a stream, whose
+/// key is the id as it is, so that Spark's `txnAppId` and `txnVersion` are the same, it is the step.
+pub(super) fn application(token: &Token) -> String {
+    match token.step {
+        Some(_) => token.key.clone(),
+        None => format!("{KEY}{}", token.key),
+    }
+}
+
+/// The key that was recorded so.
+pub(super) fn token(txn: &Txn) -> Option<Token> {
+    match txn.app_id.strip_prefix(KEY) {
+        Some(key) => Some(Token::from(key)),
+        None => Some(Token::step(txn.app_id.as_str(), u64::try_from(txn.version).ok()?)),
+    }
 }
 
 /// The bytes of the log entry that makes `change` the successor of `base`.
@@ -98,7 +113,10 @@ pub(super) async fn entry(
         entry.push(Action {
             txn: Some(Txn {
                 app_id: application(token),
-                version: base.version + 1,
+                version: match token.step {
+                    Some(step) => i64::try_from(step).unwrap_or(i64::MAX),
+                    None => base.version + 1,
+                },
                 last_updated: Some(now),
             }),
             ..Action::default()

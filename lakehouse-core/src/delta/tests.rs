@@ -548,7 +548,7 @@ async fn a_checkpoint_carries_everything_once_the_entries_before_it_are_gone() {
     assert_eq!(list(&reader, &opened).await.unwrap(), expected);
     assert_eq!(opened.schema, newest.schema);
     assert_eq!(opened.properties, newest.properties);
-    assert_eq!(reader.find_token(&opened, "load").await.unwrap(), Some(1));
+    assert_eq!(reader.find_token(&opened, &"load".into()).await.unwrap(), Some(1));
     let masks = reader.masks(&opened, &expected).await.unwrap();
     assert_eq!(masks.iter().map(RowMask::len).sum::<u64>(), 2);
     assert_eq!(reader.history(&At::Latest, None).await.unwrap().len(), 3);
@@ -620,7 +620,7 @@ async fn keys_of_idempotency_expire_only_where_the_table_says_so() {
         }
         let mut snapshot = create(&table, &properties).await;
         let keyed = Change {
-            token: Some("load".to_owned()),
+            token: Some("load".into()),
             ..append(&["a"])
         };
         snapshot = committed(table.publish(&snapshot, &keyed).await.unwrap());
@@ -636,7 +636,7 @@ async fn keys_of_idempotency_expire_only_where_the_table_says_so() {
         table.store().delete(&old).await.unwrap();
         let reader = Delta::new(table.store().clone());
         let opened = reader.snapshot(&At::Latest).await.unwrap();
-        let found = reader.find_token(&opened, "load").await.unwrap();
+        let found = reader.find_token(&opened, &"load".into()).await.unwrap();
         assert_eq!(found, remembered.then_some(1), "{retention}");
     }
 }

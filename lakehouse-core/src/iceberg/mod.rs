@@ -59,7 +59,8 @@ use futures::stream::BoxStream;
 use crate::error::Result;
 use crate::format::{Format, Outcome};
 use crate::model::{
-    At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Version,
+    At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Token,
+    Version,
 };
 use crate::store::{Store, clock};
 use catalog::{Catalog, Pointer};
@@ -177,9 +178,13 @@ impl Format for Iceberg {
     fn find_token<'a>(
         &'a self,
         snapshot: &'a Snapshot,
-        token: &'a str,
+        token: &'a Token,
     ) -> BoxFuture<'a, Result<Option<Version>>> {
         Box::pin(async move { tokens::find(&*View::of(snapshot)?, token) })
+    }
+
+    fn last_step<'a>(&'a self, snapshot: &'a Snapshot, key: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
+        Box::pin(async move { tokens::last_step(&*View::of(snapshot)?, key) })
     }
 
     fn history<'a>(&'a self, at: &'a At, limit: Option<usize>) -> BoxFuture<'a, Result<Vec<CommitInfo>>> {

@@ -179,13 +179,8 @@ impl Attempt<'_> {
             Some(snapshot) => snapshot.snapshot_id(),
             None => self.view.version(),
         };
-        let (mut recorded, expired) = tokens::record(
-            metadata,
-            self.branch,
-            self.change.token.as_deref(),
-            made,
-            timestamp,
-        );
+        let (mut recorded, expired) =
+            tokens::record(metadata, self.branch, self.change.token.as_ref(), made, timestamp);
         if alters {
             recorded.extend([commits::with(metadata, &self.change.commit_id)]);
         }

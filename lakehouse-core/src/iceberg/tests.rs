@@ -654,26 +654,26 @@ async fn keys_of_idempotency_are_remembered_with_a_bound() {
     properties.push(("lakehouse.idempotency.bare", "5"));
     let (bench, base) = Bench::created(2, &properties).await;
     let format = &bench.format;
-    assert_eq!(format.find_token(&base, "k1").await.unwrap(), Some(1));
-    assert_eq!(format.find_token(&base, "bare").await.unwrap(), Some(5));
+    assert_eq!(format.find_token(&base, &"k1".into()).await.unwrap(), Some(1));
+    assert_eq!(format.find_token(&base, &"bare".into()).await.unwrap(), Some(5));
     let unkeyed = bench.append(&base, vec![file("a", 1, 1)]).await;
-    assert_eq!(format.find_token(&unkeyed, "k1").await.unwrap(), Some(1));
+    assert_eq!(format.find_token(&unkeyed, &"k1".into()).await.unwrap(), Some(1));
     let keyed = Change {
-        token: Some("now".to_owned()),
+        token: Some("now".into()),
         ..append(vec![file("b", 1, 1)])
     };
     let after = bench.publish(&unkeyed, &keyed).await;
     assert_eq!(
-        format.find_token(&after, "now").await.unwrap(),
+        format.find_token(&after, &"now".into()).await.unwrap(),
         Some(after.version)
     );
-    assert_eq!(format.find_token(&after, "k2").await.unwrap(), Some(2));
+    assert_eq!(format.find_token(&after, &"k2".into()).await.unwrap(), Some(2));
     assert_eq!(
-        format.find_token(&after, "k1").await.unwrap(),
+        format.find_token(&after, &"k1".into()).await.unwrap(),
         None,
         "one too many"
     );
-    assert_eq!(format.find_token(&after, "bare").await.unwrap(), None);
+    assert_eq!(format.find_token(&after, &"bare".into()).await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Idempotency keys: table properties, so that they outlive snapshots, with a bound on their number.
 //!
-//! The value of a key is the snapshot id that it made and when, in milliseconds since 1970 UTC. A key counts on a
+//! The value of a key is the snapshot id that it made and when, in milliseconds since 1970 UTC; of a stream, then the
+//! last step. A key counts on a
 //! branch if what it made is in the history of that branch, wherever it was written: so a change that was published
 //! by a fast-forward is not made again, and one that went with a dropped branch is. Where expired versions leave that
 //! open, it counts on the branch that it was written to, and what was written to main counts everywhere.
@@ -13,7 +14,7 @@ use super::commits::COMMITS_PROPERTY;
 use super::refs::{self, Descent};
 use super::view::View;
 use crate::error::{Error, Result};
-use crate::model::{MAIN, Version};
+use crate::model::{MAIN, Token, Version};
 use crate::planted::{self, Bug};
 
 /// Property that records that a key was used on main ..
@@ -62,44 +63,71 @@ fn uses(metadata: &TableMetadata) -> impl Iterator<Item = (&str, String, &str, &
 pub(super) fn record(
     metadata: &TableMetadata,
     branch: &str,
-    token: Option<&str>,
+    token: Option<&Token>,
     snapshot_id: i64,
     now_ms: i64,
 ) -> (HashMap<String, String>, Vec<String>) {
     let Some(token) = token else {
         return (HashMap::new(), Vec::new());
     };
-    let key = property(branch, token);
+    let key = property(branch, &token.key);
+    // Of a stream one record is left, and it may pause for long.
     let known = uses(metadata)
-        .filter(|(name, ..)| *name != key)
+        .filter(|(name, _, _, value)| *name != key && Use::read(value).is_none_or(|used| used.step.is_none()))
         .map(|(name, _, _, value)| (name, time_of(metadata, value)));
     let expired = expired(known.collect(), now_ms);
     let expired = expired.into_iter().map(str::to_owned).collect();
-    (HashMap::from([(key, format!("{snapshot_id} {now_ms}"))]), expired)
+    let step = token.step.map(|step| format!(" {step}")).unwrap_or_default();
+    (
+        HashMap::from([(key, format!("{snapshot_id} {now_ms}{step}"))]),
+        expired,
+    )
 }
 
 /// The version that a commit with this key made, if it counts on the branch whose newest version `view` is.
 ///
 /// # Errors
 /// [`Error::Invalid`] when the record of the key is damaged.
-pub(super) fn find(view: &View, token: &str) -> Result<Option<Version>> {
+pub(super) fn find(view: &View, token: &Token) -> Result<Option<Version>> {
+    let counted = counted(view, &token.key)?.into_iter();
+    let recorded = |used: &Use| Token {
+        key: token.key.clone(),
+        step: used.step,
+    };
+    Ok(counted
+        .filter(|used| recorded(used).covers(token))
+        .map(|used| used.version)
+        .next())
+}
+
+/// The last step of a stream that counts on the branch.
+///
+/// # Errors
+/// As [`find`].
+pub(super) fn last_step(view: &View, key: &str) -> Result<Option<u64>> {
+    Ok(counted(view, key)?.into_iter().filter_map(|used| used.step).max())
+}
+
+/// The uses of a key that count on the branch whose newest version `view` is, certain ones first.
+fn counted(view: &View, key: &str) -> Result<Vec<Use>> {
     let metadata = view.metadata();
     let mine = view.branch.as_deref().unwrap_or(MAIN);
-    let mut untold = None;
-    for (name, branch, _, value) in uses(metadata).filter(|(_, _, key, _)| *key == token) {
-        let Some((version, _)) = parse(value) else {
+    let (mut told, mut untold) = (Vec::new(), Vec::new());
+    for (name, branch, _, value) in uses(metadata).filter(|(_, _, of, _)| *of == key) {
+        let Some(used) = Use::read(value) else {
             return Err(Error::invalid(
                 format!("the table property {name} does not hold a version: {value}"),
                 "",
             ));
         };
-        match refs::descent(metadata, version, view.version()) {
-            Descent::Yes => return Ok(Some(version)),
-            Descent::Untold if branch == mine || branch == MAIN => untold = Some(version),
+        match refs::descent(metadata, used.version, view.version()) {
+            Descent::Yes => told.push(used),
+            Descent::Untold if branch == mine || branch == MAIN => untold.push(used),
             Descent::Untold | Descent::No => {}
         }
     }
-    Ok(untold)
+    told.extend(untold);
+    Ok(told)
 }
 
 /// The properties to set when a branch is made at, or moved to, a version: what was made on other branches and came
@@ -128,25 +156,44 @@ pub(super) fn dropped(metadata: &TableMetadata, branch: &str) -> (Vec<(String, S
 }
 
 fn came_along(value: &str, line: &HashSet<Version>) -> bool {
-    parse(value).is_some_and(|(made, _)| line.contains(&made))
+    Use::read(value).is_some_and(|used| line.contains(&used.version))
 }
 
-fn parse(value: &str) -> Option<(Version, Option<i64>)> {
-    match value.split_once(' ') {
-        Some((version, time)) => Some((version.parse().ok()?, Some(time.parse().ok()?))),
-        None => Some((value.parse().ok()?, None)),
+/// What is recorded of the use of a key.
+#[derive(Debug, PartialEq, Eq)]
+struct Use {
+    version: Version,
+    time_ms: Option<i64>,
+    step: Option<u64>,
+}
+
+impl Use {
+    fn read(value: &str) -> Option<Self> {
+        let mut parts = value.split(' ');
+        let version = parts.next()?.parse().ok()?;
+        let time_ms = parts.next().map(|time| time.parse().ok());
+        let step = parts.next().map(|step| step.parse().ok());
+        match (time_ms, step, parts.next()) {
+            (Some(None), ..) | (_, Some(None), _) | (.., Some(_)) => None,
+            (time_ms, step, None) => Some(Self {
+                version,
+                time_ms: time_ms.flatten(),
+                step: step.flatten(),
+            }),
+        }
     }
 }
 
 /// When a key was recorded; those without a time go with their snapshot.
 fn time_of(metadata: &TableMetadata, value: &str) -> i64 {
-    match parse(value) {
-        Some((_, Some(time))) => time,
-        Some((version, None)) => metadata
-            .snapshot_by_id(version)
-            .map_or(0, |snapshot| snapshot.timestamp_ms()),
-        None => 0,
-    }
+    let Some(used) = Use::read(value) else {
+        return 0;
+    };
+    let made = || metadata.snapshot_by_id(used.version);
+    let time_ms = used
+        .time_ms
+        .or_else(|| made().map(|snapshot| snapshot.timestamp_ms()));
+    time_ms.unwrap_or(0)
 }
 
 fn expired(mut known: Vec<(&str, i64)>, now_ms: i64) -> Vec<&str> {
@@ -211,10 +258,22 @@ mod tests {
     }
 
     #[test]
-    fn records_with_and_without_a_time_are_read() {
-        assert_eq!(parse("77 1700000000000"), Some((77, Some(1_700_000_000_000))));
-        assert_eq!(parse("77"), Some((77, None)));
-        assert_eq!(parse("x 1"), None);
-        assert_eq!(parse("1 x"), None);
+    fn records_with_and_without_a_time_and_a_step_are_read() {
+        let used = |version, time_ms, step| {
+            Some(Use {
+                version,
+                time_ms,
+                step,
+            })
+        };
+        assert_eq!(
+            Use::read("77 1700000000000"),
+            used(77, Some(1_700_000_000_000), None)
+        );
+        assert_eq!(Use::read("77 17 3"), used(77, Some(17), Some(3)));
+        assert_eq!(Use::read("77"), used(77, None, None));
+        for broken in ["x 1", "1 x", "1 2 x", "1 2 -3", "1 2 3 4", ""] {
+            assert_eq!(Use::read(broken), None, "{broken}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 
-use super::{DataFile, Prune, Redefinition, RefChange, Version};
+use super::{DataFile, Prune, Redefinition, RefChange, Token, Version};
 
 /// The id that a commit carries, so that its author can find it again after a lost reply.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -72,7 +72,7 @@ pub struct Change {
     /// The id of this commit.
     pub commit_id: CommitId,
     /// The user's idempotency key: a second commit with the same one does nothing.
-    pub token: Option<String>,
+    pub token: Option<Token>,
     /// What was read to make this change: a row that may match it and that a winner added is a
     /// conflict. `None` for a blind change, and unknown for a winner.
     pub read: Option<Arc<Prune>>,

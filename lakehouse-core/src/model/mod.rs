@@ -21,6 +21,7 @@ mod refs;
 pub mod schema;
 mod size;
 mod snapshot;
+mod token;
 
 pub use alter::{ColumnChange, Place, Redefinition, SortColumn, alter};
 pub use chains::check_chains;
@@ -40,3 +41,4 @@ pub use prune::{Prune, PruneCounts};
 pub use refs::{MAIN, Ref, RefChange, RefKind, Retention, check_ref_name};
 pub use size::parse_size;
 pub use snapshot::{At, Capabilities, Check, Snapshot, Version};
+pub use token::Token;

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use crate::commit::{CommitOptions, Isolation};
 use crate::error::{Error, Result};
-use crate::model::Version;
+use crate::model::{Token, Version};
 
 /// How an operation runs. The default is what most callers want.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Idempotency key: a second operation with the same key commits nothing and says so.
-    pub token: Option<String>,
+    pub token: Option<Token>,
     /// How strictly reads are protected against concurrent commits.
     pub isolation: Isolation,
     /// Publish attempts before giving up with a conflict.

@@ -33,7 +33,7 @@ class RefReport(TypedDict):
     attempts: int
 
 class WriteOptions(TypedDict, total=False):
-    idempotency_key: str | None
+    idempotency_key: str | tuple[str, int] | None
     dry_run: bool
     isolation: Isolation | None
     strategy: Strategy | None
@@ -152,11 +152,12 @@ class Table:
         self,
         data: ArrowStream,
         *,
-        idempotency_key: str | None = None,
+        idempotency_key: str | tuple[str, int] | None = None,
         dry_run: bool = False,
         schema_mode: SchemaMode | None = None,
         branch: str | None = None,
     ) -> Report: ...
+    def last_step(self, key: str, branch: str | None = None) -> int | None: ...
     def overwrite(
         self,
         data: ArrowStream,
@@ -226,7 +227,7 @@ class Table:
         set: dict[str, str] | None = None,
         unset: str | list[str] | None = None,
         format_version: int | None = None,
-        idempotency_key: str | None = None,
+        idempotency_key: str | tuple[str, int] | None = None,
         dry_run: bool = False,
     ) -> Report: ...
     def diff(

@@ -62,7 +62,7 @@ async fn swaps_fail(version: Option<u8>) {
     let (mut runs, mut unknown) = (0, 0);
     for verb in VERBS {
         let options = Options {
-            token: Some(format!("once-{verb:?}")),
+            token: Some(format!("once-{verb:?}").into()),
             ..Options::default()
         };
         let well = prepared.fork();

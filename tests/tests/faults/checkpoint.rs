@@ -22,7 +22,7 @@ async fn nine_commits() -> Arc<InMemory> {
     }
     table.delete("id in (20, 22, 23)", &options).await.unwrap();
     let keyed = Options {
-        token: Some("early".to_owned()),
+        token: Some("early".into()),
         ..options
     };
     table.append(rows(30..32, "eu"), &keyed).await.unwrap();
@@ -33,7 +33,7 @@ async fn nine_commits() -> Arc<InMemory> {
 
 async fn tenth(store: Store) -> Result<Report> {
     let options = Options {
-        token: Some("tenth".to_owned()),
+        token: Some("tenth".into()),
         ..Options::default()
     };
     let table = Table::open_in(store).await?;

@@ -261,7 +261,7 @@ impl Scene {
         let (before, keys_before) = (content(&store).await, keys(&store).await);
         // "-1" would mean another version the second time: the token makes that a no-op as well.
         let options = Options {
-            token: Some(format!("once-{verb:?}")),
+            token: Some(format!("once-{verb:?}").into()),
             ..Options::default()
         };
         let (store, faults) = faulty(&store);

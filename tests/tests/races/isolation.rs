@@ -18,7 +18,7 @@ fn masking() -> Options {
 
 fn keyed(key: &str) -> Options {
     Options {
-        token: Some(key.to_owned()),
+        token: Some(key.into()),
         ..Options::default()
     }
 }

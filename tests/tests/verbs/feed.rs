@@ -384,7 +384,7 @@ async fn a_change_feed_is_one_pass_and_can_be_played_twice() {
             merge(&table, "op, id, v, seq", source, &changes).await;
             assert_eq!(content(&table).await, expected, "played twice");
             let keyed = Options {
-                token: Some("feed-7".to_owned()),
+                token: Some("feed-7".into()),
                 ..Options::default()
             };
             for committed in [true, false] {

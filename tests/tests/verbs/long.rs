@@ -15,7 +15,7 @@ async fn rows_and_keys_of_long_ago_are_still_there() {
         let load = async |at: usize| {
             let table = Table::open_in(store.clone()).await.unwrap();
             let options = Options {
-                token: Some(format!("load {at}")),
+                token: Some(format!("load {at}").into()),
                 ..Options::default()
             };
             let input = rows("id, region, n", &format!("({at}, 'eu', {at})")).await;

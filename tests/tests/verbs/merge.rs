@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use lakehouse_core::model::At;
+use lakehouse_core::model::{At, Token};
 use lakehouse_core::operations::Strategy;
-use lakehouse_core::{Merge, Options, Rows, Table};
+use lakehouse_core::{Compact, Merge, Options, Rows, Table};
 
 use super::{FORMATS, append, content, rows, table};
 
@@ -317,7 +317,7 @@ async fn the_same_key_of_idempotency_commits_once() {
     for format in FORMATS {
         let table = table(format, "").await;
         let options = Options {
-            token: Some("load-1".to_owned()),
+            token: Some("load-1".into()),
             ..Options::default()
         };
         let source = || rows("id, region, n", "(1, 'eu', 1)");
@@ -335,6 +335,41 @@ async fn the_same_key_of_idempotency_commits_once() {
             Some(first.version)
         );
         assert_eq!(content(&table).await, ["1|eu|1"]);
+    }
+}
+
+/// A stream of changes under one name: done steps are not done again, whatever happened to the table since.
+#[tokio::test]
+async fn steps_of_a_stream_commit_once_and_in_order() {
+    let step = |step| Options {
+        token: Some(Token::step("feed", step)),
+        ..Options::default()
+    };
+    for format in FORMATS {
+        let table = table(format, "").await;
+        for n in [1, 2, 2, 1, 5, 5, 4] {
+            let values = format!("({n}, 'eu', {n})");
+            let before = table.last_step("feed", None).await.unwrap().unwrap_or(0);
+            let source = rows("id, region, n", &values).await;
+            let report = table.append(source, &step(n)).await.unwrap();
+            assert_eq!(report.committed, n > before, "{format:?} {n} after {before}");
+            assert_eq!(
+                report.already.is_some(),
+                n <= before,
+                "{format:?} {n} after {before}"
+            );
+        }
+        table
+            .compact(&Compact::default(), &Options::default())
+            .await
+            .unwrap();
+        table.delete("id = 2", &Options::default()).await.unwrap();
+        let again = Table::open_in(table.handle().store.clone()).await.unwrap();
+        assert_eq!(again.last_step("feed", None).await.unwrap(), Some(5));
+        let source = rows("id, region, n", "(9, 'eu', 9)").await;
+        let upsert = Merge::on("id").when_not_matched_insert_all();
+        assert!(!again.merge(source, &upsert, &step(5)).await.unwrap().committed);
+        assert_eq!(content(&again).await, ["1|eu|1", "5|eu|5"]);
     }
 }
 

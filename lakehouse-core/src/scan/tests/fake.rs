@@ -24,7 +24,7 @@ use crate::format::{Format, Handle, Outcome};
 use crate::model::schema::{FIELD_ID, PHYSICAL_NAME};
 use crate::model::{
     At, Capabilities, Change, ColumnStats, CommitId, CommitInfo, DataFile, Definition, EqualityDelete,
-    MaskRef, PartitionField, Prune, RowMask, Snapshot, Transform, Version,
+    MaskRef, PartitionField, Prune, RowMask, Snapshot, Token, Transform, Version,
 };
 use crate::store::Store;
 
@@ -443,7 +443,11 @@ impl Format for Fake {
         Box::pin(async move { Err(read_only()) })
     }
 
-    fn find_token<'a>(&'a self, _: &'a Snapshot, _: &'a str) -> BoxFuture<'a, Result<Option<Version>>> {
+    fn find_token<'a>(&'a self, _: &'a Snapshot, _: &'a Token) -> BoxFuture<'a, Result<Option<Version>>> {
+        Box::pin(async move { Err(read_only()) })
+    }
+
+    fn last_step<'a>(&'a self, _: &'a Snapshot, _: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
         Box::pin(async move { Err(read_only()) })
     }
 

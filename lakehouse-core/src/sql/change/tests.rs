@@ -620,7 +620,7 @@ async fn dry_runs_and_idempotency_keys_count_for_statements() {
             ..Options::default()
         };
         let token = Options {
-            token: Some("once".to_owned()),
+            token: Some("once".into()),
             ..Options::default()
         };
         for sql in [
