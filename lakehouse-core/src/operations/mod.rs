@@ -6,7 +6,8 @@
 //! the rows that stay as they are to new files. What only a query can find comes in through `queried.rs`,
 //! columns that come with rows through `columns.rs`. [`adopt`] alone begins without a table. `settings.rs` says how files are written, `changed.rs` which rows a
 //! change feed tells of, `rules.rs` what new rows must satisfy. Tags and branches
-//! (`refs.rs`) have no rows and a plan of their own. [`diff`] alone only reads.
+//! (`refs.rs`) have no rows and a plan of their own. [`diff`] alone only reads. Streams of small commits (`stream/`) are
+//! appends, one after the other.
 
 mod adapt;
 mod adopt;
@@ -30,6 +31,7 @@ mod restore;
 mod rows;
 mod rules;
 mod settings;
+mod stream;
 mod summary;
 mod update;
 mod work;
@@ -46,4 +48,5 @@ pub use overwrite::overwrite;
 pub use queried::{PlanQuery, Target, append_query, delete_rows, merge_query, overwrite_query, update_rows};
 pub use refs::{RefReport, SetRef, drop_ref, fast_forward, refs, set_ref};
 pub use restore::restore;
+pub use stream::{Folder, Stream, Streamed, Told, append_folder, append_lines};
 pub use update::update;

@@ -387,3 +387,57 @@ fn appends_that_race_to_create_a_table_all_land() {
         );
     }
 }
+
+/// A pipe that stays open: what came is in the table before it ends.
+#[test]
+fn lines_from_stdin_are_committed_as_they_come() {
+    for format in ["iceberg", "delta"] {
+        let lab = Lab::accounts(format);
+        let args = [
+            "append",
+            "accounts",
+            "-",
+            "--commit-every",
+            "100ms",
+            "--stream",
+            "feed",
+        ];
+        let before = lab.rows("SELECT count(*) AS n FROM 'accounts'");
+        let mut lake = lab
+            .command(&args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = lake.stdin.take().unwrap();
+        stdin.write_all(b"{\"id\": 101}\n{\"id\": 102}\n").unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while lab.rows("SELECT count(*) AS n FROM 'accounts'") == before {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "{format}: nothing was committed"
+            );
+        }
+        lake.kill().unwrap();
+        lake.wait().unwrap();
+        // The same lines from the start, and one more.
+        let run = lab.lake_with(&args, b"{\"id\": 101}\n{\"id\": 102}\n{\"id\": 103}\n");
+        assert_eq!(run.code, 0, "{}", run.text());
+        assert!(
+            run.stdout
+                .ends_with("1 commits with 1 rows to accounts, 2 lines were there already\n"),
+            "{}",
+            run.stdout
+        );
+        let found = lab.rows("SELECT id FROM 'accounts' WHERE id > 100 ORDER BY id");
+        assert_eq!(found, json!([[101], [102], [103]]), "{format}");
+        for (wrong, code) in [
+            (&["append", "accounts", "x.parquet", "--commit-every", "5"][..], 2),
+            (&["append", "accounts", "--watch", ".", "--commit-every", "5"], 2),
+            (&["append", "accounts", "-", "--commit-every", "soon"], 2),
+            (&["append", "accounts", "--watch", "nowhere"], 1),
+        ] {
+            assert_eq!(lab.lake_with(wrong, b"").code, code, "{wrong:?}");
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// The first words of each row, as the README has them, and its tests: functions of Rust and Python.
-const FEATURES: [(&str, &[&str]); 28] = [
+const FEATURES: [(&str, &[&str]); 29] = [
     (
         "create, append, overwrite",
         &[
@@ -44,6 +44,14 @@ const FEATURES: [(&str, &[&str]); 28] = [
         &[
             "copying_row_groups_and_decoding_them_give_the_same_rows_lineage_and_true_statistics",
             "test_every_reader_reads_row_groups_that_were_copied",
+        ],
+    ),
+    (
+        "rows as they come",
+        &[
+            "lines_are_committed_once_however_often_the_stream_starts_again",
+            "files_are_committed_once_and_moved_away",
+            "lines_from_stdin_are_committed_as_they_come",
         ],
     ),
     (

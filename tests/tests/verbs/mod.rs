@@ -26,6 +26,7 @@ mod rules;
 mod scans;
 mod settings;
 mod sifted;
+mod streams;
 
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+mod stream;
+
 use clap::Args;
 use lakehouse_core::{Error, Table};
 
@@ -7,25 +9,35 @@ use super::{InputArgs, SchemaArgs, WriteArgs};
 use crate::exit::Failure;
 use crate::input::Input;
 use crate::output::Ui;
+use stream::StreamArgs;
 
 /// Add the rows of a file to a table.
 ///
-/// With --create, a table that is not there is made first, with the columns of the file.
+/// With --create, a table that is not there is made first, with the columns of the file. With --watch or
+/// --commit-every, rows are committed as they come, until Ctrl-C or the end of stdin.
 ///
 /// Example:
 ///   lake append flights january.parquet
 ///   lake append flights with_delays.parquet --schema-mode merge
 ///   zcat events.csv.gz | lake append events - --input-format csv --create --partition-by "day(ts)"
+///   lake append events --watch incoming --commit-every 10s
+///   tail -n +1 -F events.ndjson | lake append events - --commit-every 10s --stream events
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Append {
     /// Path or URL of the table
     table: String,
     /// Rows to add: a parquet, csv, ndjson or arrow file, or - for stdin
-    #[arg(required = true, value_name = "FILE|-", allow_hyphen_values = false)]
+    #[arg(
+        required_unless_present = "watch",
+        value_name = "FILE|-",
+        allow_hyphen_values = false
+    )]
     files: Vec<String>,
     #[command(flatten)]
     input: InputArgs,
+    #[command(flatten)]
+    stream: StreamArgs,
     /// Make the table if it is not there
     #[arg(long)]
     create: bool,
@@ -45,6 +57,18 @@ pub(super) async fn append(args: Append, ui: &Ui) -> Result<(), Failure> {
             "--format, --format-version, --partition-by and --property describe a new table",
             "add --create, or leave them out",
         ));
+    }
+    if args.stream.any() {
+        if args.create {
+            return Err(Failure::usage(
+                "a stream does not tell its columns before it begins",
+                "make the table first: lake create",
+            ));
+        }
+        let table = args.storage.open(&args.table).await?;
+        let options = args.write.options().schema_mode(args.schema.mode());
+        let (table, format) = ((args.table.as_str(), &table), args.input.format()?);
+        return args.stream.run(table, &args.files, format, &options, ui).await;
     }
     let input = Input::open_all(&args.files, args.input.format()?).await?;
     let table = match args.storage.open(&args.table).await {
