@@ -175,3 +175,49 @@ def test_a_table_that_was_upgraded_to_version_3_keeps_its_position_deletes_and_g
     kept = [row for row in [*rows, *more] if row["id"] not in (1, 2, 3, 105)]
     expected = pa.Table.from_pylist(kept, schema=schema.set(1, pa.field("n", pa.int64())))
     check("iceberg", path, expected, key=["id"], features=["deletion-vectors"])
+
+
+def test_a_table_of_version_1_is_written_and_upgraded_to_2_and_3(cli, tmp_path):
+    from pyiceberg.catalog.memory import InMemoryCatalog
+    from pyiceberg.partitioning import PartitionField, PartitionSpec
+    from pyiceberg.schema import Schema
+    from pyiceberg.transforms import IdentityTransform
+    from pyiceberg.types import LongType, NestedField, StringType
+
+    catalog = InMemoryCatalog("v1", warehouse=tmp_path.as_uri())
+    catalog.create_namespace("n")
+    columns = Schema(NestedField(1, "id", LongType()), NestedField(2, "name", StringType()))
+    by_name = PartitionSpec(PartitionField(2, 1000, IdentityTransform(), "name"))
+    table = catalog.create_table("n.t", columns, partition_spec=by_name, properties={"format-version": "1"})
+    schema = pa.schema([("id", pa.int64()), ("name", pa.string())])
+    rows = [{"id": i, "name": [None, "a", "b"][i % 3]} for i in range(30)]
+    for part in (rows[:20], rows[20:]):
+        table.append(pa.Table.from_pylist(part, schema=schema))
+    assert table.metadata.format_version == 1
+    # From now on it is a table of files, that no catalog has a pointer to.
+    path = Path(table.location().removeprefix("file://"))
+    for file in sorted((path / "metadata").glob("0*.metadata.json")):
+        file.rename(path / "metadata" / f"v{int(file.name[:5]) + 1}.metadata.json")
+
+    def checked(features: list[str]) -> None:
+        check("iceberg", path, pa.Table.from_pylist(rows, schema=schema), key=["id"], features=features)
+
+    def add(first: int) -> None:
+        more = [{"id": first + i, "name": "a"} for i in range(5)]
+        append(cli, path, more, schema)
+        rows.extend(more)
+
+    checked([])
+    add(100)
+    # Without delete files, rows go by rewriting.
+    cli.write("delete", path, "--where", "id = 3")
+    rows.remove({"id": 3, "name": None})
+    checked([])
+    for version, features in ((2, ["v1-manifests"]), (3, ["v1-manifests", "deletion-vectors"])):
+        cli.write("alter", path, "--format-version", version)
+        add(100 * version)
+        cli.write("delete", path, "--where", f"id in ({version}, {100 * version})", *MASK)
+        rows[:] = [row for row in rows if row["id"] not in (version, 100 * version)]
+        checked(features)
+    cli.write("compact", path)
+    checked([])
