@@ -10,10 +10,11 @@ use iceberg::spec::{
 };
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
 
 use super::avro;
 use super::deletes::{DELETE_PATH_ID, DELETE_POS_ID};
-use super::metadata::{SHORT, broken, broken_by, check_paths};
+use super::metadata::{SHORT, broken, broken_by, check_paths, columns, rename_void};
 use crate::error::Result;
 use crate::model::limits::{self, Limit, Limits};
 use crate::model::schema::{LAST_UPDATED_FIELD_ID, ROW_ID_FIELD_ID};
@@ -173,13 +174,14 @@ pub(super) fn open<'a>(
     let failed = |error: iceberg::Error| broken_by(place, &error);
     let file = avro::File::open(bytes, limits, place)?;
     let noted = NOTED.into_iter().filter_map(|key| Some((key, file.header(key)?)));
-    let noted: HashMap<_, _> = noted.map(|(key, text)| (key.to_owned(), text.to_vec())).collect();
+    let mut noted: HashMap<_, _> = noted.map(|(key, text)| (key.to_owned(), text.to_vec())).collect();
     for text in [noted.get("schema"), noted.get("partition-spec")]
         .into_iter()
         .flatten()
     {
         check_header(text, place)?;
     }
+    rename_voids(&mut noted);
     let metadata = ManifestMetadata::parse(&noted).map_err(failed)?;
     let partition = partition_type(&metadata, place)?;
     let header = Header {
@@ -258,6 +260,21 @@ fn order(partition: &StructType, found: &[(&str, Option<i32>)], place: &str) -> 
             place,
             "its entries have another number of partition values than its spec".into(),
         )),
+    }
+}
+
+/// As in the metadata of the table: a void field does not have the name of a column ([`rename_void`]).
+fn rename_voids(noted: &mut HashMap<String, Vec<u8>>) {
+    let is_void = |text: &Vec<u8>| text.windows(6).any(|word| word == b"\"void\"");
+    let Some(spec) = noted.get("partition-spec").filter(|text| is_void(text)) else {
+        return;
+    };
+    // What is no JSON is refused by whoever reads it.
+    let read = |text: &[u8]| serde_json::from_slice::<Value>(text).ok();
+    let schema = noted.get("schema").and_then(|text| read(text));
+    if let (Some(mut fields), Some(schema)) = (read(spec), schema) {
+        rename_void(&mut fields, &columns(&schema).map(str::to_owned).collect());
+        noted.insert("partition-spec".to_owned(), fields.to_string().into_bytes());
     }
 }
 

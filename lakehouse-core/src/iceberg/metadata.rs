@@ -1,6 +1,6 @@
 //! `metadata.json`: bytes to table metadata and back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -48,6 +48,7 @@ impl State {
         check_types(&value)?;
         check_paths(&value, file)?;
         number_snapshots(&mut value);
+        rename_voids(&mut value);
         let refs = refs::parse(&value);
         // The crate's checks overflow at times and numbers that make no sense.
         let read = || serde_json::from_value::<TableMetadata>(value);
@@ -187,6 +188,42 @@ fn number_snapshots(value: &mut Value) {
     let snapshots = value.get_mut("snapshots").and_then(Value::as_array_mut);
     for snapshot in snapshots.into_iter().flatten().filter_map(Value::as_object_mut) {
         snapshot.entry("sequence-number").or_insert_with(|| 0.into());
+    }
+}
+
+/// Renames the void fields of all partition specs that have the name of a column ([`rename_void`]).
+fn rename_voids(value: &mut Value) {
+    let lists = ["schemas", "schema"].map(|key| match &value[key] {
+        Value::Array(schemas) => schemas.iter().flat_map(columns).collect(),
+        schema => columns(schema).collect::<Vec<_>>(),
+    });
+    let names: BTreeSet<String> = lists.into_iter().flatten().map(str::to_owned).collect();
+    let specs = value.get_mut("partition-specs").and_then(Value::as_array_mut);
+    for spec in specs.into_iter().flatten() {
+        rename_void(&mut spec["fields"], &names);
+    }
+    if let Some(fields) = value.get_mut("partition-spec") {
+        rename_void(fields, &names);
+    }
+}
+
+/// The names of the columns of a schema as JSON.
+pub(super) fn columns(schema: &Value) -> impl Iterator<Item = &str> {
+    let fields = schema["fields"].as_array().into_iter().flatten();
+    fields.filter_map(|field| field["name"].as_str())
+}
+
+/// Gives the void fields among the fields of a partition spec another name, if they have that of a column, as dropped
+/// identity fields of format version 1 do: the name, and the id of the field, as newer versions of Iceberg's own library
+/// call them. The crate takes such a name for damage. Values are found by the field's id.
+pub(super) fn rename_void(fields: &mut Value, columns: &BTreeSet<String>) {
+    for (at, field) in fields.as_array_mut().into_iter().flatten().enumerate() {
+        let name = field["name"].as_str().filter(|name| columns.contains(*name));
+        if let Some(name) = name.filter(|_| field["transform"] == "void") {
+            // Without ids they count from 1000 (Iceberg spec, "Partition Evolution").
+            let id = field["field-id"].as_i64().unwrap_or(1000 + at as i64);
+            field["name"] = format!("{name}_{id}").into();
+        }
     }
 }
 
