@@ -221,3 +221,20 @@ def test_a_table_of_version_1_is_written_and_upgraded_to_2_and_3(cli, tmp_path):
         checked(features)
     cli.write("compact", path)
     checked([])
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_partition_fields_may_have_names_that_are_none_for_avro(cli, tmp_path, version):
+    path = tmp_path / "t"
+    columns = '"a b" int, "größe" int, "1st" string, "a_x20b" int, id int'
+    Kind("iceberg", version, '"a b", "größe", "1st", "a_x20b"').create(cli, path, columns)
+    schema = pa.schema(
+        [("a b", pa.int32()), ("größe", pa.int32()), ("1st", pa.string()), ("a_x20b", pa.int32()), ("id", pa.int32())]
+    )
+    rows = [{"a b": i % 2, "größe": i % 3, "1st": "x y" if i % 2 else None, "a_x20b": 7, "id": i} for i in range(12)]
+    append(cli, path, rows[:8], schema)
+    append(cli, path, rows[8:], schema)
+    cli.write("delete", path, "--where", "id in (1, 4)", *MASK)
+    cli.write("compact", path)
+    kept = pa.Table.from_pylist([row for row in rows if row["id"] not in (1, 4)], schema=schema)
+    check("iceberg", path, kept, key=["id"])

@@ -16,7 +16,6 @@ REFUSED = {
     "iceberg_nested_default": "column y has an initial default value inside of another column",
     "iceberg_orc": "is an orc file; only Parquet is read",
     "iceberg_variant": "column v has the Iceberg type variant",
-    "iceberg_partition_names": 'the partition field "a b" has a name that manifests escape',
 }
 # Questions that Spark answers wrongly: Iceberg's reader skips the row groups that lack a column with a default, though
 # the condition holds for the default.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::catalog::{Catalog, Replaced};
 use super::metadata::{encode, version_number};
 use super::types::to_iceberg;
-use super::view::{is_avro_name, open};
+use super::view::open;
 use crate::error::{Error, Result};
 use crate::format::Outcome;
 use crate::model::{At, BucketHash, CommitId, Definition, PartitionField, Transform};
@@ -127,13 +127,6 @@ pub(super) fn partition_spec(
             "" => name_of(field, source.id),
             given => given.to_owned(),
         };
-        if !is_avro_name(&name) {
-            return Err(Error::invalid(
-                format!("\"{name}\" cannot name a partition field"),
-                "partitioning",
-            )
-            .with_hint("use letters, digits and underscores"));
-        }
         if !names.insert(name.clone()) {
             return Err(Error::invalid(
                 format!("two partition fields have the name {name}"),

@@ -2,12 +2,13 @@
 //!
 //! Iceberg spec, "Manifests", "Manifest Lists", "Sequence Number Inheritance", "First Row ID Inheritance".
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::entries::{self, Listed};
 use super::metadata::{State, broken};
 use super::types::leaves;
-use super::view::View;
+use super::view::{View, is_avro_name};
 use crate::error::{Error, Result};
 use crate::model::limits::{AVRO_VALUES, Limits};
 use crate::store::Store;
@@ -234,7 +235,7 @@ pub(super) async fn encode_manifest(
         output,
         Some(new.snapshot_id),
         Arc::clone(&new.schema),
-        new.spec.clone(),
+        spelled(&new.spec, &new.recorded)?,
     );
     let mut writer = match (new.version, new.content) {
         (FormatVersion::V1, _) => builder.build_v1(),
@@ -263,6 +264,39 @@ pub(super) async fn encode_manifest(
     let input = io.new_input(&new.recorded).map_err(failed)?;
     let bytes = input.read().await.map_err(failed)?;
     Ok((file, bytes))
+}
+
+/// The spec with names that Avro takes: letters, digits and underscores. Others are escaped, as Iceberg's own library
+/// does it (`_x20` for a blank); readers find values by the ids of their fields.
+fn spelled(spec: &PartitionSpec, manifest: &str) -> Result<PartitionSpec> {
+    if spec.fields().iter().all(|field| is_avro_name(&field.name)) {
+        return Ok(spec.clone());
+    }
+    let failed =
+        |error: serde_json::Error| Error::invalid(format!("cannot write a manifest: {error}"), manifest);
+    let mut value = serde_json::to_value(spec).map_err(failed)?;
+    let mut taken = HashSet::new();
+    for field in value["fields"].as_array_mut().into_iter().flatten() {
+        let mut name = avro_name(field["name"].as_str().unwrap_or_default());
+        if !taken.insert(name.clone()) {
+            name = format!("{name}_{}", field["field-id"]);
+            taken.insert(name.clone());
+        }
+        field["name"] = name.into();
+    }
+    serde_json::from_value(value).map_err(failed)
+}
+
+fn avro_name(name: &str) -> String {
+    let mut spelled = String::with_capacity(name.len());
+    for (at, c) in name.chars().enumerate() {
+        match c {
+            '0'..='9' if at == 0 => spelled.extend(['_', c]),
+            c if c.is_ascii_alphanumeric() || c == '_' => spelled.push(c),
+            c => spelled.push_str(&format!("_x{:X}", u32::from(c))),
+        }
+    }
+    spelled
 }
 
 async fn fetch(store: &Store, key: &str) -> Result<Bytes> {

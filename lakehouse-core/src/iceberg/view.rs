@@ -211,15 +211,6 @@ fn fields(spec: &PartitionSpec, schema: &Schema) -> Result<Vec<PartitionField>> 
     spec.fields()
         .iter()
         .map(|field| {
-            if !is_avro_name(&field.name) {
-                return Err(Error::unsupported(
-                    format!(
-                        "the partition field \"{}\" has a name that manifests escape",
-                        field.name
-                    ),
-                    "rename the partition field to letters, digits and underscores",
-                ));
-            }
             let source = schema.name_by_field_id(field.source_id);
             let transform = match source {
                 Some(_) => to_transform(field.transform)?,
