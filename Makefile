@@ -15,7 +15,7 @@ BENCH := .venv-bench
 # How long `make soak` runs, in seconds.
 SECONDS ?= 600
 
-.PHONY: demo test test-rust test-planted test-python soak module interop spark-fixtures lint fmt build bench million clean
+.PHONY: demo test test-rust test-planted test-python soak module interop spark-fixtures lint fmt build bench million compaction clean
 
 build:
 	$(CARGO) build --workspace --lib --bins
@@ -105,6 +105,11 @@ bench: $(BENCH)/.ready
 million: $(BENCH)/.ready
 	$(CARGO) build --release --workspace --lib --bins
 	$(BENCH)/bin/python -m benches.million $(ARGS)
+
+## Compaction beside peers and floors, and streams of commits (benches/README.md): some twenty minutes, 15 GB of disk.
+compaction: $(BENCH)/.ready
+	$(CARGO) build --release --workspace --lib --bins
+	$(BENCH)/bin/python -m benches.compaction --sf $(SF) $(ARGS)
 
 clean:
 	rm -rf target $(VENV) $(BENCH)

@@ -35,10 +35,10 @@ class Failed(Exception):
 class Bench:
     """The tables of one scale factor: made once each, and put back before every run."""
 
-    def __init__(self, data: Data, known: dict[str, Engine], limit: float):
+    def __init__(self, data: Data, known: dict[str, Engine], limit: float, folder: Path | None = None):
         self.data, self.known, self.limit = data, known, limit
         self.about = data.about()
-        self.folder = CACHE / f"tables-sf{data.sf:g}"
+        self.folder = folder or CACHE / f"tables-sf{data.sf:g}"
         shutil.rmtree(self.folder, ignore_errors=True)
         self.states: dict[tuple, Path | Failed] = {}
 
@@ -111,7 +111,10 @@ class Bench:
         command = [sys.executable, "-m", "benches.oracle", *map(str, arguments)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
-            raise Failed(f"DuckDB cannot read it: {done.stderr.strip().splitlines()[-1][:200]}")
+            lines = done.stderr.strip().splitlines()
+            # DuckDB points at the place below its message.
+            told = [line for line in lines if "Error" in line] or lines
+            raise Failed(f"DuckDB cannot read it: {told[-1][:200]}")
         return json.loads(done.stdout)
 
     def rehearse(self, step: Step, layout: str) -> dict:

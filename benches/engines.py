@@ -35,6 +35,10 @@ class Engine:
         """The command that answers TPC-H Q1."""
         return self._task("q1", table, data)
 
+    def compact(self, table: Path, data: Data, target: int, by: tuple[str, ...] = (), flags: tuple = ()) -> list:
+        """The command that compacts into files of `target` bytes, in Z-order by some columns if there are any."""
+        return self._task("compact", table, data, target=target, by=by)
+
     def _task(self, op: str, table: Path, data: Data, **more) -> list:
         task = {"op": op, "table": str(table), "parts": [str(part) for part in data.parts], **more}
         return [sys.executable, "-m", "benches.peers", self.function, json.dumps(task)]
@@ -48,7 +52,9 @@ class Engine:
     def complaint(self, run: Run) -> str:
         """Why the process failed, in a line."""
         lines = [line for line in run.stderr.splitlines() if line.strip()]
-        return lines[-1] if lines else "no message"
+        # DuckDB points at the place below its message.
+        told = [line for line in lines if "Error" in line] or lines
+        return told[-1] if told else "no message"
 
     def unsupported(self, run: Run) -> bool:
         """Whether the process failed because it does not know what was asked."""
@@ -73,6 +79,10 @@ class Lake(Engine):
 
     def q1(self, table: Path, data: Data) -> list:
         return [self.binary, "query", Q1.format(table="lineitem"), "--table", f"lineitem={table}", "--json"]
+
+    def compact(self, table: Path, data: Data, target: int, by: tuple[str, ...] = (), flags: tuple = ()) -> list:
+        order = ["--zorder", ",".join(by)] if by else []
+        return [self.binary, "compact", table, "--target-file-size", target, *order, *flags, "--json"]
 
     def answer(self, run: Run) -> dict:
         said = json.loads(run.stdout)

@@ -44,7 +44,7 @@ def run(command: list, limit: float, cwd: Path) -> Run:
     """Runs a command and waits for it, at most `limit` seconds."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         os.sync()
-        busy, start = _busy(), time.perf_counter()
+        before, start = busy(), time.perf_counter()
         process = subprocess.Popen(
             [str(part) for part in command], stdout=out, stderr=err, cwd=cwd, start_new_session=True
         )
@@ -60,7 +60,7 @@ def run(command: list, limit: float, cwd: Path) -> Run:
         wall = time.perf_counter() - start
         cpu = usage.ru_utime + usage.ru_stime
         # Processor time that was used meanwhile, but not by this process: 0 on a quiet machine.
-        foreign = max(0.0, _busy() - busy - cpu) / (wall * os.cpu_count())
+        foreign = max(0.0, busy() - before - cpu) / (wall * os.cpu_count())
         process.returncode = os.waitstatus_to_exitcode(status)
         texts = []
         for stream in (out, err):
@@ -69,7 +69,7 @@ def run(command: list, limit: float, cwd: Path) -> Run:
     return Run(wall, cpu, usage.ru_maxrss * 1024 / 1e6, process.returncode, foreign, *texts)
 
 
-def _busy() -> float:
+def busy() -> float:
     """Seconds for which the machine's processors have worked since it started, or were taken from it."""
     with open("/proc/stat") as stat:
         user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, stat.readline().split()[1:9])

@@ -21,7 +21,8 @@ ON = " AND ".join(f"t.{key} = s.{key}" for key in KEYS)
 
 @dataclass
 class Task:
-    """What is asked: `op` is load (of `parts`, each its own commit if `sixteen`), merge (of `feed`) or q1."""
+    """What is asked: `op` is load (of `parts`, each its own commit if `sixteen`), merge (of `feed`), compact (into
+    files of `target` bytes, in Z-order by the columns `by`) or q1."""
 
     op: str
     table: str
@@ -29,6 +30,8 @@ class Task:
     feed: str = ""
     mixed: bool = False
     sixteen: bool = False
+    target: int = 0
+    by: tuple[str, ...] = ()
     seconds: float = 0.0
 
     @contextmanager
@@ -99,6 +102,12 @@ def deltalake(task: Task):
             else:
                 merge = merge.when_matched_update(values).when_not_matched_insert(values)
             return merge.execute()
+    elif task.op == "compact":
+        with task.timed():
+            optimize = dl.DeltaTable(task.table).optimize
+            if task.by:
+                return optimize.z_order(task.by, target_size=task.target)
+            return optimize.compact(target_size=task.target)
     else:
         with task.timed():
             builder = dl.QueryBuilder().register("lineitem", dl.DeltaTable(task.table))
@@ -191,6 +200,14 @@ def _duckdb(task: Task, kind: str):
             else:
                 db.execute(_sql_merge("lineitem", f"(FROM {source})", task.mixed))
             db.close()
+    elif task.op == "compact" and kind == "ducklake" and not task.by:
+        db.execute(f"CALL lake.set_option('target_file_size', '{task.target}B')")
+        with task.timed():
+            answer = db.execute("CALL ducklake_merge_adjacent_files('lake', 'lineitem')").fetchall()
+            db.close()
+        return str(answer)
+    elif task.op == "compact":
+        raise NotImplementedError(f"{kind} has no such compaction")
     else:
         with task.timed():
             return plain(db.execute(Q1.format(table="lineitem")).fetchall())
@@ -228,6 +245,13 @@ def sail_delta(task: Task):
 
 def sail_iceberg(task: Task):
     _sail(task, "iceberg", {})
+
+
+def files(task: Task):
+    """DuckDB on the Parquet files that some table consists of: the same reader for what different writers wrote."""
+    db = oracle.connect()
+    with task.timed():
+        return plain(db.execute(Q1.format(table=f"read_parquet({task.parts})")).fetchall())
 
 
 # ---- floors: what a merge cannot do without, on the files that `lake` made
@@ -288,7 +312,7 @@ def _say(task: Task, answer) -> None:
 
 
 def main(engine: str, task: str) -> None:
-    run = {function.__name__: function for function in (*OURS, *PEERS, *FLOORS)}[engine]
+    run = {function.__name__: function for function in (*OURS, *PEERS, *FLOORS, files)}[engine]
     request = Task(**json.loads(task))
     _say(request, run(request))
 

@@ -54,7 +54,7 @@ def _ratio(goal: Goal, steps: dict) -> dict:
     pairs = list(zip(mine, steps[other]["runs"], strict=False))
     strict = interval([own(run) / own(peer) for run, peer in pairs])
     whole = interval([run["wall"] / peer["wall"] for run, peer in pairs])
-    answer = _bounded(strict, goal.limit) | {"what": f"time to {other}"}
+    answer = bounded(strict, goal.limit) | {"what": f"time to {other}"}
     if any(peer["operation"] for _, peer in pairs):
         answer["processes"] = whole.mean
     return answer
@@ -66,7 +66,7 @@ def own(run: dict) -> float:
 
 
 def _processor(goal: Goal, steps: dict) -> dict:
-    return _bounded(interval([run["cpu"] for run in steps[goal.step]["runs"]]), goal.limit)
+    return bounded(interval([run["cpu"] for run in steps[goal.step]["runs"]]), goal.limit)
 
 
 def _peak(goal: Goal, steps: dict) -> dict:
@@ -124,7 +124,8 @@ WHAT = {
 }
 
 
-def _bounded(value: Interval, limit: float) -> dict:
+def bounded(value: Interval, limit: float) -> dict:
+    """Met if the upper end of the interval is."""
     if value.runs < 3:
         return {"value": value.mean, "limit": limit, "verdict": OPEN, "note": "fewer than three pairs bound nothing"}
     return {
