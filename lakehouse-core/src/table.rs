@@ -364,14 +364,14 @@ impl Table {
     }
 
     /// The data files of one version that may hold a row for which `condition` (over the table's columns) is true, as
-    /// far as partition values and statistics tell.
+    /// far as partition values and statistics tell. They have the statistics of the condition's columns only.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a condition that cannot be understood; whatever the format meets while listing.
     pub async fn files_where(&self, snapshot: &Arc<Snapshot>, condition: &str) -> Result<Vec<DataFile>> {
         let columns = scan::columns_of(&snapshot.schema, None)?;
         let predicate = scan::parse_predicate(condition, &columns)?;
-        let prune = Prune::matching(predicate, Arc::clone(&snapshot.schema))?;
+        let prune = Prune::matching(predicate, Arc::clone(&snapshot.schema))?.telling_of([]);
         scan::plan_files(&self.handle, snapshot, Arc::new(prune)).await
     }
 

@@ -183,7 +183,10 @@ pub(super) fn stream(
                 return Ok::<_, Error>(None);
             };
             let batch = batch?;
-            let (files, known) = data_files(state, &store, &batch.adds)?;
+            let (mut files, known) = data_files(state, &store, &batch.adds)?;
+            for file in &mut files {
+                file.columns.retain(|column, _| prune.tells_of(column));
+            }
             prune.counts().read_in_full.fetch_add(files.len() as u64, Relaxed);
             let keep = match batch.sifted {
                 true => vec![true; files.len()],

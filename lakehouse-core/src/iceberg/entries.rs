@@ -1,7 +1,7 @@
 //! The records of manifest lists and manifests, as their Avro has them, by name (Iceberg spec, "Manifests", "Manifest
 //! Lists"). Writers of older versions leave fields out or have other names for them; what is unknown is passed over.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use iceberg::spec::{
@@ -133,6 +133,8 @@ pub(super) struct Header<'a> {
     pub(super) types: Vec<PrimitiveType>,
     /// Where each of them is among the values of a record; `None` where it has none, which is NULL.
     order: Vec<Option<usize>>,
+    /// The columns whose statistics are kept; `None` for all.
+    pub(super) wanted: Option<HashSet<i32>>,
     pub(super) place: &'a str,
 }
 
@@ -192,6 +194,7 @@ pub(super) fn open<'a>(
             place,
         )?,
         metadata,
+        wanted: None,
         place,
     };
     Ok((header, file))
@@ -297,6 +300,9 @@ fn check_header(text: &[u8], place: &str) -> Result<()> {
 impl File {
     fn under(self, header: &Header<'_>) -> Result<DataFile> {
         let failed = |error: iceberg::Error| broken_by(header.place, &error);
+        let wanted = |id: &i32| header.wanted.as_ref().is_none_or(|wanted| wanted.contains(id));
+        let counts = |counts| counted(counts, wanted);
+        let bounds = |bounds| bounded(bounds, header.metadata.schema(), wanted);
         let mut file = DataFileBuilder::default();
         file.content(self.content.unwrap_or_default().try_into().map_err(failed)?)
             .file_format(self.file_format.parse::<DataFileFormat>().map_err(failed)?)
@@ -308,8 +314,8 @@ impl File {
             .value_counts(counts(self.value_counts))
             .null_value_counts(counts(self.null_value_counts))
             .nan_value_counts(counts(self.nan_value_counts))
-            .lower_bounds(bounds(self.lower_bounds, header.metadata.schema()))
-            .upper_bounds(bounds(self.upper_bounds, header.metadata.schema()))
+            .lower_bounds(bounds(self.lower_bounds))
+            .upper_bounds(bounds(self.upper_bounds))
             .key_metadata(self.key_metadata.map(ByteBuf::into_vec))
             .split_offsets(self.split_offsets)
             .equality_ids(self.equality_ids)
@@ -327,17 +333,23 @@ impl File {
 }
 
 /// Counts are not negative: what is, says nothing.
-fn counts(counts: Option<ById<i64>>) -> HashMap<i32, u64> {
+fn counted(counts: Option<ById<i64>>, wanted: impl Fn(&i32) -> bool) -> HashMap<i32, u64> {
     let counts = counts.into_iter().flat_map(|ById(counts)| counts);
     counts
+        .filter(|(id, _)| wanted(id))
         .filter_map(|(id, count)| Some((id, u64::try_from(count).ok()?)))
         .collect()
 }
 
 /// Bounds of columns that the schema does not have say nothing, nor do those that are no values of the column's type.
-fn bounds(bounds: Option<ById<ByteBuf>>, schema: &Schema) -> HashMap<i32, Datum> {
+fn bounded(
+    bounds: Option<ById<ByteBuf>>,
+    schema: &Schema,
+    wanted: impl Fn(&i32) -> bool,
+) -> HashMap<i32, Datum> {
     let bounds = bounds.into_iter().flat_map(|ById(bounds)| bounds);
     bounds
+        .filter(|(id, _)| wanted(id))
         .filter_map(|(id, bytes)| {
             let ty = match id {
                 DELETE_PATH_ID | FILE_ID => &PrimitiveType::String,

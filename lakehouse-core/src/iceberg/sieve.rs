@@ -2,7 +2,7 @@
 //! selective filter leaves few. Of each, its partition and the statistics of the columns that the filter names are read;
 //! all else is passed over.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -29,6 +29,8 @@ pub(super) struct Sieve {
     /// The columns whose statistics decide, and their ids in the same order.
     columns: Vec<Leaf>,
     ids: Vec<i32>,
+    /// The columns of which the files that are wanted tell statistics; `None` for all.
+    told: Option<HashSet<i32>>,
 }
 
 impl Sieve {
@@ -38,8 +40,15 @@ impl Sieve {
         let wanted = columns
             .iter()
             .filter(|(_, leaf)| named.contains(leaf.name.as_str()));
+        let told: HashSet<i32> = columns
+            .iter()
+            .filter(|(_, leaf)| prune.tells_of(&leaf.name))
+            .map(|(id, _)| *id)
+            .collect();
+        let told = (told.len() < columns.len()).then_some(told);
         let (ids, columns) = wanted.map(|(id, leaf)| (*id, leaf.clone())).unzip();
         Self {
+            told,
             snapshot,
             prune,
             columns,
@@ -58,7 +67,8 @@ impl Sieve {
         bytes: &[u8],
         limits: &Limits,
     ) -> Result<Manifest> {
-        let (header, file) = entries::open(bytes, limits, place)?;
+        let (mut header, file) = entries::open(bytes, limits, place)?;
+        header.wanted.clone_from(&self.told);
         let schema = header.metadata.schema();
         let types = self.ids.iter().map(|id| {
             let field = schema.field_by_id(*id)?;

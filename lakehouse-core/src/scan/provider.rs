@@ -140,7 +140,7 @@ struct Part {
 
 impl SnapshotTable {
     /// The part of the engine's filters that can be judged by files: what is on the table's columns.
-    fn filter_prune(&self, filters: &[Expr]) -> Result<Option<Arc<Prune>>> {
+    fn filter_prune(&self, filters: &[Expr]) -> Result<Option<Prune>> {
         let own: HashSet<&str> = self
             .snapshot
             .schema
@@ -157,13 +157,19 @@ impl SnapshotTable {
         let Some(predicate) = conjunction(usable) else {
             return Ok(None);
         };
-        let prune = Prune::matching(predicate, Arc::clone(&self.snapshot.schema))?;
-        Ok(Some(Arc::new(prune)))
+        Prune::matching(predicate, Arc::clone(&self.snapshot.schema)).map(Some)
     }
 
-    /// The files to read with their masks; files without a visible row are left out.
-    async fn parts(&self, filters: &[Expr], enough: Option<usize>) -> Result<(Vec<Part>, Planned)> {
-        let by_filter = self.filter_prune(filters)?;
+    /// The files to read with their masks; files without a visible row are left out. What is known of other columns
+    /// than `columns` and those of the filters is left out, too.
+    async fn parts(
+        &self,
+        filters: &[Expr],
+        enough: Option<usize>,
+        columns: &[&str],
+    ) -> Result<(Vec<Part>, Planned)> {
+        let told = |prune: Prune| prune.telling_of(columns.iter().map(|&name| name.to_owned()));
+        let by_filter = self.filter_prune(filters)?.map(told).map(Arc::new);
         let mut prunes: Vec<&Arc<Prune>> = self.keys.iter().chain(&by_filter).collect();
         let listing = match &self.files {
             Some(files) => {
@@ -178,7 +184,7 @@ impl SnapshotTable {
                 listing
             }
             None => {
-                let everything = Arc::new(Prune::everything());
+                let everything = Arc::new(told(Prune::everything()));
                 let second = (prunes.len() > 1).then(|| prunes.remove(1));
                 let first = prunes.first().map_or(everything, |prune| Arc::clone(prune));
                 plan::list(
@@ -245,7 +251,10 @@ impl SnapshotTable {
             };
             let layout = Layout::new(&self.snapshot, self.metadata, projection)?;
             let enough = limit.filter(|_| filters.is_empty());
-            let (parts, planned) = self.parts(filters, enough).await?;
+            let schema = self.schema();
+            let columns = projection.iter().map(|at| schema.field(*at).name().as_str());
+            let columns: Vec<&str> = columns.collect();
+            let (parts, planned) = self.parts(filters, enough, &columns).await?;
             self.fill_report(&parts, &planned);
 
             let recorded = recorded(&self.snapshot, parts.iter().map(|part| &part.file));

@@ -31,6 +31,7 @@ pub struct Prune {
     predicate: Option<Expr>,
     analysed: Option<Analysed>,
     keys: Option<Keys>,
+    told: Option<BTreeSet<String>>,
     counts: PruneCounts,
 }
 
@@ -60,6 +61,7 @@ impl Prune {
             predicate: None,
             analysed: None,
             keys: None,
+            told: None,
             counts: PruneCounts::default(),
         }
     }
@@ -74,6 +76,7 @@ impl Prune {
             analysed: Analysed::new(&predicate, &schema)?,
             predicate: Some(predicate),
             keys: None,
+            told: None,
             counts: PruneCounts::default(),
         })
     }
@@ -87,6 +90,27 @@ impl Prune {
     pub fn with_keys(mut self, keys: Vec<(String, ArrayRef)>) -> Result<Self> {
         self.keys = Keys::new(keys)?;
         Ok(self)
+    }
+
+    /// Files are listed with the statistics of these columns and of those that decide, and no others: a thousand files
+    /// of two hundred columns are many megabytes of them. Not for files that are recorded anew, which keep all.
+    #[must_use]
+    pub fn telling_of(mut self, columns: impl IntoIterator<Item = String>) -> Self {
+        self.told = Some(columns.into_iter().collect());
+        self
+    }
+
+    /// Whether files are listed with the statistics of this column (`a.b` inside structs).
+    pub fn tells_of(&self, column: &str) -> bool {
+        let Some(told) = &self.told else {
+            return true;
+        };
+        let inside = |outer: &str| {
+            column
+                .strip_prefix(outer)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        told.iter().any(|outer| inside(outer)) || self.columns().into_iter().any(inside)
     }
 
     /// The predicate, if there is one.
