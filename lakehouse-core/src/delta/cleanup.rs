@@ -43,6 +43,8 @@ pub(super) async fn versions(store: &Store, snapshot: &Snapshot) -> Result<Vec<R
             times.insert(version, file.modified_ms);
         }
     }
+    // It is there, whatever a listing that is late says.
+    times.entry(newest).or_insert(i64::MAX);
     let mut unbroken = newest + 1;
     while unbroken > 0 && times.contains_key(&(unbroken - 1)) {
         unbroken -= 1;
@@ -56,7 +58,13 @@ pub(super) async fn versions(store: &Store, snapshot: &Snapshot) -> Result<Vec<R
             .next()
             .map(|(version, _)| *version),
     };
-    let oldest = oldest.unwrap_or(newest);
+    let Some(oldest) = oldest else {
+        return Err(Error::invalid(
+            format!("the listing of the log lacks what version {newest} begins with"),
+            log::FOLDER,
+        )
+        .with_hint("nothing was deleted; run it again"));
+    };
     let timed = protocol::in_commit_timestamps(&state.protocol, &state.metadata);
     let retained = stream::iter(oldest..=newest).map(|version| {
         let named = times.get(&version).copied();

@@ -88,12 +88,21 @@ async fn unneeded(store: &Store, catalog: &Catalog, state: &State) -> Result<Vec
         .filter(|(number, _)| *number < state.number)
         .collect();
     former.sort_by(|(a, one), (b, other)| (a, &one.path).cmp(&(b, &other.path)));
-    let former = former.into_iter().map(|(_, file)| file);
-    Ok(match catalog {
-        // What follows a file that is needed is counted along.
-        Catalog::Path => former.take_while(|file| !named.contains(&file.path)).collect(),
-        Catalog::Pointer(_) => former.filter(|file| !named.contains(&file.path)).collect(),
-    })
+    let needed = |file: &Listed| named.contains(&file.path);
+    if matches!(catalog, Catalog::Pointer(_)) {
+        let former = former.into_iter().map(|(_, file)| file);
+        return Ok(former.filter(|file| !needed(file)).collect());
+    }
+    // Readers count along: what follows a file that is needed stays, and what follows a gap, for the listing may be late.
+    let (mut row, mut last) = (Vec::new(), None);
+    for (number, file) in former {
+        if needed(&file) || last.is_some_and(|last| number > last + 1) {
+            break;
+        }
+        last = Some(number);
+        row.push(file);
+    }
+    Ok(row)
 }
 
 /// Makes sure that the hint names no file that is about to go.

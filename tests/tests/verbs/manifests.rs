@@ -90,7 +90,7 @@ async fn fewer_manifests_say_the_same_of_every_file_and_a_second_run_does_nothin
 
 #[tokio::test]
 async fn manifests_of_the_target_size_hold_one_range_of_partitions_each() {
-    let properties = [("commit.manifest.target-size-bytes", "8000")];
+    let properties = [("commit.manifest.target-size-bytes", "20000")];
     let table = table_with(FORMATS[0], "region", &properties).await;
     for id in 0..30 {
         append(
