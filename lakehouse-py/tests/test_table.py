@@ -570,7 +570,7 @@ def test_old_versions_go_and_metadata_is_put_in_order(format, tmp_path):
             table.checkpoint()
     else:
         # Their names are not freed within two days.
-        assert report["too_young"] == 4 and report["expired"] == []
+        assert report["too_young"] == 3 and report["expired"] == []
         assert table.checkpoint()["version"] == 4
         assert table.checkpoint(format="classic")["already"]
         with pytest.raises(lakehouse.UnsupportedError, match="v2Checkpoint"):

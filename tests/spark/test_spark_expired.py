@@ -15,7 +15,7 @@ def test_spark_reads_a_table_whose_log_went_and_writes_on(spark, cli, kind, tmp_
     kept = expired(cli, kind, path, tmp_path)
     for version, model in kept.items():
         assert_same(table(model), spark.read("delta", path, version), KEY)
-    cli.write("checkpoint", path)
+    cli("checkpoint", path)
     newest = list(kept)[-1]
     assert_same(table(kept[newest]), spark.read("delta", path), KEY)
     spark.run(f"DELETE FROM {spark.name('delta', path)} WHERE id < 30")

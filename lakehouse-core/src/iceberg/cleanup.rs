@@ -52,7 +52,7 @@ pub(super) async fn clean_up(store: &Store, catalog: &Catalog, what: &Cleanup) -
 /// After a commit, now and then, where the table asks for it. The commit has landed, so what fails here only costs space.
 pub(super) async fn after_commit(store: &Store, catalog: &Catalog, state: &State) {
     let asked = state.metadata.properties().get(AFTER_COMMIT);
-    if asked.is_none_or(|text| !text.eq_ignore_ascii_case("true")) || state.number % EVERY != 0 {
+    if asked.is_none_or(|text| !text.eq_ignore_ascii_case("true")) || !state.number.is_multiple_of(EVERY) {
         return;
     }
     let cleaned = async {
