@@ -40,7 +40,7 @@ impl Age {
     fn of(&self, mut meta: ObjectMeta) -> ObjectMeta {
         let mark = *self.mark.lock().unwrap();
         if mark.is_some_and(|mark| SystemTime::from(meta.last_modified) < mark) {
-            meta.last_modified = meta.last_modified - DAYS;
+            meta.last_modified -= DAYS;
         }
         meta
     }

@@ -14,6 +14,8 @@ pub(super) fn whole() -> SchemaRef {
 /// The columns of the file of version 2 that names the others.
 pub(super) fn top() -> SchemaRef {
     let mut fields = others();
+    // Not used, but Spark asks for them by name.
+    fields.extend(files());
     fields.push(group("checkpointMetadata", vec![long("version"), texts("tags")]));
     fields.push(group(
         "sidecar",
