@@ -48,6 +48,15 @@ pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
         .ok_or_else(|| format!("`{text}` is not a length of time; write it like 30d, 12h or 90m"))
 }
 
+/// The same, and no time at all: `0d`.
+pub(crate) fn parse_age(text: &str) -> Result<i64, String> {
+    let is_none = |(unit, _): &(&str, i64)| text.trim().strip_suffix(unit) == Some("0");
+    match UNITS_OF_TIME.iter().any(is_none) {
+        true => Ok(0),
+        false => parse_duration(text),
+    }
+}
+
 const UNITS_OF_TIME: [(&str, i64); 6] = [
     ("w", 604_800_000),
     ("d", 86_400_000),

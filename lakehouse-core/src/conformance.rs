@@ -3,6 +3,7 @@
 //! Data files are made up (no format reads them), so the suite sees nothing but the door.
 
 mod columns;
+mod expire;
 mod files;
 mod refs;
 mod versions;
@@ -55,6 +56,7 @@ macro_rules! suite {
                     columns_are_widened_where_the_format_can,
                     columns_are_widened_where_the_owner_allows_it,
                     columns_that_the_format_cannot_have_are_refused_by_name,
+                    versions_expire_and_the_kept_ones_read_on,
                     tags_and_branches_are_made_kept_and_dropped,
                     a_branch_moves_alone,
                     a_branch_has_the_columns_of_today_and_a_tag_those_of_its_time,
@@ -91,6 +93,7 @@ macro_rules! scenarios {
 }
 
 pub(crate) use columns::*;
+pub(crate) use expire::*;
 pub(crate) use files::*;
 pub(crate) use refs::*;
 pub(crate) use versions::*;

@@ -10,8 +10,8 @@ use futures::stream::BoxStream;
 
 use crate::error::{Error, Result};
 use crate::model::{
-    At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Token,
-    Version,
+    At, Change, Checkpoint, CheckpointKind, CleanedUp, Cleanup, CommitId, CommitInfo, DataFile, Definition,
+    Prune, Redefinition, Regrouping, Retained, Retention, RowMask, Snapshot, Token, Version,
 };
 use crate::store::Store;
 
@@ -173,9 +173,75 @@ pub trait Format: Send + Sync + Debug {
         Ok(ancestor <= version)
     }
 
+    /// Every version that can still be read, as far as the metadata tells that `snapshot`, the newest, was loaded
+    /// from: in no particular order, those of no branch included.
+    fn versions<'a>(&'a self, _snapshot: &'a Snapshot) -> BoxFuture<'a, Result<Vec<Retained>>> {
+        Box::pin(async { Err(no_expiry(self.name())) })
+    }
+
+    /// How long versions, tags and branches are kept where neither they nor whoever expires them say: as the table's
+    /// properties have it, else as the format does. What is `None` is kept for ever.
+    fn retention(&self, _snapshot: &Snapshot) -> Retention {
+        Retention::default()
+    }
+
+    /// Deletes the files of the metadata that none of the kept versions needs, so that each of them can be read at
+    /// every moment, also when this ends in between. `snapshot` is the newest version. Data files, masks and
+    /// lists of them are left alone.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when the table forbids it; [`Error::Invalid`] when what is to stand for the deleted
+    /// files does not say the same. Nothing is deleted then.
+    fn clean_up<'a>(
+        &'a self,
+        _snapshot: &'a Arc<Snapshot>,
+        _what: &'a Cleanup,
+    ) -> BoxFuture<'a, Result<CleanedUp>> {
+        Box::pin(async { Err(no_expiry(self.name())) })
+    }
+
+    /// Writes the state of a version into files of its own, from which readers can begin, and points readers to it.
+    /// One that is there already is kept.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the format has none, or not of this kind; [`Error::Invalid`] when it does not
+    /// read back as it was written. Nothing is pointed to it then.
+    fn checkpoint<'a>(
+        &'a self,
+        _snapshot: &'a Arc<Snapshot>,
+        _kind: CheckpointKind,
+    ) -> BoxFuture<'a, Result<Checkpoint>> {
+        Box::pin(async {
+            Err(Error::unsupported(
+                format!("{} tables have no checkpoints", self.name()),
+                "to shorten what readers have to read, rewrite the manifests: lake rewrite-manifests",
+            ))
+        })
+    }
+
+    /// What a change would do whose [`Change::manifests`] is set.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the format has no such lists.
+    fn regrouping<'a>(&'a self, _snapshot: &'a Arc<Snapshot>) -> BoxFuture<'a, Result<Regrouping>> {
+        Box::pin(async {
+            Err(Error::unsupported(
+                format!("{} tables have no manifests", self.name()),
+                "to shorten what readers have to read, write a checkpoint: lake checkpoint",
+            ))
+        })
+    }
+
     /// Every object key below the table root that the given versions (all retained ones, if `None`)
     /// still need: metadata, data, masks.
     fn reachable<'a>(&'a self, keep: Option<&'a [Version]>) -> BoxFuture<'a, Result<BTreeSet<String>>>;
+}
+
+fn no_expiry(format: &str) -> Error {
+    Error::unsupported(
+        format!("versions of {format} tables do not expire"),
+        "expire them with the engine that owns the table",
+    )
 }
 
 fn no_adoption(format: &str) -> Error {

@@ -12,10 +12,13 @@ use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::format::{Format, Handle, Outcome};
 use crate::iceberg::Iceberg;
-use crate::model::{At, CommitInfo, DataFile, Definition, Prune, Ref, RefKind, Snapshot};
+use crate::model::{
+    At, Checkpoint, CheckpointKind, CommitInfo, DataFile, Definition, Prune, Ref, RefKind, Snapshot,
+};
 use crate::operations::diff::{Diff, diff};
 use crate::operations::{
-    self, Adopted, Adoption, Alter, Compact, Merge, Options, RefReport, Report, Rows, SetRef,
+    self, Adopted, Adoption, Alter, Compact, Expire, ExpireReport, ManifestsReport, Merge, Options,
+    RefReport, Report, Rows, SetRef,
 };
 use crate::scan::{self, SnapshotTable};
 use crate::sql::{Open, Session};
@@ -281,6 +284,31 @@ impl Table {
     /// As there.
     pub async fn restore(&self, at: &At, options: &Options) -> Result<Report> {
         operations::restore(&self.handle, at, options).await
+    }
+
+    /// Lets old versions go: [`operations::expire`]. Data files stay.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn expire(&self, expire: &Expire, options: &Options) -> Result<ExpireReport> {
+        operations::expire(&self.handle, expire, options).await
+    }
+
+    /// Writes a checkpoint of the newest version, from which readers can begin, and compares it with the log.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the format has none, or not of this kind.
+    pub async fn checkpoint(&self, kind: CheckpointKind) -> Result<Checkpoint> {
+        let newest = self.snapshot(&At::Latest).await?;
+        self.handle.format.checkpoint(&newest, kind).await
+    }
+
+    /// Writes manifests anew, by partition and in the table's target size: [`operations::rewrite_manifests`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn rewrite_manifests(&self, options: &Options) -> Result<ManifestsReport> {
+        operations::rewrite_manifests(&self.handle, options).await
     }
 
     /// Changes columns, partitioning, properties: [`operations::alter`].

@@ -4,6 +4,7 @@ mod alter;
 mod diff;
 mod errors;
 mod input;
+mod kept;
 mod merge;
 mod refs;
 mod report;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::col;
-use lakehouse_core::model::{At, Definition, RefKind, Retention, parse_partitioning};
-use lakehouse_core::operations::{Adoption, Compact, Merge, SetRef};
+use lakehouse_core::model::{At, CheckpointKind, Definition, RefKind, Retention, parse_partitioning};
+use lakehouse_core::operations::{Adoption, Compact, Expire, Merge, SetRef};
 use lakehouse_core::scan::{parse_columns, parse_predicate, session};
 use lakehouse_core::store::{StorageOptions, Store};
 use lakehouse_core::{Error, Options, Table as Core, TableFormat};
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3_arrow::PySchema;
@@ -19,6 +19,7 @@ use crate::alter::{Altering, Names};
 use crate::diff::Diff;
 use crate::errors::raise;
 use crate::input::{Key, assignments, at, feed, options, reader, rows, write_options};
+use crate::kept;
 use crate::merge::MergeBuilder;
 use crate::refs;
 use crate::report::{commit, report};
@@ -416,6 +417,55 @@ impl Table {
         options.branch = branch;
         let at = at(version, as_of)?;
         report(py, &wait(py, self.table.restore(&at, &options))?)
+    }
+
+    /// Lets old versions go, and the files of the metadata that only they needed. `older_than` is a `timedelta`; the last
+    /// `retain_last` versions of each branch stay. Tags, branches and their versions stay as long as they say. Data files
+    /// are not touched.
+    #[pyo3(signature = (older_than=None, *, retain_last=None, dry_run=false))]
+    fn expire(
+        &self,
+        py: Python<'_>,
+        older_than: Option<std::time::Duration>,
+        retain_last: Option<u32>,
+        dry_run: bool,
+    ) -> PyResult<Py<PyDict>> {
+        let what = Expire {
+            older_than_ms: older_than.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX)),
+            retain_last,
+        };
+        let options = options(None, dry_run);
+        kept::expired(py, &wait(py, self.table.expire(&what, &options))?)
+    }
+
+    /// Writes a checkpoint of the newest version of a Delta table and compares it with the log. `format` is "classic" or
+    /// "v2"; by default it is what the table asks for.
+    #[pyo3(signature = (*, format=None))]
+    fn checkpoint(&self, py: Python<'_>, format: Option<&str>) -> PyResult<Py<PyDict>> {
+        let kind = match format {
+            None => CheckpointKind::Auto,
+            Some("classic") => CheckpointKind::Classic,
+            Some("v2") => CheckpointKind::V2,
+            Some(other) => {
+                return Err(PyValueError::new_err(format!(
+                    "there is no checkpoint format {other:?}; use \"classic\" or \"v2\""
+                )));
+            }
+        };
+        kept::checkpoint(py, &wait(py, self.table.checkpoint(kind))?)
+    }
+
+    /// Writes the manifests of an Iceberg table anew, by partition and in the table's target size. No data file changes.
+    #[pyo3(signature = (*, dry_run=false, branch=None))]
+    fn rewrite_manifests(
+        &self,
+        py: Python<'_>,
+        dry_run: bool,
+        branch: Option<String>,
+    ) -> PyResult<Py<PyDict>> {
+        let mut options = options(None, dry_run);
+        options.branch = branch;
+        kept::manifests(py, &wait(py, self.table.rewrite_manifests(&options))?)
     }
 
     /// Changes columns, partitioning, properties in one commit; no file is rewritten.

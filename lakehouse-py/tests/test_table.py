@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 import duckdb
 import lakehouse
@@ -549,3 +549,36 @@ def test_sql_reads_and_writes_the_branch_that_a_name_says(version, tmp_path):
     assert table.diff("main", "audit").count()["added"] == 1
     with pytest.raises(lakehouse.NotFoundError, match="nosuch"):
         lakehouse.sql("SELECT * FROM t.branch_nosuch", {"t": table})
+
+
+@pytest.mark.parametrize("format", ["iceberg", "delta"])
+def test_old_versions_go_and_metadata_is_put_in_order(format, tmp_path):
+    table = lakehouse.Table.create(str(tmp_path / "t"), "id bigint, name string", format=format)
+    for first in range(4):
+        table.append(people("Ada", first=first))
+    said = table.expire(timedelta(0), retain_last=2, dry_run=True)
+    assert said["dry_run"] and not said["committed"]
+    report = table.expire(timedelta(0), retain_last=2)
+    if format == "iceberg":
+        assert len(report["expired"]) == 2 and report["kept"] == 2
+        assert report["expired"] == said["expired"]
+        with pytest.raises(lakehouse.NotFoundError):
+            table.scan(version=report["expired"][0]).count()
+        assert table.rewrite_manifests()["manifests_created"] == 1
+        assert not table.rewrite_manifests()["committed"]
+        with pytest.raises(lakehouse.UnsupportedError, match="no checkpoints"):
+            table.checkpoint()
+    else:
+        # Their names are not freed within two days.
+        assert report["too_young"] == 3 and report["expired"] == []
+        assert table.checkpoint()["version"] == 4
+        assert table.checkpoint(format="classic")["already"]
+        with pytest.raises(lakehouse.UnsupportedError, match="v2Checkpoint"):
+            table.checkpoint(format="v2")
+        with pytest.raises(ValueError, match="checkpoint format"):
+            table.checkpoint(format="v3")
+        with pytest.raises(lakehouse.UnsupportedError, match="no manifests"):
+            table.rewrite_manifests()
+    assert table.scan().count() == 4
+    with pytest.raises(ValueError):
+        table.expire(timedelta(days=-1))

@@ -3,17 +3,20 @@
 mod alter;
 mod append;
 mod branch;
+mod checkpoint;
 mod compact;
 mod create;
 mod delete;
 mod demo;
 mod diff;
+mod expire;
 mod files;
 mod history;
 mod merge;
 mod overwrite;
 mod query;
 mod restore;
+mod rewrite_manifests;
 mod show;
 mod storage;
 mod tag;
@@ -68,6 +71,9 @@ enum Verb {
     Alter(Box<alter::Alter>),
     Tag(tag::Tag),
     Branch(Box<branch::Branch>),
+    Expire(expire::Expire),
+    Checkpoint(checkpoint::Checkpoint),
+    RewriteManifests(rewrite_manifests::RewriteManifests),
     Demo(demo::Demo),
 }
 
@@ -140,6 +146,9 @@ async fn dispatch(verb: Verb, ui: &Ui) -> Result<(), Failure> {
         Verb::Alter(args) => alter::alter(*args, ui).await,
         Verb::Tag(args) => tag::tag(args, ui).await,
         Verb::Branch(args) => branch::branch(*args, ui).await,
+        Verb::Expire(args) => expire::expire(args, ui).await,
+        Verb::Checkpoint(args) => checkpoint::checkpoint(args, ui).await,
+        Verb::RewriteManifests(args) => rewrite_manifests::rewrite_manifests(args, ui).await,
         Verb::Demo(args) => demo::demo(args, ui).await,
     }
 }

@@ -10,13 +10,10 @@ use super::sound::assert_sound;
 use super::{Isolation, check};
 use crate::error::{Error, Result};
 use crate::format::{Handle, Outcome};
-use crate::model::{At, Change, CommitId, MAIN, MetadataChange, RefKind, Snapshot, Token};
+use crate::model::{At, Change, CommitId, LEASE, MAIN, MetadataChange, RefKind, Snapshot, Token};
 use crate::planted::{self, Bug};
 use crate::store::clock;
 
-/// How old staged files, and the version they were planned on, may become before they are published. What is
-/// older than twice this and belongs to no version is nobody's.
-pub(super) const LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest pause after the first lost race; it doubles with every further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(4);
 /// Longest pause of all.
@@ -301,10 +298,10 @@ impl Run<'_> {
         {
             return Ok(Next::End(End::Done(done)));
         }
-        let winners = if change.refs.is_empty() {
+        let winners = if change.refs.is_empty() && change.expired.is_empty() {
             self.winners(base, &newest, change).await?
         } else {
-            // Whatever they did to rows is nothing to a change of tags and branches.
+            // Whatever they did to rows is nothing to a change of tags and branches, or of what is kept.
             Vec::new()
         };
         let verdict = self.judge(base, &newest, change, &winners)?;
@@ -359,6 +356,9 @@ impl Run<'_> {
             .any(|winner| winner.metadata.schema || winner.metadata.partitioning);
         if let Some(detail) = conflict::refs_changed(base, newest, change) {
             worst = Verdict::Replan(detail);
+        }
+        if !change.expired.is_empty() {
+            worst = Verdict::Replan("R7: other versions are to be kept by now".to_owned());
         }
         if worst == Verdict::Compatible && reshaped && !conflict::still_fits(base, newest, change) {
             worst = Verdict::Replan("R4: the new files do not fit the table's new schema".to_owned());

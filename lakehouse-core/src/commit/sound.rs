@@ -33,6 +33,9 @@ fn defect(base: &Snapshot, change: &Change) -> Option<String> {
     if !change.refs.is_empty() && with_rows {
         return Some("tags and branches cannot be changed together with rows".to_owned());
     }
+    if !change.expired.is_empty() && with_rows {
+        return Some("versions cannot expire together with a change of rows".to_owned());
+    }
     let mut named = HashSet::new();
     for file in &change.added {
         if !named.insert(identity(file)) {

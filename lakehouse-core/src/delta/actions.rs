@@ -31,6 +31,10 @@ pub(super) struct Action {
     pub(super) add: Option<AddFile>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cdc: Option<ChangeFile>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) checkpoint_metadata: Option<CheckpointMetadata>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sidecar: Option<SidecarFile>,
 }
 
 /// `add`: a data file becomes part of the table, or its mask is replaced.
@@ -178,6 +182,23 @@ pub(super) struct ChangeFile {
     pub(super) size: i64,
     #[serde(deserialize_with = "null_is_default")]
     pub(super) data_change: bool,
+}
+
+/// `checkpointMetadata`: begins a checkpoint of version 2.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct CheckpointMetadata {
+    pub(super) version: i64,
+}
+
+/// `sidecar`: a file with a part of the list of data files.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct SidecarFile {
+    pub(super) path: String,
+    pub(super) size_in_bytes: i64,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) modification_time: i64,
 }
 
 /// What identifies a live file: its path as recorded and its deletion vector (Delta protocol,

@@ -1,37 +1,40 @@
-//! Checkpoints of version 1, one Parquet file (Delta protocol, "V1 Spec", "Checkpoint Schema").
+//! Checkpoints: one Parquet file (Delta protocol, "V1 Spec"), or a file that names the files with the list of data files
+//! ("V2 Spec", "UUID-named checkpoint", "Sidecar Files").
 //!
-//! The kernel will not checkpoint tables with generated columns, so we do. The live files come from
-//! its replay as a stream; what it does not give (tombstones, applications, domains) is reconciled
-//! here from the last checkpoint and the log entries since. A checkpoint is advice: readers take it
-//! as soon as they see it, so it is verified *before* it gets its name, and failing to write one
-//! never fails a commit.
+//! The kernel will not checkpoint tables with generated columns, so we do. The live files come as a stream; what
+//! else a version has is reconciled from the last checkpoint and the log entries since. A checkpoint is advice: readers
+//! take it as soon as they see it, so it is verified *before* it gets its name, and failing to write one never fails
+//! a commit.
 
-use std::collections::{BTreeMap, HashMap};
+mod file;
+mod reconciled;
+mod schema;
+mod verify;
+
 use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch};
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
-use arrow::json::{ReaderBuilder, WriterBuilder};
-use bytes::Bytes;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::arrow::{ArrowWriter, ProjectionMask};
-use parquet::basic::Compression;
-use parquet::file::properties::WriterProperties;
 use serde_json::json;
 
-use super::actions::{Action, DomainMetadata, FileKey, RemoveFile, Txn};
+use super::actions::{Action, CheckpointMetadata, SidecarFile};
+use super::kernel::Replay;
+use super::listing::sidecars_of;
 use super::state::State;
-use super::{actions, log, protocol};
+use super::{log, protocol};
 use crate::error::{Error, Result};
 use crate::model::limits::HINT_BYTES;
-use crate::model::{Snapshot, check_whole_parquet_footer};
+use crate::model::{Checkpoint, CheckpointKind, Snapshot};
 use crate::planted::{self, Bug};
-use crate::store::{Created, Store, clock};
+use crate::store::{Created, Listed, Store, clock};
+use file::{Contents, Draft};
+use reconciled::Reconciled;
+
+pub(super) use reconciled::interval_ms;
+pub(super) use verify::verify;
 
 /// Commits between two checkpoints where the table does not say (`delta.checkpointInterval`).
 const INTERVAL: i64 = 10;
-/// How long tombstones are kept where the table does not say (`delta.deletedFileRetentionDuration`).
-const RETENTION_MS: i64 = 7 * 24 * 3_600_000;
+/// Actions in one file with the list of data files, so that writing one takes some 100 MB at most.
+const SIDECAR_ACTIONS: u64 = 100_000;
 
 /// Writes a checkpoint of this version if it is time for one.
 pub(super) async fn maybe_write(store: &Store, snapshot: &Snapshot) -> Result<()> {
@@ -40,74 +43,240 @@ pub(super) async fn maybe_write(store: &Store, snapshot: &Snapshot) -> Result<()
         .number("delta.checkpointInterval")
         .unwrap_or(INTERVAL)
         .max(1);
-    // Tables with the newer kind of checkpoint may forbid this one.
-    let newer_kind = state.protocol.has(protocol::V2_CHECKPOINT);
-    if snapshot.version == 0 || snapshot.version % interval != 0 || newer_kind {
+    if snapshot.version == 0 || snapshot.version % interval != 0 {
         return Ok(());
     }
-    write(store, snapshot).await
+    write(store, state, CheckpointKind::Auto).await?;
+    Ok(())
 }
 
-/// Writes a checkpoint of this version, unless there is one.
-pub(super) async fn write(store: &Store, snapshot: &Snapshot) -> Result<()> {
-    let state = State::of(snapshot)?;
-    let small = Reconciled::load(store, state).await?;
-    let mut writer = ArrowWriter::try_new(
-        Vec::new(),
-        schema(),
-        Some(
-            WriterProperties::builder()
-                .set_compression(Compression::SNAPPY)
-                .build(),
-        ),
-    )?;
-    let mut expected = Contents::default();
-    let mut batches = state.replay.files(store);
-    let retention = retention_ms(state);
-    for rows in small.into_actions(state, clock::now_ms(), retention).chunks(1024) {
-        expected.count(rows);
-        writer.write(&encode(rows)?)?;
+/// The checkpoint of this version, written if there is none, and pointed to.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a kind that the table does not allow; [`Error::Invalid`] when it does not say what the log
+/// says.
+pub(super) async fn ensure(store: &Store, state: &State, kind: CheckpointKind) -> Result<Checkpoint> {
+    let version = state.replay.version();
+    let known = is_v2(state, kind)?;
+    let found = existing(store, version).await?;
+    // One that Auto would not choose is as good.
+    let fits = |one: &Vec<Listed>| kind == CheckpointKind::Auto || is_classic(one) != known;
+    let (done, already) = match found.into_iter().find(fits) {
+        Some(files) => (of_files(version, &files), true),
+        None => (write(store, state, kind).await?, false),
+    };
+    let data_files = verify(store, version).await?;
+    if already {
+        let mut contents = Contents::default();
+        contents.files = data_files;
+        point_to(store, version, &contents, done.bytes, None).await?;
     }
+    Ok(Checkpoint {
+        data_files,
+        already,
+        ..done
+    })
+}
+
+fn of_files(version: u64, files: &[Listed]) -> Checkpoint {
+    Checkpoint {
+        version: version.cast_signed(),
+        files: files.iter().map(|file| file.path.clone()).collect(),
+        bytes: files.iter().map(|file| file.bytes).sum(),
+        data_files: 0,
+        already: true,
+    }
+}
+
+fn is_classic(files: &[Listed]) -> bool {
+    files
+        .iter()
+        .all(|file| file.path == log::checkpoint_key(log::file_version(&file.path).unwrap_or(0)))
+}
+
+/// The checkpoints of a version that are whole, each with its files.
+async fn existing(store: &Store, version: u64) -> Result<Vec<Vec<Listed>>> {
+    let listed = store
+        .list(&format!("{}{version:020}.checkpoint.", log::FOLDER))
+        .await?;
+    Ok(log::whole_checkpoints(listed))
+}
+
+/// Whether a checkpoint of this kind is one of version 2.
+fn is_v2(state: &State, kind: CheckpointKind) -> Result<bool> {
+    let allowed = state.protocol.has(protocol::V2_CHECKPOINT);
+    let policy = state.metadata.configuration.get(protocol::CHECKPOINT_POLICY);
+    match kind {
+        CheckpointKind::Classic => Ok(false),
+        CheckpointKind::Auto => Ok(allowed && policy.is_some_and(|policy| policy == "v2")),
+        CheckpointKind::V2 if allowed => Ok(true),
+        CheckpointKind::V2 => Err(Error::unsupported(
+            "the table lacks the table feature v2Checkpoint",
+            "lake alter TABLE --set delta.checkpointPolicy=v2 switches it on; readers then need to know it",
+        )),
+    }
+}
+
+/// Writes a checkpoint of this version, unless there is one of the name.
+async fn write(store: &Store, state: &State, kind: CheckpointKind) -> Result<Checkpoint> {
+    let v2 = is_v2(state, kind)?;
+    let (replay, small) = match Reconciled::load(store, &state.replay).await {
+        Ok(small) => (state.replay.clone(), small),
+        // The log may have been cleaned up beneath the version, which another checkpoint holds by now.
+        Err(Error::Invalid { .. } | Error::NotFound { .. }) => {
+            let again = state.replay.again(store).await?;
+            let small = Reconciled::load(store, &again).await?;
+            (again, small)
+        }
+        Err(error) => return Err(error),
+    };
+    let (others, tombstones) = small.into_actions(state, clock::now_ms());
+    if !v2 {
+        return classic(store, &replay, others, tombstones).await;
+    }
+    let mut written = Vec::new();
+    let done = with_sidecars(store, &replay, others, tombstones, &mut written).await;
+    if done.is_err()
+        && let Err(error) = store.delete(&written).await
+    {
+        tracing::warn!(%error, "files of a checkpoint that failed are left behind");
+    }
+    done?
+}
+
+/// One file with everything.
+async fn classic(
+    store: &Store,
+    replay: &Replay,
+    others: Vec<Action>,
+    tombstones: Vec<Action>,
+) -> Result<Checkpoint> {
+    let version = replay.version();
+    let key = log::checkpoint_key(version);
+    let mut draft = Draft::new(schema::whole())?;
+    draft.push(&others)?;
+    draft.push(&tombstones)?;
+    let mut batches = replay.files(store);
     while let Some(batch) = batches.recv().await {
-        let rows: Vec<Action> = batch?
-            .into_iter()
-            .map(|add| Action {
-                add: Some(add),
-                ..Action::default()
-            })
-            .collect();
-        expected.count(&rows);
-        writer.write(&encode(&rows)?)?;
+        draft.push(&adds(batch?))?;
         if planted::is(Bug::CheckpointOfAPart) {
             break;
         }
     }
-    let bytes = Bytes::from(writer.into_inner()?);
-    let mut found = Contents::default();
-    read(&bytes, None, "the checkpoint just written", |rows| {
-        found.count(&rows);
-        Ok(())
-    })?;
-    if found != expected {
-        return Err(Error::invalid(
-            "the checkpoint does not read back as it was written",
-            log::checkpoint_key(snapshot.state),
-        ));
-    }
-    let key = log::checkpoint_key(snapshot.state);
+    let (bytes, contents) = draft.finish(&key)?;
+    let size = bytes.len() as u64;
     if planted::is(Bug::PointerBeforeCheckpoint) {
-        point_to(store, snapshot.state, &expected, bytes.len()).await?;
+        point_to(store, version, &contents, size, None).await?;
     }
-    match store.create(&key, bytes.clone()).await? {
-        Created::Yes => point_to(store, snapshot.state, &expected, bytes.len()).await,
+    let already = match store.create(&key, bytes).await? {
+        Created::Yes => {
+            point_to(store, version, &contents, size, None).await?;
+            false
+        }
         // Somebody was faster, and points to theirs.
-        Created::Exists => Ok(()),
-        Created::Unknown(error) => Err(error),
-    }
+        Created::Exists => true,
+        Created::Unknown(error) => return Err(error),
+    };
+    Ok(Checkpoint {
+        version: version.cast_signed(),
+        files: vec![key],
+        bytes: size,
+        data_files: contents.files,
+        already,
+    })
 }
 
-/// Sets `_last_checkpoint`, unless it names a later one.
-async fn point_to(store: &Store, version: u64, contents: &Contents, bytes: usize) -> Result<()> {
+/// A file of version 2, the data files listed in others. What was `written` is nobody's if this fails; the inner error
+/// is of a checkpoint of which nobody knows whether it is there.
+async fn with_sidecars(
+    store: &Store,
+    replay: &Replay,
+    mut others: Vec<Action>,
+    tombstones: Vec<Action>,
+    written: &mut Vec<String>,
+) -> Result<Result<Checkpoint>> {
+    let version = replay.version();
+    let (mut total, mut size) = (Contents::default(), 0);
+    let mut draft = Draft::new(schema::sidecar())?;
+    let mut batches = replay.files(store);
+    let mut next = Some(tombstones);
+    while let Some(rows) = next {
+        draft.push(&rows)?;
+        next = batches.recv().await.transpose()?.map(adds);
+        let full = draft.actions() >= SIDECAR_ACTIONS || next.is_none();
+        if !full || draft.actions() == 0 {
+            continue;
+        }
+        let name = format!("{}.parquet", clock::new_commit_id());
+        let key = format!("{}{name}", log::SIDECARS);
+        let full = std::mem::replace(&mut draft, Draft::new(schema::sidecar())?);
+        let (bytes, contents) = full.finish(&key)?;
+        size += bytes.len() as u64;
+        total.actions += contents.actions;
+        total.files += contents.files;
+        let sidecar = SidecarFile {
+            path: name,
+            size_in_bytes: bytes.len() as i64,
+            modification_time: clock::now_ms(),
+        };
+        written.push(key.clone());
+        store.put(&key, bytes).await?;
+        others.push(Action {
+            sidecar: Some(sidecar),
+            ..Action::default()
+        });
+    }
+    others.insert(
+        0,
+        Action {
+            checkpoint_metadata: Some(CheckpointMetadata {
+                version: version.cast_signed(),
+            }),
+            ..Action::default()
+        },
+    );
+    let name = format!("{version:020}.checkpoint.{}.parquet", clock::new_commit_id());
+    let key = format!("{}{name}", log::FOLDER);
+    let mut draft = Draft::new(schema::top())?;
+    draft.push(&others)?;
+    let (bytes, contents) = draft.finish(&key)?;
+    total.actions += contents.actions;
+    let top = bytes.len() as u64;
+    size += top;
+    match store.create(&key, bytes).await? {
+        Created::Yes => {}
+        Created::Exists => return Err(Error::invalid("the name of a new checkpoint was taken", key)),
+        Created::Unknown(error) => return Ok(Err(error)),
+    }
+    let pointer = json!({"path": name, "sizeInBytes": top, "modificationTime": clock::now_ms()});
+    if let Err(error) = point_to(store, version, &total, size, Some(pointer)).await {
+        return Ok(Err(error));
+    }
+    Ok(Ok(Checkpoint {
+        version: version.cast_signed(),
+        files: std::iter::once(key).chain(written.iter().cloned()).collect(),
+        bytes: size,
+        data_files: total.files,
+        already: false,
+    }))
+}
+
+fn adds(batch: Vec<super::actions::AddFile>) -> Vec<Action> {
+    let action = |add| Action {
+        add: Some(add),
+        ..Action::default()
+    };
+    batch.into_iter().map(action).collect()
+}
+
+/// Sets `_last_checkpoint`, unless it names this one or a later one.
+async fn point_to(
+    store: &Store,
+    version: u64,
+    contents: &Contents,
+    bytes: u64,
+    v2: Option<serde_json::Value>,
+) -> Result<()> {
     let there = match store.get_within(log::LAST_CHECKPOINT, HINT_BYTES).await {
         Err(Error::Limit { .. }) => None,
         there => there?,
@@ -118,338 +287,30 @@ async fn point_to(store: &Store, version: u64, contents: &Contents, bytes: usize
             return Ok(());
         }
     }
-    let pointer = json!({
+    let mut pointer = json!({
         "version": version,
         "size": contents.actions,
         "sizeInBytes": bytes,
         "numOfAddFiles": contents.files,
     });
+    if let Some(v2) = v2 {
+        pointer["v2Checkpoint"] = v2;
+    }
     store.put(log::LAST_CHECKPOINT, pointer.to_string().into()).await
 }
 
-/// The actions of a version that are not live files, after reconciliation (Delta protocol, "Action
-/// Reconciliation").
-#[derive(Debug, Default)]
-struct Reconciled {
-    tombstones: HashMap<FileKey, RemoveFile>,
-    applications: BTreeMap<String, Txn>,
-    domains: BTreeMap<String, DomainMetadata>,
-}
-
-impl Reconciled {
-    /// Reads the last checkpoint and the log entries since.
-    async fn load(store: &Store, state: &State) -> Result<Self> {
-        let mut small = Self::default();
-        let start = match state.replay.checkpoint() {
-            None => 0,
-            Some((version, _)) if planted::is(Bug::CheckpointWithoutTheLast) => version + 1,
-            Some((version, parts)) => {
-                for part in parts {
-                    let wanted = Some(["remove", "txn", "domainMetadata"].as_slice());
-                    let bytes = store.get(&part).await?;
-                    check_whole_parquet_footer(&bytes, store.limits().parquet_footer_bytes, &part)?;
-                    read(&bytes, wanted, &part, |rows| {
-                        rows.into_iter().for_each(|row| small.apply(row));
-                        Ok(())
-                    })?;
-                }
-                version + 1
-            }
-        };
-        for version in start..=state.replay.version() {
-            let entry = log::read(store, version)
-                .await?
-                .ok_or_else(|| Error::invalid("the log entry is missing", log::commit_key(version)))?;
-            // Within one commit a file's removal and its new mask may come in any order.
-            let (removes, rest): (Vec<_>, Vec<_>) = entry.into_iter().partition(|row| row.remove.is_some());
-            removes.into_iter().chain(rest).for_each(|row| small.apply(row));
-        }
-        Ok(small)
+/// The files of a checkpoint and those that they name, with their sizes in bytes.
+pub(super) async fn all_files(store: &Store, files: Vec<(String, u64)>) -> Result<Vec<(String, u64)>> {
+    let mut all = Vec::new();
+    for (key, bytes) in files {
+        all.extend(sidecars_of(store, &key, bytes).await?);
+        all.push((key, bytes));
     }
-
-    fn apply(&mut self, action: Action) {
-        if let Some(remove) = action.remove {
-            self.tombstones.insert(remove.key(), remove);
-        }
-        if let Some(add) = action.add {
-            self.tombstones.remove(&add.key());
-        }
-        if let Some(txn) = action.txn {
-            self.applications.insert(txn.app_id.clone(), txn);
-        }
-        if let Some(domain) = action.domain_metadata {
-            self.domains.insert(domain.domain.clone(), domain);
-        }
-    }
-
-    fn into_actions(self, state: &State, now: i64, retention: i64) -> Vec<Action> {
-        let oldest_tombstone = now.saturating_sub(retention);
-        // Without the property, and without a time, applications are remembered for ever.
-        let oldest_application = interval(state, "delta.setTransactionRetentionDuration")
-            .map_or(i64::MIN, |kept| now.saturating_sub(kept));
-        let protocol = Action {
-            protocol: Some(state.protocol.clone()),
-            ..Action::default()
-        };
-        let meta_data = Action {
-            meta_data: Some(state.metadata.clone()),
-            ..Action::default()
-        };
-        let applications = self
-            .applications
-            .into_values()
-            .filter(|txn| txn.last_updated.is_none_or(|time| time >= oldest_application))
-            .map(|txn| Action {
-                txn: Some(txn),
-                ..Action::default()
-            });
-        let domains = self
-            .domains
-            .into_values()
-            .filter(|domain| !domain.removed)
-            .map(|domain| Action {
-                domain_metadata: Some(domain),
-                ..Action::default()
-            });
-        let tombstones = self
-            .tombstones
-            .into_values()
-            .filter(|remove| remove.deletion_timestamp.unwrap_or(0) >= oldest_tombstone)
-            .map(|remove| Action {
-                remove: Some(remove),
-                ..Action::default()
-            });
-        [protocol, meta_data]
-            .into_iter()
-            .chain(applications)
-            .chain(domains)
-            .chain(tombstones)
-            .collect()
-    }
+    Ok(all)
 }
 
-/// How long tombstones are kept: `interval 7 days` and the like.
-fn retention_ms(state: &State) -> i64 {
-    interval(state, "delta.deletedFileRetentionDuration").unwrap_or(RETENTION_MS)
-}
-
-fn interval(state: &State, property: &str) -> Option<i64> {
-    interval_ms(state.metadata.configuration.get(property)?)
-}
-
-fn interval_ms(text: &str) -> Option<i64> {
-    let text = text.trim().to_ascii_lowercase();
-    let mut words = text.strip_prefix("interval").unwrap_or(&text).split_whitespace();
-    let mut total = 0i64;
-    while let Some(count) = words.next() {
-        let unit = match words.next()?.trim_end_matches('s') {
-            "week" => 7 * 24 * 3_600_000,
-            "day" => 24 * 3_600_000,
-            "hour" => 3_600_000,
-            "minute" => 60_000,
-            "second" => 1000,
-            "millisecond" => 1,
-            _ => return None,
-        };
-        total = total.checked_add(count.parse::<i64>().ok()?.checked_mul(unit)?)?;
-    }
-    Some(total)
-}
-
-/// What a checkpoint holds, to compare what was meant with what is there: counts, and a sum over the
-/// files that does not depend on their order.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Contents {
-    actions: u64,
-    files: u64,
-    tombstones: u64,
-    sum: u64,
-}
-
-impl Contents {
-    fn count(&mut self, rows: &[Action]) {
-        for row in rows {
-            self.actions += 1;
-            let (key, stats) = match (&row.add, &row.remove) {
-                (Some(add), _) => {
-                    self.files += 1;
-                    (add.key(), &add.stats)
-                }
-                (_, Some(remove)) => {
-                    self.tombstones += 1;
-                    (remove.key(), &remove.stats)
-                }
-                _ => continue,
-            };
-            let text = format!("{key:?}{stats:?}");
-            self.sum = self.sum.wrapping_add(u64::from(crc32fast::hash(text.as_bytes())));
-        }
-    }
-}
-
-fn encode(rows: &[Action]) -> Result<RecordBatch> {
-    let mut decoder = ReaderBuilder::new(schema())
-        .with_batch_size(rows.len())
-        .build_decoder()?;
-    decoder.serialize(rows)?;
-    let batch = decoder.flush()?;
-    batch.ok_or_else(|| Error::invalid("an empty part of a checkpoint", ""))
-}
-
-/// Reads a checkpoint (part); of its columns only those `wanted`, if not `None`. Rows without any of
-/// them are left out.
-fn read(
-    bytes: &Bytes,
-    wanted: Option<&[&str]>,
-    place: &str,
-    mut visit: impl FnMut(Vec<Action>) -> Result<()>,
-) -> Result<()> {
-    let broken = |error: parquet::errors::ParquetError| {
-        Error::invalid(format!("the checkpoint cannot be read: {error}"), place)
-    };
-    let mut builder = ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).map_err(broken)?;
-    if let Some(wanted) = wanted {
-        let roots = builder.schema().fields().iter().enumerate();
-        let roots: Vec<usize> = roots
-            .filter(|(_, field)| wanted.contains(&field.name().as_str()))
-            .map(|(index, _)| index)
-            .collect();
-        if roots.is_empty() {
-            return Ok(());
-        }
-        let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
-        builder = builder.with_projection(mask);
-    }
-    for batch in builder.build().map_err(broken)? {
-        let batch = batch?;
-        let filled: Vec<bool> = (0..batch.num_rows())
-            .map(|row| batch.columns().iter().any(|column| column.is_valid(row)))
-            .collect();
-        if filled.contains(&true) {
-            let batch = arrow::compute::filter_record_batch(&batch, &filled.into())?;
-            visit(decode(&batch, place)?)?;
-        }
-    }
-    Ok(())
-}
-
-fn decode(batch: &RecordBatch, place: &str) -> Result<Vec<Action>> {
-    let mut text = Vec::new();
-    // Nulls are written, so that a partition value that is NULL stays one; `null` structs are none.
-    let mut writer = WriterBuilder::new()
-        .with_explicit_nulls(true)
-        .build::<_, arrow::json::writer::LineDelimited>(&mut text);
-    writer.write(batch)?;
-    writer.finish()?;
-    drop(writer);
-    actions::parse(&text, place)
-}
-
-/// The columns of a checkpoint.
-fn schema() -> SchemaRef {
-    let text = |name: &str| Field::new(name, DataType::Utf8, true);
-    let long = |name: &str| Field::new(name, DataType::Int64, true);
-    let int = |name: &str| Field::new(name, DataType::Int32, true);
-    let flag = |name: &str| Field::new(name, DataType::Boolean, true);
-    let group = |name: &str, fields: Vec<Field>| Field::new(name, DataType::Struct(fields.into()), true);
-    let texts = |name: &str| {
-        let pair = Fields::from(vec![
-            Field::new("key", DataType::Utf8, false),
-            Field::new("value", DataType::Utf8, true),
-        ]);
-        let entries = Field::new("key_value", DataType::Struct(pair), false);
-        Field::new(name, DataType::Map(Arc::new(entries), false), true)
-    };
-    let list = |name: &str| {
-        let element = Field::new("element", DataType::Utf8, true);
-        Field::new(name, DataType::List(Arc::new(element)), true)
-    };
-    let vector = || {
-        group(
-            "deletionVector",
-            vec![
-                text("storageType"),
-                text("pathOrInlineDv"),
-                int("offset"),
-                int("sizeInBytes"),
-                long("cardinality"),
-            ],
-        )
-    };
-    Arc::new(Schema::new(vec![
-        group("txn", vec![text("appId"), long("version"), long("lastUpdated")]),
-        group(
-            "add",
-            vec![
-                text("path"),
-                texts("partitionValues"),
-                long("size"),
-                long("modificationTime"),
-                flag("dataChange"),
-                text("stats"),
-                texts("tags"),
-                vector(),
-                long("baseRowId"),
-                long("defaultRowCommitVersion"),
-                text("clusteringProvider"),
-            ],
-        ),
-        group(
-            "remove",
-            vec![
-                text("path"),
-                long("deletionTimestamp"),
-                flag("dataChange"),
-                flag("extendedFileMetadata"),
-                texts("partitionValues"),
-                long("size"),
-                text("stats"),
-                texts("tags"),
-                vector(),
-                long("baseRowId"),
-                long("defaultRowCommitVersion"),
-            ],
-        ),
-        group(
-            "metaData",
-            vec![
-                text("id"),
-                text("name"),
-                text("description"),
-                group("format", vec![text("provider"), texts("options")]),
-                text("schemaString"),
-                list("partitionColumns"),
-                texts("configuration"),
-                long("createdTime"),
-            ],
-        ),
-        group(
-            "protocol",
-            vec![
-                int("minReaderVersion"),
-                int("minWriterVersion"),
-                list("readerFeatures"),
-                list("writerFeatures"),
-            ],
-        ),
-        group(
-            "domainMetadata",
-            vec![text("domain"), text("configuration"), flag("removed")],
-        ),
-    ]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn intervals_are_read_as_spark_writes_them() {
-        assert_eq!(interval_ms("interval 7 days"), Some(RETENTION_MS));
-        assert_eq!(
-            interval_ms("INTERVAL 1 week 2 hours"),
-            Some(RETENTION_MS + 7_200_000)
-        );
-        assert_eq!(interval_ms("soon"), None);
-    }
+/// The state of a version as a reader finds it who knows nothing yet.
+pub(super) async fn fresh(store: &Store, version: u64) -> Result<Arc<State>> {
+    let replay = Replay::load(store, None, Some(version)).await?;
+    Ok(Arc::new(State::new(replay)?))
 }

@@ -83,6 +83,13 @@ pub(super) fn first_entry(
             .with(row_tracking::FEATURE, false)
             .with(row_tracking::DOMAINS, false);
     }
+    if metadata
+        .configuration
+        .get(protocol::CHECKPOINT_POLICY)
+        .is_some_and(|policy| policy == "v2")
+    {
+        protocol = protocol.with(protocol::V2_CHECKPOINT, true);
+    }
     if protocol::is_on(&metadata, change_feed::ENABLE) {
         protocol = protocol.with(change_feed::FEATURE, false);
     }

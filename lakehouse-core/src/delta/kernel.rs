@@ -135,6 +135,11 @@ impl Replay {
         .await
     }
 
+    /// The same version as a reader finds it who knows nothing yet: the log may have been cleaned up beneath this one.
+    pub(super) async fn again(&self, store: &Store) -> Result<Self> {
+        Self::load(store, None, Some(self.version())).await
+    }
+
     pub(super) fn version(&self) -> u64 {
         self.0.version()
     }
@@ -165,11 +170,30 @@ impl Replay {
 
     /// The version that an application has recorded, if it is not expired.
     pub(super) async fn application(&self, store: &Store, id: String) -> Result<Option<i64>> {
-        let snapshot = Arc::clone(&self.0);
-        run(store, move |engine| {
+        self.ask(store, move |snapshot, engine| {
             snapshot.get_app_id_version(&id, engine).map_err(translate)
         })
         .await
+    }
+
+    /// Asks the kernel about this version; once more as a new reader, where the log it was loaded from is not there any
+    /// more.
+    async fn ask<T: Send + 'static>(
+        &self,
+        store: &Store,
+        question: impl Fn(&SnapshotRef, &DefaultEngine<Caller>) -> Result<T> + Clone + Send + 'static,
+    ) -> Result<T> {
+        let (snapshot, first) = (Arc::clone(&self.0), question.clone());
+        let answer = run(store, move |engine| first(&snapshot, engine)).await;
+        let Err(Error::NotFound { .. } | Error::Invalid { .. }) = &answer else {
+            return answer;
+        };
+        match self.again(store).await {
+            Ok(again) if again.checkpoint() != self.checkpoint() => {
+                run(store, move |engine| question(&again.0, engine)).await
+            }
+            _ => answer,
+        }
     }
 
     /// What the table keeps under these names (Delta protocol, "Domain Metadata"), as far as it does.
@@ -181,9 +205,8 @@ impl Replay {
         if names.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let snapshot = Arc::clone(&self.0);
-        run(store, move |engine| {
-            let names = names.into_iter().collect();
+        self.ask(store, move |snapshot, engine| {
+            let names = names.iter().copied().collect();
             let found = snapshot.get_domain_metadatas_internal(engine, Some(&names));
             let found = found.map_err(translate)?;
             Ok(found

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::actions::{AddFile, Vector};
+use super::actions::{self, AddFile, SidecarFile, Vector};
 use super::kernel::{Replay, gave_up};
 use super::sieve::Sieve;
 use super::{log, parts};
@@ -127,7 +127,7 @@ pub(super) struct Sidecar {
 
 impl Sidecar {
     /// Its key, which is a name in the folder of sidecars, or a path.
-    fn key(&self, store: &Store) -> Result<String> {
+    pub(super) fn key(&self, store: &Store) -> Result<String> {
         match self.path.contains('/') {
             true => store.relative_encoded(&self.path),
             false => store.relative_encoded(&format!("{}_sidecars/{}", log::FOLDER, self.path)),
@@ -135,64 +135,131 @@ impl Sidecar {
     }
 }
 
+/// Lists a version. Its log may be cleaned up meanwhile: then a checkpoint stands for what is gone, and the listing goes on
+/// from there; what it has handed on is decided and does not come again.
 async fn list<S: AsyncFn(Batch) -> bool>(
     replay: &Replay,
     store: &Store,
     sieve: Option<Sieve>,
     send: &S,
 ) -> Result<()> {
-    let since = replay.checkpoint().map_or(0, |(version, _)| version + 1);
-    let mut entries = stream::iter((since..=replay.version()).rev())
-        .map(|version| async move {
-            let key = log::commit_key(version);
-            let bytes = store.get_within(&key, store.limits().commit_bytes).await?;
-            let missing = || Error::invalid("the log entry is missing", &key);
-            Ok::<_, Error>((bytes.ok_or_else(missing)?, key))
-        })
-        .buffered(READ_AHEAD);
-    let mut decided = Decided::default();
-    while let Some(entry) = entries.next().await {
-        let (bytes, key) = entry?;
-        if !lines(&bytes, &key, &mut decided, send, |_| Ok(())).await? {
-            return Ok(());
-        }
-    }
-    drop(entries);
-    if planted::is(Bug::ReplacedFilesListed) {
-        decided = Decided::default();
-    }
-    let (decided, sieve) = (Arc::new(decided), sieve.map(Arc::new));
-    let mut sidecars = Vec::new();
-    for (key, bytes) in replay.checkpoint_files() {
-        let go_on = match key.ends_with(".json") {
-            true => {
-                let found = store.get_within(&key, store.limits().commit_bytes).await?;
-                let found = found.ok_or_else(|| Error::not_found(&key, store.location()))?;
-                let mut undecided = Decided(decided.0.clone());
-                let note = |sidecar| {
-                    sidecars.push(sidecar);
-                    Ok(())
-                };
-                lines(&found, &key, &mut undecided, send, note).await?
+    let mut listing = Listing {
+        store,
+        decided: Decided::default(),
+        next: Some(replay.version()),
+        of_checkpoint: false,
+    };
+    let sieve = sieve.map(Arc::new);
+    match listing.run(replay, sieve.as_ref(), send).await {
+        Err(gone @ (Error::NotFound { .. } | Error::Invalid { .. })) if !listing.of_checkpoint => {
+            let since = |replay: &Replay| replay.checkpoint().map(|(version, _)| version);
+            match replay.again(store).await {
+                Ok(again) if since(&again) > since(replay) => {
+                    listing.run(&again, sieve.as_ref(), send).await.map(|_| ())
+                }
+                _ => Err(gone),
             }
-            false => {
-                let part = parts::Part::open(store, &key, bytes).await?;
-                sidecars.extend(part.sidecars().await?);
-                part.files(&decided, sieve.as_ref(), send).await?
+        }
+        done => done.map(|_| ()),
+    }
+}
+
+/// How far a listing has come.
+struct Listing<'a> {
+    store: &'a Store,
+    /// By the entries that were read.
+    decided: Decided,
+    /// The next entry to be read; `None` if all are.
+    next: Option<u64>,
+    /// Files of the checkpoint may have been handed on.
+    of_checkpoint: bool,
+}
+
+impl Listing<'_> {
+    /// `false` when nobody asks any more.
+    async fn run<S: AsyncFn(Batch) -> bool>(
+        &mut self,
+        replay: &Replay,
+        sieve: Option<&Arc<Sieve>>,
+        send: &S,
+    ) -> Result<bool> {
+        let store = self.store;
+        let since = replay.checkpoint().map_or(0, |(version, _)| version + 1);
+        let versions = self.next.into_iter().flat_map(|next| (since..=next).rev());
+        let mut entries = stream::iter(versions)
+            .map(|version| async move {
+                let key = log::commit_key(version);
+                let bytes = store.get_within(&key, store.limits().commit_bytes).await?;
+                let missing = || Error::invalid("the log entry is missing", &key);
+                Ok::<_, Error>((bytes.ok_or_else(missing)?, key, version))
+            })
+            .buffered(READ_AHEAD);
+        while let Some(entry) = entries.next().await {
+            let (bytes, key, version) = entry?;
+            if !lines(&bytes, &key, &mut self.decided, send, |_| Ok(())).await? {
+                return Ok(false);
             }
-        };
-        if !go_on {
-            return Ok(());
+            self.next = version.checked_sub(1);
         }
-    }
-    for sidecar in sidecars {
-        let key = sidecar.key(store)?;
-        let part = parts::Part::open(store, &key, sidecar.size_in_bytes).await?;
-        if !part.files(&decided, sieve.as_ref(), send).await? {
-            return Ok(());
+        drop(entries);
+        if planted::is(Bug::ReplacedFilesListed) {
+            self.decided = Decided::default();
         }
+        let decided = Arc::new(Decided(self.decided.0.clone()));
+        let mut sidecars = Vec::new();
+        for (key, bytes) in replay.checkpoint_files() {
+            let go_on = match key.ends_with(".json") {
+                true => {
+                    let found = store.get_within(&key, store.limits().commit_bytes).await?;
+                    let found = found.ok_or_else(|| Error::not_found(&key, store.location()))?;
+                    let mut undecided = Decided(decided.0.clone());
+                    let note = |sidecar| {
+                        sidecars.push(sidecar);
+                        Ok(())
+                    };
+                    self.of_checkpoint = true;
+                    lines(&found, &key, &mut undecided, send, note).await?
+                }
+                false => {
+                    let part = parts::Part::open(store, &key, bytes).await?;
+                    sidecars.extend(part.sidecars().await?);
+                    self.of_checkpoint = true;
+                    part.files(&decided, sieve, send).await?
+                }
+            };
+            if !go_on {
+                return Ok(false);
+            }
+        }
+        for sidecar in sidecars {
+            let key = sidecar.key(store)?;
+            let part = parts::Part::open(store, &key, sidecar.size_in_bytes).await?;
+            self.of_checkpoint = true;
+            if !part.files(&decided, sieve, send).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
-    Ok(())
+}
+
+/// The files that a file of a checkpoint names, with their sizes in bytes.
+pub(super) async fn sidecars_of(store: &Store, key: &str, bytes: u64) -> Result<Vec<(String, u64)>> {
+    let sidecars = match key.ends_with(".json") {
+        true => {
+            let found = store.get_within(key, store.limits().commit_bytes).await?;
+            let found = found.ok_or_else(|| Error::not_found(key, store.location()))?;
+            let rows = actions::parse(&found, key)?.into_iter();
+            let sidecar = |file: SidecarFile| Sidecar {
+                path: file.path,
+                size_in_bytes: file.size_in_bytes.max(0).cast_unsigned(),
+            };
+            rows.filter_map(|row| row.sidecar).map(sidecar).collect()
+        }
+        false => parts::Part::open(store, key, bytes).await?.sidecars().await?,
+    };
+    let named = |sidecar: Sidecar| Ok((sidecar.key(store)?, sidecar.size_in_bytes));
+    sidecars.into_iter().map(named).collect()
 }
 
 /// Hands on the files that an entry adds and that are not decided; `false` when nobody asks any more.

@@ -1,7 +1,7 @@
 //! The log folder: names, log entries, when a version was committed, what is wrong with a broken log
 //! (Delta protocol, "Delta Log Entries").
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -14,6 +14,8 @@ use crate::store::{Bound, Listed, Store};
 pub(super) const FOLDER: &str = "_delta_log/";
 /// Names the newest checkpoint.
 pub(super) const LAST_CHECKPOINT: &str = "_delta_log/_last_checkpoint";
+/// The folder of files that checkpoints of version 2 name.
+pub(super) const SIDECARS: &str = "_delta_log/_sidecars/";
 /// Log entries larger than this are read from their beginning first when only their `commitInfo` counts.
 const BEGINNING: u64 = 64 * 1024;
 
@@ -72,6 +74,30 @@ pub(super) fn bound_without_pointer(key: &str, limits: &Limits) -> Bound {
 /// Whether a key is (part of) a checkpoint.
 pub(super) fn is_checkpoint(key: &str) -> bool {
     file_version(key).is_some() && key.contains(".checkpoint.")
+}
+
+/// The checkpoints among these files that are whole, each with its files: those in several parts are only with all of them
+/// (Delta protocol, "Multi-part checkpoint").
+pub(super) fn whole_checkpoints(files: Vec<Listed>) -> Vec<Vec<Listed>> {
+    let mut whole = Vec::new();
+    let mut parts: BTreeMap<(u64, u64), Vec<Listed>> = BTreeMap::new();
+    for file in files.into_iter().filter(|file| is_checkpoint(&file.path)) {
+        let words: Vec<&str> = file.path.split('.').collect();
+        match (words.as_slice(), file_version(&file.path)) {
+            ([_, "checkpoint", _, of, "parquet"], Some(version)) => {
+                if let Ok(of) = of.parse::<u64>() {
+                    parts.entry((version, of)).or_default().push(file);
+                }
+            }
+            ([_, "checkpoint", "parquet"] | [_, "checkpoint", _, "parquet" | "json"], Some(_)) => {
+                whole.push(vec![file]);
+            }
+            _ => {}
+        }
+    }
+    let all_there = |((_, of), parts): ((u64, u64), Vec<Listed>)| (parts.len() as u64 == of).then_some(parts);
+    whole.extend(parts.into_iter().filter_map(all_there));
+    whole
 }
 
 /// Reads a log entry; `None` if it is not there.

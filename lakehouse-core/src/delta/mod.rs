@@ -9,6 +9,7 @@ mod adopt;
 mod change_feed;
 mod changes;
 mod checkpoint;
+mod cleanup;
 mod clustering;
 mod create;
 mod evolve;
@@ -39,7 +40,7 @@ mod z85;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::Schema;
 use futures::future::BoxFuture;
@@ -49,8 +50,8 @@ use crate::error::{Error, Result};
 use crate::format::{Format, Outcome};
 use crate::model::limits;
 use crate::model::{
-    At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Token,
-    Version,
+    At, Change, Checkpoint, CheckpointKind, CleanedUp, Cleanup, CommitId, CommitInfo, DataFile, Definition,
+    Prune, Redefinition, Retained, Retention, RowMask, Snapshot, Token, Version,
 };
 use crate::store::{Created, Store};
 use state::State;
@@ -189,6 +190,17 @@ impl Format for Delta {
 
     fn publish<'a>(&'a self, base: &'a Arc<Snapshot>, change: &'a Change) -> BoxFuture<'a, Result<Outcome>> {
         Box::pin(async move {
+            if change.manifests {
+                return Err(Error::unsupported(
+                    "Delta tables have no manifests",
+                    "to shorten what readers have to read, write a checkpoint: lake checkpoint",
+                ));
+            }
+            if !change.expired.is_empty() {
+                State::of(base)?.check_writable()?;
+                // Versions are in no list: they go with the files of the log.
+                return Ok(Outcome::Committed(Arc::clone(base)));
+            }
             let restored = match change.restore {
                 Some(version) => Some(self.load_at(&At::Version(version)).await?),
                 None => None,
@@ -245,6 +257,39 @@ impl Format for Delta {
         Box::pin(async move {
             let newest = self.load_at(at).await?;
             changes::history(&self.store, newest.state, limit.unwrap_or(usize::MAX)).await
+        })
+    }
+
+    fn versions<'a>(&'a self, snapshot: &'a Snapshot) -> BoxFuture<'a, Result<Vec<Retained>>> {
+        Box::pin(async move { cleanup::versions(&self.store, snapshot).await })
+    }
+
+    fn retention(&self, snapshot: &Snapshot) -> Retention {
+        cleanup::retention(&snapshot.properties)
+    }
+
+    fn clean_up<'a>(
+        &'a self,
+        snapshot: &'a Arc<Snapshot>,
+        what: &'a Cleanup,
+    ) -> BoxFuture<'a, Result<CleanedUp>> {
+        Box::pin(async move {
+            let done = cleanup::clean_up(&self.store, State::of(snapshot)?, what).await;
+            // What it was loaded from may be gone.
+            *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            done
+        })
+    }
+
+    fn checkpoint<'a>(
+        &'a self,
+        snapshot: &'a Arc<Snapshot>,
+        kind: CheckpointKind,
+    ) -> BoxFuture<'a, Result<Checkpoint>> {
+        Box::pin(async move {
+            let state = State::of(snapshot)?;
+            state.check_writable()?;
+            checkpoint::ensure(&self.store, state, kind).await
         })
     }
 

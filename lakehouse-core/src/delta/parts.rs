@@ -152,6 +152,24 @@ impl Part {
         Ok(found)
     }
 
+    /// Hands on the rows, of which only these actions are read.
+    pub(super) async fn rows(
+        &self,
+        wanted: &[&str],
+        mut visit: impl FnMut(&RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        if !wanted.iter().any(|action| self.has(&[action])) {
+            return Ok(());
+        }
+        let mask = self.mask(|path| wanted.iter().any(|action| starts(path, &[action])));
+        let rows = self.builder().with_projection(mask).build();
+        let mut rows = rows.map_err(|e| failed(e, &self.key))?;
+        while let Some(batch) = rows.next().await {
+            visit(&batch.map_err(|e| failed(e, &self.key))?)?;
+        }
+        Ok(())
+    }
+
     fn builder(&self) -> ParquetRecordBatchStreamBuilder<Object> {
         ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader.clone(), self.metadata.clone())
             // Columns that decide are read again for the few rows that are kept.

@@ -53,6 +53,9 @@ pub(super) fn apply(
             protocol::ENABLE_VECTORS if on => protocol = protocol.with(DELETION_VECTORS, true),
             protocol::ENABLE_WIDENING if on => protocol = protocol.with(TYPE_WIDENING, true),
             change_feed::ENABLE if on => protocol = protocol.with(change_feed::FEATURE, false),
+            protocol::CHECKPOINT_POLICY if value.as_deref() == Some("v2") => {
+                protocol = protocol.with(protocol::V2_CHECKPOINT, true);
+            }
             "delta.appendOnly" if on => protocol = protocol.with("appendOnly", false),
             key if key.starts_with(protocol::CONSTRAINT) && value.is_some() => {
                 protocol = protocol.with(protocol::CHECK_CONSTRAINTS, false);
@@ -88,7 +91,7 @@ pub(super) fn check(key: &str, value: &str) -> Result<()> {
         // Others look for it in small letters.
         || (key.to_lowercase().starts_with(protocol::CONSTRAINT) && !key.starts_with(protocol::CONSTRAINT))
         || matches!(key, "delta.minReaderVersion" | "delta.minWriterVersion")
-        || (key == "delta.checkpointPolicy" && value != "classic" && value != "false")
+        || (key == protocol::CHECKPOINT_POLICY && !matches!(value, "classic" | "v2" | "false"))
         || (on && (key.starts_with("delta.enableIcebergCompat") || key == "delta.enableInCommitTimestamps"));
     let asks =
         asks || key.starts_with("delta.universalFormat.") || key.starts_with("delta.coordinatedCommits.");

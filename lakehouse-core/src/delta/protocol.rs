@@ -44,6 +44,9 @@ pub(super) const CHECK_CONSTRAINTS: &str = "checkConstraints";
 /// Begins the table properties that are CHECK constraints; their name follows.
 pub(super) const CONSTRAINT: &str = "delta.constraints.";
 
+/// Table property: which kind of checkpoint is written.
+pub(super) const CHECKPOINT_POLICY: &str = "delta.checkpointPolicy";
+
 /// Table property: deletion vectors may be written.
 pub(super) const ENABLE_VECTORS: &str = "delta.enableDeletionVectors";
 
@@ -83,8 +86,7 @@ const WRITE: [&str; 20] = [
     IN_COMMIT_TIMESTAMP,
     row_tracking::FEATURE,
     clustering::FEATURE,
-    // What it asks for is about cleaning up the log, which is never done here; a checkpoint is only made of the
-    // version that was just committed.
+    // What it asks for is about cleaning up the log: cleanup.rs.
     "checkpointProtection",
 ];
 

@@ -278,9 +278,11 @@ fn commit_info(base: &Snapshot, change: &Change, entry: &[Action], now: i64) -> 
 /// The operation in Delta's own words, with the parameters that its readers know. Values are texts.
 fn operation(change: &Change) -> (&'static str, Value) {
     match change.operation {
-        OperationKind::Append | OperationKind::Refs | OperationKind::Other => {
-            ("WRITE", json!({"mode": "Append"}))
-        }
+        OperationKind::Append
+        | OperationKind::Refs
+        | OperationKind::RewriteManifests
+        | OperationKind::Expire
+        | OperationKind::Other => ("WRITE", json!({"mode": "Append"})),
         OperationKind::Overwrite => ("WRITE", json!({"mode": "Overwrite"})),
         OperationKind::Create => ("CREATE TABLE", json!({})),
         OperationKind::Delete => ("DELETE", json!({})),

@@ -281,7 +281,9 @@ fn bounds_that_are_no_values_of_their_column_are_left_out() {
     let schema = Schema::builder().with_fields(fields).build().unwrap();
     let given = |bytes: &[u8]| {
         let all = (1..=5).chain([FILE_ID]).map(|id| (id, ByteBuf::from(bytes)));
-        let mut known: Vec<i32> = bounds(Some(ById(all.collect())), &schema).into_keys().collect();
+        let mut known: Vec<i32> = bounded(Some(ById(all.collect())), &schema, |_| true)
+            .into_keys()
+            .collect();
         known.sort_unstable();
         known
     };

@@ -14,7 +14,7 @@ use super::metadata::State;
 use super::summary::{COMMIT_ID, OPERATION};
 use super::view::{View, find_snapshot, open, open_snapshot};
 use crate::error::{Error, Result};
-use crate::model::{At, CommitId, CommitInfo, Snapshot, Version};
+use crate::model::{At, CommitId, CommitInfo, Retained, Snapshot, Version};
 use crate::store::Store;
 
 /// The version that a commit made after `base` was loaded.
@@ -41,6 +41,17 @@ pub(super) async fn find(
         }
         None => Ok(None),
     }
+}
+
+/// Every version that the metadata has.
+pub(super) fn versions(view: &View) -> Vec<Retained> {
+    let snapshots = view.metadata().snapshots().map(|snapshot| Retained {
+        version: snapshot.snapshot_id(),
+        parent: snapshot.parent_snapshot_id(),
+        timestamp_ms: snapshot.timestamp_ms(),
+        named_ms: None,
+    });
+    snapshots.collect()
 }
 
 /// The commits that led to a version, newest first.

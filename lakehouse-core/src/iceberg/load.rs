@@ -157,7 +157,7 @@ pub(super) fn is_metadata(path: &str) -> bool {
     number_of_path(path).is_some() || number_of_catalog(path).is_some()
 }
 
-fn number_of_path(path: &str) -> Option<u64> {
+pub(super) fn number_of_path(path: &str) -> Option<u64> {
     let name = path.strip_prefix(FOLDER)?.strip_prefix('v')?;
     let number = name
         .strip_suffix(".gz.metadata.json")

@@ -6,8 +6,9 @@
 //! adopt    version 1 with files that were there before
 //! files    manifests -> data files, pruned                    manifests, entries, avro, convert: their bytes
 //! deletes  which masks concern a file                         masks     position_deletes, puffin: their bytes
-//! publish  one attempt                                        staged, rewrite, summary its parts
+//! publish  one attempt                                        staged, rewrite, regroup, summary its parts
 //! catalog  who decides what is current
+//! cleanup  metadata files that nobody needs any more
 //! evolve   columns added and widened                        refs      tags and branches
 //! changes  the difference of two versions                     history   looking back
 //! ```
@@ -19,6 +20,7 @@ mod adopt;
 mod avro;
 pub mod catalog;
 mod changes;
+mod cleanup;
 mod commits;
 mod convert;
 mod create;
@@ -37,6 +39,7 @@ mod position_deletes;
 mod publish;
 mod puffin;
 mod refs;
+mod regroup;
 mod rewrite;
 mod sieve;
 mod staged;
@@ -59,8 +62,8 @@ use futures::stream::BoxStream;
 use crate::error::Result;
 use crate::format::{Format, Outcome};
 use crate::model::{
-    At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Token,
-    Version,
+    At, Change, CleanedUp, Cleanup, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition,
+    Regrouping, Retained, Retention, RowMask, Snapshot, Token, Version,
 };
 use crate::store::{Store, clock};
 use catalog::{Catalog, Pointer};
@@ -194,6 +197,26 @@ impl Format for Iceberg {
     fn is_ancestor(&self, snapshot: &Snapshot, ancestor: Version, version: Version) -> Result<bool> {
         let view = View::of(snapshot)?;
         Ok(refs::descent(view.metadata(), ancestor, version) == refs::Descent::Yes)
+    }
+
+    fn versions<'a>(&'a self, snapshot: &'a Snapshot) -> BoxFuture<'a, Result<Vec<Retained>>> {
+        Box::pin(async move { Ok(history::versions(&*View::of(snapshot)?)) })
+    }
+
+    fn retention(&self, snapshot: &Snapshot) -> Retention {
+        refs::retention(&snapshot.properties)
+    }
+
+    fn clean_up<'a>(
+        &'a self,
+        _snapshot: &'a Arc<Snapshot>,
+        what: &'a Cleanup,
+    ) -> BoxFuture<'a, Result<CleanedUp>> {
+        Box::pin(async move { cleanup::clean_up(&self.store, &self.catalog, what).await })
+    }
+
+    fn regrouping<'a>(&'a self, snapshot: &'a Arc<Snapshot>) -> BoxFuture<'a, Result<Regrouping>> {
+        Box::pin(async move { regroup::regrouping(&self.store, &*View::of(snapshot)?).await })
     }
 
     fn reachable<'a>(&'a self, keep: Option<&'a [Version]>) -> BoxFuture<'a, Result<BTreeSet<String>>> {

@@ -14,6 +14,7 @@ use iceberg::spec::{
 };
 
 use super::catalog::{Catalog, Replaced};
+use super::cleanup;
 use super::commits;
 use super::convert::added_file;
 use super::evolve;
@@ -22,6 +23,7 @@ use super::load::FOLDER;
 use super::manifests::{NewEntry, NewManifest, encode_manifest, most_entries, read_list, read_list_of};
 use super::metadata::{State, encode};
 use super::refs;
+use super::regroup::regroup;
 use super::rewrite::{Planned, first_row_id, fold, has_live, plan};
 use super::staged::{Staged, staged};
 use super::summary::{Tally, restored};
@@ -58,7 +60,7 @@ pub(super) async fn publish(
     if catalog.is_taken(store, Some(&view.state)).await? {
         return Ok(Outcome::Lost);
     }
-    if !change.refs.is_empty() {
+    if !change.refs.is_empty() || !change.expired.is_empty() {
         return refs::publish(store, catalog, &view, change).await;
     }
     let schema = match &change.schema {
@@ -106,6 +108,7 @@ pub(super) async fn attempt(
     match ended {
         Ok(Replaced::Yes(state)) => {
             tracing::debug!(state.number, "committed");
+            cleanup::after_commit(store, catalog, &state).await;
             Ok(Outcome::Committed(open(&Arc::new(*state), &refs::at(branch))?))
         }
         Ok(Replaced::No) => {
@@ -208,6 +211,7 @@ impl Attempt<'_> {
     async fn snapshot(&mut self, timestamp: i64) -> Result<IcebergSnapshot> {
         let (manifests, summary) = match self.change.restore {
             Some(version) => self.restore(version).await?,
+            None if self.change.manifests => self.rewrite_manifests().await?,
             None => self.change_files().await?,
         };
         let metadata = self.view.metadata();
@@ -246,6 +250,27 @@ impl Attempt<'_> {
         };
         manifests.retain(has_live);
         Ok((manifests, restored(self.change, target.as_deref())))
+    }
+
+    /// The same files, listed anew.
+    async fn rewrite_manifests(&mut self) -> Result<(Vec<ManifestFile>, Summary)> {
+        let (plan, processed) = regroup(self.store, self.view).await?;
+        let mut jobs = Vec::new();
+        let before = read_list(self.store, self.view).await?.len();
+        let carried = self.planned_manifests(plan, &mut jobs);
+        let (created, kept) = (jobs.len(), carried.len());
+        let mut manifests = self.write(jobs).await?;
+        manifests.extend(carried);
+        let mut summary = self.tally().summary(self.change, self.view.snapshot.as_deref());
+        let figures = [
+            ("manifests-created", created as u64),
+            ("manifests-kept", kept as u64),
+            ("manifests-replaced", before.saturating_sub(kept) as u64),
+            ("entries-processed", processed),
+        ];
+        let figures = figures.map(|(name, figure)| (name.to_owned(), figure.to_string()));
+        summary.additional_properties.extend(figures);
+        Ok((manifests, summary))
     }
 
     async fn change_files(&mut self) -> Result<(Vec<ManifestFile>, Summary)> {

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use iceberg::spec::{FormatVersion, SnapshotReference, SnapshotRetention, TableMetadata};
+use iceberg::spec::{
+    FormatVersion, SnapshotReference, SnapshotRetention, TableMetadata, TableMetadataBuilder,
+};
 use serde_json::Value;
 
 use super::catalog::{Catalog, Replaced};
@@ -65,6 +67,23 @@ fn reference(of: &Ref) -> SnapshotReference {
         ),
     };
     SnapshotReference::new(of.version, retention)
+}
+
+/// How long versions, tags and branches are kept that say nothing themselves (Iceberg spec, "Snapshot Retention
+/// Policy"): table properties, as in other engines.
+pub(super) fn retention(properties: &BTreeMap<String, String>) -> Retention {
+    const FIVE_DAYS_MS: i64 = 5 * 24 * 3_600_000;
+    let number = |key: &str| {
+        properties
+            .get(key)
+            .and_then(|text| text.trim().parse::<i64>().ok())
+    };
+    let least = number("history.expire.min-snapshots-to-keep").map(|n| i32::try_from(n).unwrap_or(i32::MAX));
+    Retention {
+        max_ref_age_ms: number("history.expire.max-ref-age-ms"),
+        min_snapshots_to_keep: Some(least.unwrap_or(1)),
+        max_snapshot_age_ms: Some(number("history.expire.max-snapshot-age-ms").unwrap_or(FIVE_DAYS_MS)),
+    }
 }
 
 /// How the newest version of a branch is asked for.
@@ -142,7 +161,7 @@ pub(super) fn line(metadata: &TableMetadata, version: Version) -> HashSet<Versio
     line
 }
 
-/// One attempt to change tags and branches. `view` is the newest version of the table.
+/// One attempt to change tags and branches, and to let versions go. `view` is the newest version of the table.
 ///
 /// # Errors
 /// [`Error::Conflict`] when one is not what the change was planned on; [`Error::Unsupported`] when the table cannot
@@ -165,10 +184,47 @@ pub(super) async fn publish(
     })
 }
 
+/// Takes versions out of the metadata, and what is said of them: statistics go with them (Iceberg spec, "Table
+/// Statistics").
+///
+/// # Errors
+/// [`Error::Conflict`] when one is not there, or is that of a tag or branch which stays.
+fn expire(mut builder: TableMetadataBuilder, view: &View, change: &Change) -> Result<TableMetadataBuilder> {
+    let metadata = view.metadata();
+    let conflict = |detail: String| Error::Conflict {
+        table: view.state.paths.location().to_owned(),
+        detail,
+    };
+    for version in &change.expired {
+        if metadata.snapshot_by_id(*version).is_none() {
+            return Err(conflict(format!("R5: version {version} is not there any more")));
+        }
+    }
+    let stays = |name: &String| change.refs.get(name).is_none_or(|one| one.after.is_some());
+    let mut held = view.state.refs.iter().filter(|(name, _)| stays(name));
+    if let Some((name, _)) = held.find(|(_, found)| change.expired.contains(&found.version)) {
+        return Err(conflict(format!(
+            "R7: \"{name}\" is at a version that was to expire"
+        )));
+    }
+    for file in metadata.statistics_iter() {
+        if change.expired.contains(&file.snapshot_id) {
+            builder = builder.remove_statistics(file.snapshot_id);
+        }
+    }
+    for file in metadata.partition_statistics_iter() {
+        if change.expired.contains(&file.snapshot_id) {
+            builder = builder.remove_partition_statistics(file.snapshot_id);
+        }
+    }
+    let ids: Vec<i64> = change.expired.iter().copied().collect();
+    Ok(builder.remove_snapshots(&ids))
+}
+
 /// The metadata with the change in it.
 fn changed(view: &View, change: &Change) -> Result<Vec<u8>> {
     let (metadata, location) = (view.metadata(), view.state.paths.location());
-    if metadata.format_version() == FormatVersion::V1 {
+    if metadata.format_version() == FormatVersion::V1 && !change.refs.is_empty() {
         return Err(Error::unsupported(
             "tables of Iceberg's format version 1 have no tags and branches here",
             "upgrade the table to version 2 with the engine that wrote it",
@@ -209,6 +265,7 @@ fn changed(view: &View, change: &Change) -> Result<Vec<u8>> {
             }
         }
     }
+    let builder = expire(builder, view, change)?;
     let built = builder
         .set_properties(recorded)
         .and_then(|builder| builder.remove_properties(&forgotten))

@@ -93,7 +93,7 @@ pub(super) async fn plan(
 ///
 /// # Errors
 /// None in practice.
-fn moved(manifest: &Manifest, removed: impl Fn(&IcebergFile) -> bool) -> Result<Vec<NewEntry>> {
+pub(super) fn moved(manifest: &Manifest, removed: impl Fn(&IcebergFile) -> bool) -> Result<Vec<NewEntry>> {
     let live = manifest.entries.iter().filter(|entry| entry.is_live());
     live.map(|entry| {
         let mut entry = entry.clone();
@@ -137,7 +137,7 @@ pub(super) async fn fold(store: &Store, view: &View, planned: Vec<Planned>) -> R
         .properties()
         .get("commit.manifest-merge.enabled")
         .is_none_or(|text| text != "false");
-    let target = number("commit.manifest.target-size-bytes", 8 << 20);
+    let target = target_bytes(metadata);
     let least = number("commit.manifest.min-count-to-merge", 100).max(2);
     let small = |planned: &Planned| match planned {
         Planned::Carried(manifest) => {
@@ -170,8 +170,22 @@ pub(super) async fn fold(store: &Store, view: &View, planned: Vec<Planned>) -> R
     Ok(kept)
 }
 
+/// The size of manifests that the table asks for, in bytes.
+pub(super) fn target_bytes(metadata: &TableMetadata) -> u64 {
+    let text = metadata.properties().get("commit.manifest.target-size-bytes");
+    let given = text.and_then(|text| text.trim().parse().ok());
+    given.filter(|bytes| *bytes > 0).unwrap_or(8 << 20)
+}
+
+/// Whether the rows of all files that a manifest names have their ids, where rows have ids.
+pub(super) fn is_numbered(view: &View, manifest: &ManifestFile) -> bool {
+    manifest.first_row_id.is_some()
+        || manifest.content == ManifestContentType::Deletes
+        || view.metadata().format_version() < iceberg::spec::FormatVersion::V3
+}
+
 /// How many files a manifest names, as its list says.
-fn entries_of(manifest: &ManifestFile) -> u64 {
+pub(super) fn entries_of(manifest: &ManifestFile) -> u64 {
     let counts = [
         manifest.added_files_count,
         manifest.existing_files_count,
@@ -194,10 +208,7 @@ async fn merge(store: &Store, view: &View, manifests: Vec<ManifestFile>) -> Resu
     let types = partition_types(spec, view.metadata().current_schema(), view.metadata())?;
     let (mut kept, mut entries, mut first) = (Vec::new(), Vec::new(), None);
     for mut manifest in read {
-        let numbered = manifest.list.first_row_id.is_some()
-            || manifest.list.content == ManifestContentType::Deletes
-            || view.metadata().format_version() < iceberg::spec::FormatVersion::V3;
-        if manifest.types != types || !numbered {
+        if manifest.types != types || !is_numbered(view, &manifest.list) {
             kept.push(Planned::Carried(manifest.list));
             continue;
         }
@@ -213,7 +224,7 @@ async fn merge(store: &Store, view: &View, manifests: Vec<ManifestFile>) -> Resu
 }
 
 /// Version 1 manifest lists may leave counts out, which later versions require.
-async fn complete(store: &Store, view: &View, mut list: ManifestFile) -> Result<ManifestFile> {
+pub(super) async fn complete(store: &Store, view: &View, mut list: ManifestFile) -> Result<ManifestFile> {
     let known = list.added_files_count.is_some()
         && list.existing_files_count.is_some()
         && list.deleted_files_count.is_some()

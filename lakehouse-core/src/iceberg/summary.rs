@@ -85,7 +85,7 @@ impl Tally {
         let adds = self.get("added-data-files") > 0;
         let takes = self.get("deleted-data-files") + self.get("added-delete-files") > 0;
         match change.operation {
-            OperationKind::Compact => Operation::Replace,
+            OperationKind::Compact | OperationKind::RewriteManifests => Operation::Replace,
             OperationKind::Restore => Operation::Overwrite,
             _ if takes && adds => Operation::Overwrite,
             _ if takes || self.get("removed-delete-files") > 0 => Operation::Delete,
@@ -191,6 +191,7 @@ pub(super) fn kind(summary: &Summary) -> OperationKind {
         (Some("update"), _) => OperationKind::Update,
         (Some("merge"), _) => OperationKind::Merge,
         (Some("compact"), _) => OperationKind::Compact,
+        (Some("rewrite-manifests"), _) => OperationKind::RewriteManifests,
         (Some("restore"), _) => OperationKind::Restore,
         (Some("create"), _) => OperationKind::Create,
         (_, Operation::Append) => OperationKind::Append,

@@ -1,6 +1,6 @@
 //! What one commit does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -41,6 +41,10 @@ pub enum OperationKind {
     Restore,
     /// Tags and branches were made, moved or dropped; no row changed.
     Refs,
+    /// The lists of data files were written anew; no file changed.
+    RewriteManifests,
+    /// Versions, tags and branches that are old enough left the metadata; no row changed.
+    Expire,
     /// Something that we do not write ourselves.
     Other,
 }
@@ -59,6 +63,8 @@ impl OperationKind {
             Self::Compact => "compact",
             Self::Restore => "restore",
             Self::Refs => "refs",
+            Self::RewriteManifests => "rewrite-manifests",
+            Self::Expire => "expire",
             Self::Other => "other",
         }
     }
@@ -96,6 +102,11 @@ pub struct Change {
     /// Tags and branches made, moved or dropped, by name; then it changes nothing else. Not told of winners: what
     /// [`crate::model::Snapshot::refs`] were and are tells it.
     pub refs: BTreeMap<String, RefChange>,
+    /// Versions that leave the metadata, and their tags and branches in `refs`; then it changes nothing else. No
+    /// version is made. Not told of winners.
+    pub expired: BTreeSet<Version>,
+    /// The lists of data files are written anew; then it changes nothing else.
+    pub manifests: bool,
     /// Files of changed rows, where the table asks for them ([`super::Capabilities::change_files`]) and the files above
     /// do not tell. Not told of winners.
     pub change_files: Vec<DataFile>,
@@ -123,6 +134,8 @@ impl Change {
             redefinition: Redefinition::default(),
             restore: None,
             refs: BTreeMap::new(),
+            expired: BTreeSet::new(),
+            manifests: false,
             change_files: Vec::new(),
             metrics: BTreeMap::new(),
             staged: Vec::new(),
@@ -153,6 +166,8 @@ impl Change {
         self.is_without_files()
             && self.restore.is_none()
             && self.refs.is_empty()
+            && self.expired.is_empty()
+            && !self.manifests
             && self.schema.is_none()
             && self.metadata == MetadataChange::default()
     }

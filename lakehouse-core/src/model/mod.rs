@@ -18,6 +18,7 @@ mod parquet_footer;
 mod partition;
 pub mod prune;
 mod refs;
+mod retained;
 pub mod schema;
 mod size;
 mod snapshot;
@@ -39,6 +40,7 @@ pub use partition::{BucketHash, PartitionField, Transform, parse_partitioning, p
 pub(crate) use partition::{next_bytes, next_string};
 pub use prune::{Prune, PruneCounts};
 pub use refs::{MAIN, Ref, RefChange, RefKind, Retention, check_ref_name};
+pub use retained::{Checkpoint, CheckpointKind, CleanedUp, Cleanup, LEASE, Regrouping, Retained};
 pub use size::parse_size;
 pub use snapshot::{At, Capabilities, Check, Snapshot, Version};
 pub use token::Token;

@@ -6,8 +6,8 @@
 //! the rows that stay as they are to new files. What only a query can find comes in through `queried.rs`,
 //! columns that come with rows through `columns.rs`. [`adopt`] alone begins without a table. `settings.rs` says how files are written, `changed.rs` which rows a
 //! change feed tells of, `rules.rs` what new rows must satisfy. Tags and branches
-//! (`refs.rs`) have no rows and a plan of their own. [`diff`] alone only reads. Streams of small commits (`stream/`) are
-//! appends, one after the other.
+//! (`refs.rs`) have no rows and a plan of their own, and so has [`expire`], by which versions go. [`diff`] alone only
+//! reads. Streams of small commits (`stream/`) are appends, one after the other.
 
 mod adapt;
 mod adopt;
@@ -20,7 +20,9 @@ mod decide;
 mod delete;
 pub mod diff;
 mod evaluate;
+mod expire;
 mod input;
+mod manifests;
 mod merge;
 mod moving;
 mod options;
@@ -41,7 +43,9 @@ pub use alter::{Alter, alter};
 pub use append::append;
 pub use compact::{Compact, compact};
 pub use delete::delete;
+pub use expire::{Expire, ExpireReport, expire};
 pub use input::{InputFormat, Rows};
+pub use manifests::{ManifestsReport, rewrite_manifests};
 pub use merge::{Action, Cdc, CdcColumns, Clause, Merge, OnDuplicate, When, merge};
 pub use options::{Fate, Options, Report, SchemaMode, Strategy, TouchedFile};
 pub use overwrite::overwrite;

@@ -1,5 +1,5 @@
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol, TypedDict
 
 import pandas
@@ -31,6 +31,38 @@ class RefReport(TypedDict):
     after: Ref | None
     committed: bool
     attempts: int
+
+class ExpireReport(TypedDict):
+    operation: Literal["expire"]
+    version: int
+    committed: bool
+    dry_run: bool
+    attempts: int
+    expired: list[int]
+    kept: int
+    refs_dropped: list[str]
+    too_young: int
+    files_deleted: list[str]
+    bytes_deleted: int
+    files_too_young: int
+    checkpoint: int | None
+
+class Checkpoint(TypedDict):
+    version: int
+    files: list[str]
+    bytes: int
+    data_files: int
+    already: bool
+
+class ManifestsReport(TypedDict):
+    operation: Literal["rewrite-manifests"]
+    version: int
+    committed: bool
+    dry_run: bool
+    attempts: int
+    manifests_kept: int
+    manifests_replaced: int
+    manifests_created: int
 
 class WriteOptions(TypedDict, total=False):
     idempotency_key: str | tuple[str, int] | None
@@ -209,6 +241,11 @@ class Table:
         dry_run: bool = False,
         branch: str | None = None,
     ) -> Report: ...
+    def expire(
+        self, older_than: timedelta | None = None, *, retain_last: int | None = None, dry_run: bool = False
+    ) -> ExpireReport: ...
+    def checkpoint(self, *, format: Literal["classic", "v2"] | None = None) -> Checkpoint: ...
+    def rewrite_manifests(self, *, dry_run: bool = False, branch: str | None = None) -> ManifestsReport: ...
     def alter(
         self,
         *,

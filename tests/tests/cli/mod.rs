@@ -6,6 +6,7 @@ mod bad_input;
 mod behaviour;
 mod demo;
 mod diff;
+mod expire;
 pub(crate) mod lab;
 mod refs;
 mod verbs;

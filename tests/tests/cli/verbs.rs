@@ -24,6 +24,9 @@ fn help_of_every_verb_has_an_example() {
         "alter",
         "tag",
         "branch",
+        "expire",
+        "checkpoint",
+        "rewrite-manifests",
         "demo",
     ] {
         let run = lab.ok(&[verb, "--help"]);

@@ -11,6 +11,7 @@ mod alter;
 mod catalog;
 mod checkpoint;
 mod double;
+mod expire;
 mod outage;
 mod place;
 mod reads;

@@ -9,6 +9,7 @@
 
 pub(crate) mod bed;
 pub(crate) mod cases;
+mod expire;
 pub(crate) mod explorer;
 pub(crate) mod gate;
 pub(crate) mod history;

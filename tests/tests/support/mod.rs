@@ -1,5 +1,7 @@
 //! What several families of tests need.
 
+pub(crate) mod aged;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

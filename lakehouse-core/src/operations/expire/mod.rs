@@ -1,0 +1,170 @@
+//! Lets old versions go: they leave the metadata, and so do the files of the metadata that only they needed.
+//!
+//! Which versions go is decided here, by one rule for every format (`rule.rs`); a format only does it. Where the metadata lists
+//! versions that is a commit like others, decided again over every winner. What only the files of the log held is
+//! deleted after it. No data file is touched: those that no version needs any more are for vacuum.
+
+mod rule;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use super::Options;
+use crate::commit::{CommitOptions, Plan, commit, newest};
+use crate::error::{Error, Result};
+use crate::format::Handle;
+use crate::model::{
+    Change, CleanedUp, Cleanup, CommitId, LEASE, OperationKind, RefChange, Retention, Snapshot, Version,
+};
+use crate::store::clock;
+use rule::{Decision, Policy, decide};
+
+/// Which versions go. What a branch or tag says itself comes first, then this, then the table's properties
+/// (Iceberg `history.expire.max-snapshot-age-ms`, `history.expire.min-snapshots-to-keep`, `history.expire.max-ref-age-ms`; Delta
+/// `delta.logRetentionDuration`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Expire {
+    /// Versions that are as old as this, in milliseconds; `None`: as the table's properties say, else five days
+    /// (Iceberg), thirty days (Delta).
+    pub older_than_ms: Option<i64>,
+    /// How many versions of each branch stay, however old; `None`: as the table's properties say, else one.
+    pub retain_last: Option<u32>,
+}
+
+/// What went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpireReport {
+    /// The newest version of main.
+    pub version: Version,
+    /// Versions that are gone (on a dry run: would be), oldest first as far as numbers tell.
+    pub expired: Vec<Version>,
+    /// How many are left.
+    pub kept: u64,
+    /// Tags and branches that are gone.
+    pub refs_dropped: Vec<String>,
+    /// Versions that would be gone if their names were older than twice the lease, 48 hours.
+    pub too_young: u64,
+    /// Files of the metadata that are gone.
+    pub files: CleanedUp,
+    /// Whether versions, tags or branches went. False when there was nothing to do, and on a dry run.
+    pub committed: bool,
+    /// Nothing was done because nothing was to be.
+    pub dry_run: bool,
+    /// Publish attempts made.
+    pub attempts: u32,
+}
+
+/// Lets versions go that are old enough. Of the options, `dry_run` and `max_attempts` count. Data files stay.
+///
+/// # Errors
+/// [`Error::Invalid`] for a policy that cannot be; [`Error::Unsupported`] when the table cannot be written; those of
+/// [`commit`], and of [`crate::format::Format::clean_up`].
+pub async fn expire(handle: &Handle, what: &Expire, options: &Options) -> Result<ExpireReport> {
+    check(what)?;
+    let now_ms = clock::now_ms();
+    // The store's clock, which is the one that files have their age from. Asking takes a write.
+    let store_ms = match options.dry_run {
+        true => now_ms,
+        false => {
+            handle
+                .format
+                .check_writable(newest(handle, None).await?.as_ref())?;
+            handle.store.clock_ms().await?
+        }
+    };
+    let floor_ms = store_ms.saturating_sub(LEASE.as_millis() as i64 * 2);
+    let mut expiry = Expiry {
+        handle,
+        what,
+        now_ms,
+        floor_ms,
+        decision: Decision::default(),
+    };
+    let (snapshot, committed, attempts) = if options.dry_run {
+        let base = newest(handle, None).await?;
+        expiry.plan(Arc::clone(&base), clock::new_commit_id()).await?;
+        (base, false, 0)
+    } else {
+        let options = CommitOptions {
+            max_attempts: options.max_attempts,
+            ..CommitOptions::default()
+        };
+        let done = commit(handle, &options, &mut expiry).await?;
+        (done.snapshot, done.change.is_some(), done.attempts)
+    };
+    let decision = expiry.decision;
+    let cleanup = Cleanup {
+        kept: decision.kept,
+        not_after_ms: floor_ms,
+        dry_run: options.dry_run,
+    };
+    let files = handle.format.clean_up(&snapshot, &cleanup).await?;
+    Ok(ExpireReport {
+        version: snapshot.version,
+        expired: decision.expired.into_iter().collect(),
+        kept: cleanup.kept.len() as u64,
+        refs_dropped: decision.dropped,
+        too_young: decision.too_young,
+        files,
+        committed,
+        dry_run: options.dry_run,
+        attempts,
+    })
+}
+
+fn check(what: &Expire) -> Result<()> {
+    let wrong = if what.older_than_ms.is_some_and(|age| age < 0) {
+        "an age is zero or more"
+    } else if what.retain_last == Some(0) {
+        "at least one version stays: the newest"
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid(wrong, "what is to expire")
+        .with_hint("say for instance: older than 7d, retain the last 3"))
+}
+
+/// The operation as the commit loop sees it.
+struct Expiry<'a> {
+    handle: &'a Handle,
+    what: &'a Expire,
+    now_ms: i64,
+    floor_ms: i64,
+    /// Of the last plan.
+    decision: Decision,
+}
+
+impl Plan for Expiry<'_> {
+    fn plan<'a>(&'a mut self, base: Arc<Snapshot>, id: CommitId) -> BoxFuture<'a, Result<Option<Change>>> {
+        Box::pin(async move {
+            let format = &self.handle.format;
+            format.check_writable(&base)?;
+            let retain = self.what.retain_last;
+            let asked = Retention {
+                max_ref_age_ms: None,
+                min_snapshots_to_keep: retain.map(|count| i32::try_from(count).unwrap_or(i32::MAX)),
+                max_snapshot_age_ms: self.what.older_than_ms,
+            };
+            let policy = Policy {
+                now_ms: self.now_ms,
+                retention: asked.or(format.retention(&base)),
+                floor_ms: self.floor_ms,
+            };
+            let versions = format.versions(&base).await?;
+            self.decision = decide(&versions, &base.refs, base.version, &policy);
+            let mut change = Change::new(OperationKind::Expire, id);
+            change.data_change = false;
+            change.expired.clone_from(&self.decision.expired);
+            for name in &self.decision.dropped {
+                let before = base.refs.get(name).copied();
+                change
+                    .refs
+                    .insert(name.clone(), RefChange { before, after: None });
+            }
+            Ok((!change.is_empty()).then_some(change))
+        })
+    }
+}
