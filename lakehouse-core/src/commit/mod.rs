@@ -18,7 +18,7 @@ mod tests;
 
 pub(crate) use conflict::may_unmask;
 pub use conflict::{Isolation, Verdict, check};
-pub use run::{CommitOptions, Committed, Plan, commit, newest};
+pub use run::{CommitOptions, Committed, LEASE, Plan, commit, newest};
 
 use crate::model::DataFile;
 

@@ -16,7 +16,7 @@ use crate::store::clock;
 
 /// How old staged files, and the version they were planned on, may become before they are published. What is
 /// older than twice this and belongs to no version is nobody's.
-pub(super) const LEASE: Duration = Duration::from_secs(24 * 60 * 60);
+pub const LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest pause after the first lost race; it doubles with every further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(4);
 /// Longest pause of all.

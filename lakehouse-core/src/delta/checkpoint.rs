@@ -31,7 +31,7 @@ use crate::store::{Created, Store, clock};
 /// Commits between two checkpoints where the table does not say (`delta.checkpointInterval`).
 const INTERVAL: i64 = 10;
 /// How long tombstones are kept where the table does not say (`delta.deletedFileRetentionDuration`).
-const RETENTION_MS: i64 = 7 * 24 * 3_600_000;
+pub(super) const RETENTION_MS: i64 = 7 * 24 * 3_600_000;
 
 /// Writes a checkpoint of this version if it is time for one.
 pub(super) async fn maybe_write(store: &Store, snapshot: &Snapshot) -> Result<()> {
@@ -237,7 +237,7 @@ fn interval(state: &State, property: &str) -> Option<i64> {
     interval_ms(state.metadata.configuration.get(property)?)
 }
 
-fn interval_ms(text: &str) -> Option<i64> {
+pub(super) fn interval_ms(text: &str) -> Option<i64> {
     let text = text.trim().to_ascii_lowercase();
     let mut words = text.strip_prefix("interval").unwrap_or(&text).split_whitespace();
     let mut total = 0i64;

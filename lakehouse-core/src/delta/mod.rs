@@ -21,6 +21,7 @@ mod load;
 mod log;
 mod mapping;
 mod named;
+mod needed;
 mod partitions;
 mod parts;
 mod properties;
@@ -49,7 +50,8 @@ use crate::error::{Error, Result};
 use crate::format::{Format, Outcome};
 use crate::model::limits;
 use crate::model::{
-    At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Version,
+    At, Change, CommitId, CommitInfo, DataFile, Definition, Keep, Kept, Needed, ObjectKind, Prune,
+    Redefinition, RowMask, Snapshot, Version,
 };
 use crate::store::{Created, Store};
 use state::State;
@@ -241,5 +243,17 @@ impl Format for Delta {
                 Some(versions) => reachable::of_versions(self, versions).await,
             }
         })
+    }
+
+    fn needed<'a>(
+        &'a self,
+        keep: &'a Keep,
+        tell: &'a mut (dyn FnMut(Needed<'_>) + Send),
+    ) -> BoxFuture<'a, Result<Kept>> {
+        Box::pin(needed::needed(self, keep, tell))
+    }
+
+    fn kind(&self, snapshot: &Snapshot, key: &str) -> ObjectKind {
+        needed::kind(snapshot, key)
     }
 }

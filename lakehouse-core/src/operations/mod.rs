@@ -6,7 +6,7 @@
 //! the rows that stay as they are to new files. What only a query can find comes in through `queried.rs`,
 //! columns that come with rows through `columns.rs`. [`adopt`] alone begins without a table. `settings.rs` says how files are written, `changed.rs` which rows a
 //! change feed tells of, `rules.rs` what new rows must satisfy. Tags and branches
-//! (`refs.rs`) have no rows and a plan of their own. [`diff`] alone only reads.
+//! (`refs.rs`) have no rows and a plan of their own. [`diff`] alone only reads, [`vacuum()`] alone commits nothing.
 
 mod adapt;
 mod adopt;
@@ -32,6 +32,7 @@ mod rules;
 mod settings;
 mod summary;
 mod update;
+pub mod vacuum;
 mod work;
 
 pub use adopt::{Adopted, Adoption, adopt};
@@ -47,3 +48,4 @@ pub use queried::{PlanQuery, Target, append_query, delete_rows, merge_query, ove
 pub use refs::{RefReport, SetRef, drop_ref, fast_forward, refs, set_ref};
 pub use restore::restore;
 pub use update::update;
+pub use vacuum::{Vacuum, Vacuumed, vacuum};

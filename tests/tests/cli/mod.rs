@@ -8,4 +8,5 @@ mod demo;
 mod diff;
 pub(crate) mod lab;
 mod refs;
+mod vacuum;
 mod verbs;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// The first words of each row, as the README has them, and its tests: functions of Rust and Python.
-const FEATURES: [(&str, &[&str]); 28] = [
+const FEATURES: [(&str, &[&str]); 29] = [
     (
         "create, append, overwrite",
         &[
@@ -99,6 +99,15 @@ const FEATURES: [(&str, &[&str]); 28] = [
             "small_and_masked_files_become_one_per_partition_and_a_second_run_does_nothing",
             "restore_makes_an_old_version_current_again",
             "the_ways_to_name_a_version_mean_the_same_in_both_formats",
+        ],
+    ),
+    (
+        "`lake vacuum`",
+        &[
+            "retained_versions_stay_readable_and_a_second_run_does_nothing",
+            "files_of_no_version_go_once_they_are_old_enough_and_those_of_others_stay",
+            "vacuums_beside_writers_and_readers_remove_nothing_that_is_needed_on_delta",
+            "test_a_vacuum_of_lake_and_one_of_deltalake_remove_the_same_files",
         ],
     ),
     (
