@@ -11,7 +11,8 @@ use futures::stream::BoxStream;
 use crate::error::{Error, Result};
 use crate::model::{
     At, Change, Checkpoint, CheckpointKind, CleanedUp, Cleanup, CommitId, CommitInfo, DataFile, Definition,
-    Prune, Redefinition, Regrouping, Retained, Retention, RowMask, Snapshot, Token, Version,
+    Keep, Kept, Needed, ObjectKind, Prune, Redefinition, Regrouping, Retained, Retention, RowMask, Snapshot,
+    Token, Version,
 };
 use crate::store::Store;
 
@@ -235,6 +236,32 @@ pub trait Format: Send + Sync + Debug {
     /// Every object key below the table root that the given versions (all retained ones, if `None`)
     /// still need: metadata, data, masks.
     fn reachable<'a>(&'a self, keep: Option<&'a [Version]>) -> BoxFuture<'a, Result<BTreeSet<String>>>;
+
+    /// Tells each object but those of [`ObjectKind::Version`] that the kept versions need, one at a time, some more than
+    /// once. Iceberg keeps every version of the metadata; of others, [`Keep`] says which. The newest version is loaded
+    /// first, and is what is newest then.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when metadata goes while it is read, and for versions to keep that are not there;
+    /// [`Error::Unsupported`] when the table's owner forbids that files are removed.
+    fn needed<'a>(
+        &'a self,
+        _keep: &'a Keep,
+        _tell: &'a mut (dyn FnMut(Needed<'_>) + Send),
+    ) -> BoxFuture<'a, Result<Kept>> {
+        let name = self.name();
+        Box::pin(async move {
+            Err(Error::unsupported(
+                format!("files of {name} tables are not removed"),
+                "let the engine that owns the table remove them",
+            ))
+        })
+    }
+
+    /// What an object below the table root is, by its key.
+    fn kind(&self, _snapshot: &Snapshot, _key: &str) -> ObjectKind {
+        ObjectKind::Other
+    }
 }
 
 fn no_expiry(format: &str) -> Error {

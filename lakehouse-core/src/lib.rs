@@ -23,5 +23,5 @@ pub mod table;
 pub mod write;
 
 pub use error::{Error, Result};
-pub use operations::{Alter, Compact, InputFormat, Merge, Options, Report, Rows, SchemaMode};
+pub use operations::{Alter, Compact, InputFormat, Merge, Options, Report, Rows, SchemaMode, Vacuum};
 pub use table::{Table, TableFormat};

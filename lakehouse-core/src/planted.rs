@@ -90,11 +90,19 @@ pub enum Bug {
     RenamesUnseen,
     /// Rows that go are copied with their row group, and not masked where it comes to be.
     NewMaskForgotten,
+    /// What versions need is looked up before the objects are listed, and not again.
+    VacuumLooksFirst,
+    /// The age of objects is measured by the clock of this machine.
+    VacuumByLocalClock,
+    /// Files of masks are needed by nobody.
+    VacuumForgetsMasks,
+    /// Versions before the newest need no files of their own.
+    VacuumForgetsVersions,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 45] = [
         Self::LostReplyIsALoss,
         Self::ExistsUnread,
         Self::CleanedAfterUnknown,
@@ -136,6 +144,10 @@ impl Bug {
         Self::ForwardUnchecked,
         Self::RenamesUnseen,
         Self::NewMaskForgotten,
+        Self::VacuumLooksFirst,
+        Self::VacuumByLocalClock,
+        Self::VacuumForgetsMasks,
+        Self::VacuumForgetsVersions,
     ];
 }
 

@@ -18,7 +18,7 @@ use crate::model::{
 use crate::operations::diff::{Diff, diff};
 use crate::operations::{
     self, Adopted, Adoption, Alter, Compact, Expire, ExpireReport, ManifestsReport, Merge, Options,
-    RefReport, Report, Rows, SetRef,
+    RefReport, Report, Rows, SetRef, Vacuum, Vacuumed,
 };
 use crate::scan::{self, SnapshotTable};
 use crate::sql::{Open, Session};
@@ -276,6 +276,14 @@ impl Table {
     /// As there.
     pub async fn compact(&self, compact: &Compact, options: &Options) -> Result<Report> {
         operations::compact(&self.handle, compact, options).await
+    }
+
+    /// Removes objects that no retained version needs: [`operations::vacuum()`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn vacuum(&self, vacuum: &Vacuum) -> Result<Vacuumed> {
+        operations::vacuum(&self.handle, vacuum).await
     }
 
     /// Makes an older version current again: [`operations::restore`].

@@ -2,6 +2,7 @@
 
 use lakehouse_core::Report;
 use lakehouse_core::model::CommitInfo;
+use lakehouse_core::operations::Vacuumed;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -48,5 +49,39 @@ pub(crate) fn commit(py: Python<'_>, commit: &CommitInfo) -> PyResult<Py<PyDict>
     dict.set_item("timestamp_ms", commit.timestamp_ms)?;
     dict.set_item("operation", &commit.operation)?;
     dict.set_item("summary", &commit.summary)?;
+    Ok(dict.unbind())
+}
+
+/// What a vacuum did, as a flat dict.
+pub(crate) fn vacuumed(py: Python<'_>, report: &Vacuumed) -> PyResult<Py<PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("dry_run", report.dry_run)?;
+    dict.set_item("version", report.version)?;
+    dict.set_item("versions_kept", report.versions_kept)?;
+    dict.set_item("oldest_version_kept", report.oldest_kept)?;
+    dict.set_item("retention_hours", report.older_than_ms as f64 / 3_600_000.0)?;
+    dict.set_item("store_time_ms", report.now_ms)?;
+    dict.set_item("quarantine", &report.quarantine)?;
+    let total = report.total();
+    dict.set_item("num_files_removed", total.count)?;
+    dict.set_item("bytes_removed", total.bytes)?;
+    dict.set_item("num_files_too_young", report.young.count)?;
+    dict.set_item("num_files_kept", report.kept.count)?;
+    let kinds = PyDict::new(py);
+    for (kind, tally) in &report.removed {
+        kinds.set_item(kind.name(), tally.count)?;
+    }
+    dict.set_item("num_files_removed_by_kind", kinds)?;
+    let left = PyDict::new(py);
+    for (folder, tally) in &report.left {
+        left.set_item(folder, tally.count)?;
+    }
+    dict.set_item("num_files_left", left)?;
+    let files: Vec<&str> = report
+        .objects
+        .iter()
+        .map(|one| one.object.path.as_str())
+        .collect();
+    dict.set_item("files", files)?;
     Ok(dict.unbind())
 }

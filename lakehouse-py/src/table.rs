@@ -9,7 +9,7 @@ use lakehouse_core::model::{At, CheckpointKind, Definition, RefKind, Retention, 
 use lakehouse_core::operations::{Adoption, Compact, Expire, Merge, SetRef};
 use lakehouse_core::scan::{parse_columns, parse_predicate, session};
 use lakehouse_core::store::{StorageOptions, Store};
-use lakehouse_core::{Error, Options, Table as Core, TableFormat};
+use lakehouse_core::{Error, Options, Table as Core, TableFormat, Vacuum};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -22,7 +22,7 @@ use crate::input::{Key, assignments, at, feed, options, reader, rows, write_opti
 use crate::kept;
 use crate::merge::MergeBuilder;
 use crate::refs;
-use crate::report::{commit, report};
+use crate::report::{commit, report, vacuumed};
 use crate::runtime::wait;
 use crate::scan::{Scan, Schema};
 
@@ -401,6 +401,35 @@ impl Table {
             predicate,
         };
         report(py, &wait(py, self.table.compact(&compact, &options))?)
+    }
+
+    /// Removes files that no retained version needs and that are older than `retention_hours` (48 at least): `lake vacuum`.
+    /// As on the command line and in Spark, it removes them unless `dry_run` is true; deltalake's own only lists them by
+    /// default. `files` of the report are their paths.
+    #[pyo3(signature = (retention_hours=None, dry_run=false, *, keep_versions=None, quarantine=None, unsafe_no_writers=false))]
+    fn vacuum(
+        &self,
+        py: Python<'_>,
+        retention_hours: Option<f64>,
+        dry_run: bool,
+        keep_versions: Option<Vec<i64>>,
+        quarantine: Option<String>,
+        unsafe_no_writers: bool,
+    ) -> PyResult<Py<PyDict>> {
+        if retention_hours.is_some_and(|hours| !hours.is_finite() || hours < 0.0) {
+            return Err(PyValueError::new_err(
+                "retention_hours is a number of hours, 0 or more",
+            ));
+        }
+        let vacuum = Vacuum {
+            older_than_ms: retention_hours.map(|hours| (hours * 3_600_000.0) as i64),
+            keep_versions: keep_versions.unwrap_or_default(),
+            dry_run,
+            quarantine,
+            list: true,
+            unsafe_no_writers,
+        };
+        vacuumed(py, &wait(py, self.table.vacuum(&vacuum))?)
     }
 
     /// Makes an older version current again, as a new commit. On a branch, -1 and times are those of the branch.

@@ -582,3 +582,28 @@ def test_old_versions_go_and_metadata_is_put_in_order(format, tmp_path):
     assert table.scan().count() == 4
     with pytest.raises(ValueError):
         table.expire(timedelta(days=-1))
+def test_a_vacuum_removes_what_no_version_needs_unless_it_is_dry(table, tmp_path):
+    table.append(people("Ada", "Grace"))
+    before = table.version()
+    table.overwrite(people("Edsger"))
+    orphan = tmp_path / "t" / "orphan.parquet"
+    orphan.write_bytes(b"x")
+    time.sleep(0.05)
+    young = table.vacuum()
+    assert young["num_files_removed"] == 0 and young["num_files_too_young"] >= 1
+    now = {"retention_hours": 1e-6, "unsafe_no_writers": True}
+    planned = table.vacuum(dry_run=True, **now)
+    assert planned["dry_run"] and "orphan.parquet" in planned["files"] and orphan.exists()
+    kept = table.vacuum(keep_versions=[before], quarantine=".quarantine", **now)
+    assert kept["files"] == ["orphan.parquet"] and not orphan.exists()
+    assert (tmp_path / "t" / ".quarantine" / "orphan.parquet").exists()
+    assert len(rows(table, version=before)) == 2
+    done = table.vacuum(**now)
+    assert done["num_files_left"] == {".quarantine/": 1}
+    # Delta's version of before is not retained any more, Iceberg's is until it expires.
+    assert done["num_files_removed_by_kind"] == ({"data": 1} if table.format == "delta" else {})
+    assert [row["name"] for row in rows(table)] == ["Edsger"]
+    with pytest.raises(lakehouse.InvalidError, match="48 hours"):
+        table.vacuum(retention_hours=1)
+    with pytest.raises(ValueError, match="retention_hours"):
+        table.vacuum(retention_hours=-1)

@@ -16,6 +16,7 @@ mod races;
 mod readme;
 mod soak;
 mod support;
+mod vacuum;
 mod verbs;
 
 #[global_allocator]

@@ -21,6 +21,7 @@ mod show;
 mod storage;
 mod tag;
 mod update;
+mod vacuum;
 
 use std::process::ExitCode;
 
@@ -63,6 +64,7 @@ enum Verb {
     Delete(delete::Delete),
     Query(Box<query::Query>),
     Compact(compact::Compact),
+    Vacuum(vacuum::Vacuum),
     History(history::History),
     Diff(Box<diff::Diff>),
     Files(files::Files),
@@ -138,6 +140,7 @@ async fn dispatch(verb: Verb, ui: &Ui) -> Result<(), Failure> {
         Verb::Delete(args) => delete::delete(args, ui).await,
         Verb::Query(args) => query::query(*args, ui).await,
         Verb::Compact(args) => compact::compact(args, ui).await,
+        Verb::Vacuum(args) => vacuum::vacuum(args, ui).await,
         Verb::History(args) => history::history(args, ui).await,
         Verb::Diff(args) => diff::diff(*args, ui).await,
         Verb::Files(args) => files::files(args, ui).await,

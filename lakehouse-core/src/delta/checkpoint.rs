@@ -28,7 +28,7 @@ use crate::store::{Created, Listed, Store, clock};
 use file::{Contents, Draft};
 use reconciled::Reconciled;
 
-pub(super) use reconciled::interval_ms;
+pub(super) use reconciled::{RETENTION_MS, interval_ms};
 pub(super) use verify::verify;
 
 /// Commits between two checkpoints where the table does not say (`delta.checkpointInterval`).

@@ -22,6 +22,7 @@ mod load;
 mod log;
 mod mapping;
 mod named;
+mod needed;
 mod partitions;
 mod parts;
 mod properties;
@@ -51,7 +52,8 @@ use crate::format::{Format, Outcome};
 use crate::model::limits;
 use crate::model::{
     At, Change, Checkpoint, CheckpointKind, CleanedUp, Cleanup, CommitId, CommitInfo, DataFile, Definition,
-    Prune, Redefinition, Retained, Retention, RowMask, Snapshot, Token, Version,
+    Keep, Kept, Needed, ObjectKind, Prune, Redefinition, Retained, Retention, RowMask, Snapshot, Token,
+    Version,
 };
 use crate::store::{Created, Store};
 use state::State;
@@ -300,5 +302,17 @@ impl Format for Delta {
                 Some(versions) => reachable::of_versions(self, versions).await,
             }
         })
+    }
+
+    fn needed<'a>(
+        &'a self,
+        keep: &'a Keep,
+        tell: &'a mut (dyn FnMut(Needed<'_>) + Send),
+    ) -> BoxFuture<'a, Result<Kept>> {
+        Box::pin(needed::needed(self, keep, tell))
+    }
+
+    fn kind(&self, snapshot: &Snapshot, key: &str) -> ObjectKind {
+        needed::kind(snapshot, key)
     }
 }

@@ -34,6 +34,7 @@ mod manifests;
 mod masks;
 mod metadata;
 mod names;
+mod needed;
 mod paths;
 mod position_deletes;
 mod publish;
@@ -62,8 +63,8 @@ use futures::stream::BoxStream;
 use crate::error::Result;
 use crate::format::{Format, Outcome};
 use crate::model::{
-    At, Change, CleanedUp, Cleanup, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition,
-    Regrouping, Retained, Retention, RowMask, Snapshot, Token, Version,
+    At, Change, CleanedUp, Cleanup, CommitId, CommitInfo, DataFile, Definition, Keep, Kept, Needed,
+    ObjectKind, Prune, Redefinition, Regrouping, Retained, Retention, RowMask, Snapshot, Token, Version,
 };
 use crate::store::{Store, clock};
 use catalog::{Catalog, Pointer};
@@ -221,5 +222,17 @@ impl Format for Iceberg {
 
     fn reachable<'a>(&'a self, keep: Option<&'a [Version]>) -> BoxFuture<'a, Result<BTreeSet<String>>> {
         Box::pin(async move { history::reachable(&self.store, &self.catalog, keep).await })
+    }
+
+    fn needed<'a>(
+        &'a self,
+        keep: &'a Keep,
+        tell: &'a mut (dyn FnMut(Needed<'_>) + Send),
+    ) -> BoxFuture<'a, Result<Kept>> {
+        Box::pin(needed::needed(&self.store, &self.catalog, keep, tell))
+    }
+
+    fn kind(&self, snapshot: &Snapshot, key: &str) -> ObjectKind {
+        needed::kind(snapshot, key)
     }
 }

@@ -14,6 +14,7 @@ mod file;
 pub mod json;
 pub mod limits;
 mod mask;
+pub mod objects;
 mod parquet_footer;
 mod partition;
 pub mod prune;
@@ -32,6 +33,7 @@ pub use definition::Definition;
 pub use evolve::{Evolved, evolve};
 pub use file::{ColumnStats, DataFile, EqualityDelete, FileNotes, MaskRef};
 pub use mask::RowMask;
+pub use objects::{Keep, Kept, Needed, ObjectKind};
 pub use parquet_footer::{
     PARQUET_TAIL, check_parquet_footer, check_whole_parquet_footer, is_sane_parquet_index,
     largest_parquet_page, parquet_footer_length,

@@ -7,7 +7,7 @@
 //! columns that come with rows through `columns.rs`. [`adopt`] alone begins without a table. `settings.rs` says how files are written, `changed.rs` which rows a
 //! change feed tells of, `rules.rs` what new rows must satisfy. Tags and branches
 //! (`refs.rs`) have no rows and a plan of their own, and so has [`expire`], by which versions go. [`diff`] alone only
-//! reads. Streams of small commits (`stream/`) are appends, one after the other.
+//! reads, [`vacuum()`] commits nothing. Streams of small commits (`stream/`) are appends, one after the other.
 
 mod adapt;
 mod adopt;
@@ -36,6 +36,7 @@ mod settings;
 mod stream;
 mod summary;
 mod update;
+pub mod vacuum;
 mod work;
 
 pub use adopt::{Adopted, Adoption, adopt};
@@ -54,3 +55,4 @@ pub use refs::{RefReport, SetRef, drop_ref, fast_forward, refs, set_ref};
 pub use restore::restore;
 pub use stream::{Folder, Stream, Streamed, Told, append_folder, append_lines};
 pub use update::update;
+pub use vacuum::{Vacuum, Vacuumed, vacuum};

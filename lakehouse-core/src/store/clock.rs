@@ -68,6 +68,16 @@ impl Source {
         }
     }
 
+    /// What this clock shows, in milliseconds since 1970 UTC. Looking takes a millisecond.
+    pub fn now_ms(&self) -> i64 {
+        self.pass(1)
+    }
+
+    /// Lets time pass, for all actors of the run.
+    pub fn advance(&self, by: Duration) {
+        self.pass(by.as_millis() as i64);
+    }
+
     fn pass(&self, ms: i64) -> i64 {
         self.time_ms.fetch_add(ms, Ordering::Relaxed) + ms + self.skew_ms
     }

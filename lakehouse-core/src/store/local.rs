@@ -28,6 +28,7 @@ use super::clock;
 use super::links::{self, Bounds};
 #[cfg(test)]
 use super::power;
+use super::sweep;
 use crate::planted::{self, Bug};
 
 /// Folders with new names in them that are not synced yet, and how many names they got: of the whole
@@ -506,10 +507,11 @@ where
     }
 }
 
-/// Whether a crash left this behind: a file that was being written and has no name yet.
+/// Whether a crash left this behind: a file that was being written and has no name yet, or what was written to try
+/// out the store.
 pub fn is_left_over(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
-    name.starts_with(".lake-") && name.ends_with(".tmp")
+    (name.starts_with(".lake-") && name.ends_with(".tmp")) || sweep::is_probe(name)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::failure::{Retry, explain, scrubbed, status};
 use crate::error::{Error, Result};
 
 /// Names of probes: hidden from engines that list folders.
-const PREFIX: &str = ".lake-probe-";
+pub(super) const PREFIX: &str = ".lake-probe-";
 
 /// Creates an object twice, deletes it, creates it again.
 ///

@@ -233,6 +233,15 @@ class Table:
         dry_run: bool = False,
         branch: str | None = None,
     ) -> Report: ...
+    def vacuum(
+        self,
+        retention_hours: float | None = None,
+        dry_run: bool = False,
+        *,
+        keep_versions: list[int] | None = None,
+        quarantine: str | None = None,
+        unsafe_no_writers: bool = False,
+    ) -> Report: ...
     def restore(
         self,
         version: int | str | None = None,

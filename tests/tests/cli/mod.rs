@@ -9,4 +9,5 @@ mod diff;
 mod expire;
 pub(crate) mod lab;
 mod refs;
+mod vacuum;
 mod verbs;

@@ -17,6 +17,7 @@ fn help_of_every_verb_has_an_example() {
         "delete",
         "query",
         "compact",
+        "vacuum",
         "history",
         "files",
         "show",
@@ -39,6 +40,7 @@ fn help_of_every_verb_has_an_example() {
     }
     snapshot!("help_merge", lab.ok(&["merge", "--help"]));
     snapshot!("help_tag", lab.ok(&["tag", "--help"]));
+    snapshot!("help_vacuum", lab.ok(&["vacuum", "--help"]));
     snapshot!("help_branch", lab.ok(&["branch", "--help"]));
 }
 

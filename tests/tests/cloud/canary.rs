@@ -95,7 +95,7 @@ async fn secrets_come_out_nowhere_whatever_is_run_and_however_much_is_logged() {
             let delete = format!("DELETE FROM '{table}' WHERE id = 5");
             let merge =
                 format!("MERGE INTO '{table}' t USING ({source}) s ON t.id = s.id WHEN MATCHED THEN DELETE");
-            let verbs: [&[&str]; 20] = [
+            let verbs: [&[&str]; 21] = [
                 &create,
                 &["query", &insert],
                 &["merge", table, source, "--on", "id"],
@@ -108,6 +108,7 @@ async fn secrets_come_out_nowhere_whatever_is_run_and_however_much_is_logged() {
                 &["query", &delete],
                 &["query", &merge],
                 &["compact", table],
+                &["vacuum", table],
                 &["query", &select],
                 &["history", table],
                 &["files", table],

@@ -4,6 +4,7 @@
 mod canary;
 mod processes;
 mod uploads;
+mod vacuum;
 
 use std::time::{Duration, Instant};
 

@@ -23,13 +23,21 @@ use super::history::{Op, Rows};
 /// Commits an operation; a careless one does not say what it read.
 pub(crate) async fn run(handle: &Handle, op: &Op, old: Version, careless: bool) -> Result<(Version, bool)> {
     let mut plan = Staged {
-        handle,
-        op,
-        old,
         careless,
+        ..plan(handle, op, old)
     };
     let committed = commit(handle, &CommitOptions::default(), &mut plan).await?;
     Ok((committed.snapshot.version, committed.change.is_some()))
+}
+
+/// The plan of an operation.
+pub(crate) fn plan<'a>(handle: &'a Handle, op: &'a Op, old: Version) -> Staged<'a> {
+    Staged {
+        handle,
+        op,
+        old,
+        careless: false,
+    }
 }
 
 /// The rows of a made-up file.
@@ -52,7 +60,7 @@ fn encode(rows: &Rows) -> Bytes {
     text.into_bytes().into()
 }
 
-struct Staged<'a> {
+pub(crate) struct Staged<'a> {
     handle: &'a Handle,
     op: &'a Op,
     old: Version,

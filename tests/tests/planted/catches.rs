@@ -280,4 +280,40 @@ pub(super) const CATCHES: &[Catch] = &[
         "cloud::uploads::an_operation_that_fails_while_it_sends_a_file_leaves_no_parts_at_the_store",
         "an upload that nobody will complete was left",
     ),
+    // What nobody needs any more.
+    catch(
+        Bug::VacuumLooksFirst,
+        "vacuum::cases::a_file_that_a_commit_takes_up_while_the_objects_are_listed_stays",
+        "a file that a commit took up was removed",
+    ),
+    catch(
+        Bug::VacuumByLocalClock,
+        "vacuum::cases::a_clock_that_is_wrong_removes_nothing_early_and_nothing_late",
+        "a file of a running writer was removed",
+    ),
+    catch(
+        Bug::VacuumByLocalClock,
+        "vacuum::simulated::vacuums_beside_writers_and_readers_remove_nothing_that_is_needed_on_iceberg_v3",
+        "which was retained",
+    ),
+    catch(
+        Bug::VacuumForgetsMasks,
+        "vacuum::cases::masks_and_changed_rows_of_retained_versions_stay",
+        "masks are gone",
+    ),
+    catch(
+        Bug::VacuumForgetsMasks,
+        "vacuum::simulated::vacuums_beside_writers_and_readers_remove_nothing_that_is_needed_on_delta",
+        "retained",
+    ),
+    catch(
+        Bug::VacuumForgetsVersions,
+        "vacuum::simulated::vacuums_beside_writers_and_readers_remove_nothing_that_is_needed_on_iceberg_v2",
+        "retained",
+    ),
+    catch(
+        Bug::VacuumForgetsVersions,
+        "vacuum::simulated::vacuums_beside_writers_and_readers_remove_nothing_that_is_needed_on_delta",
+        "retained",
+    ),
 ];

@@ -127,6 +127,15 @@ const FEATURES: &[(&str, &[&str])] = &[
         &["fewer_manifests_say_the_same_of_every_file_and_a_second_run_does_nothing"],
     ),
     (
+        "`lake vacuum`",
+        &[
+            "retained_versions_stay_readable_and_a_second_run_does_nothing",
+            "files_of_no_version_go_once_they_are_old_enough_and_those_of_others_stay",
+            "vacuums_beside_writers_and_readers_remove_nothing_that_is_needed_on_delta",
+            "test_a_vacuum_of_lake_and_one_of_deltalake_remove_the_same_files",
+        ],
+    ),
+    (
         "tags and branches",
         &[
             "rows_are_written_to_a_branch_audited_and_published",

@@ -15,7 +15,7 @@ use crate::planted::{self, Bug};
 use crate::store::Store;
 
 /// How long tombstones are kept where the table does not say (`delta.deletedFileRetentionDuration`).
-const RETENTION_MS: i64 = 7 * 24 * 3_600_000;
+pub(in crate::delta) const RETENTION_MS: i64 = 7 * 24 * 3_600_000;
 
 /// The actions of a version that are not live files, after reconciliation (Delta protocol, "Action
 /// Reconciliation").

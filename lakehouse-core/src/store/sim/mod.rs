@@ -11,7 +11,10 @@
 //! # Ok::<(), lakehouse_core::Error>(()) }).unwrap();
 //! ```
 
+mod times;
 mod upload;
+
+pub use times::Times;
 
 use std::collections::BTreeMap;
 use std::fmt;

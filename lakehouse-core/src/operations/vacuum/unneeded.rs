@@ -1,0 +1,184 @@
+//! The objects that no kept version needs, as hashes of their keys: 64 bits for each, however long the key is.
+//!
+//! Two keys with one hash, or in one spelling, are kept as soon as one of them is needed: the error is on the safe side.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use futures::TryStreamExt;
+use percent_encoding::percent_decode_str;
+
+use crate::error::{Error, Result};
+use crate::format::Handle;
+use crate::model::objects::checksummed;
+use crate::model::{At, Keep, Kept, Needed, Snapshot};
+use crate::store::Store;
+
+/// How often something is read again whose reading failed or met a change.
+const ATTEMPTS: u32 = 3;
+
+/// What is not needed, as far as is known.
+#[derive(Debug, Default)]
+pub(super) struct Unneeded {
+    keys: HashSet<u64>,
+    /// Names of files that the metadata places outside of the table.
+    outside: HashSet<u64>,
+}
+
+impl Unneeded {
+    /// Everything that is there.
+    pub(super) async fn list(store: &Store) -> Result<Self> {
+        let mut attempt = 1;
+        loop {
+            match Self::list_once(store).await {
+                Err(Error::Store { .. }) if attempt < ATTEMPTS => attempt += 1,
+                listed => return listed,
+            }
+        }
+    }
+
+    async fn list_once(store: &Store) -> Result<Self> {
+        let mut listed = Self::default();
+        let mut objects = store.objects();
+        while let Some(object) = objects.try_next().await? {
+            listed.keys.insert(hash(&owner(&object.path)));
+        }
+        Ok(listed)
+    }
+
+    /// Takes out what the kept versions need.
+    ///
+    /// # Errors
+    /// Those of [`crate::format::Format::needed`]; a log or metadata that is cleaned up at the same time is read again.
+    pub(super) async fn without_needed(&mut self, handle: &Handle, keep: &Keep) -> Result<Kept> {
+        let mut attempt = 1;
+        loop {
+            let mut tell = |needed: Needed<'_>| self.keep(needed);
+            match handle.format.needed(keep, &mut tell).await {
+                // Whatever was told already may stay all the same.
+                Err(Error::NotFound { .. } | Error::Store { .. }) if attempt < ATTEMPTS => attempt += 1,
+                kept => return kept,
+            }
+        }
+    }
+
+    /// Takes out what was committed since `seen`, and tells what is newest now.
+    pub(super) async fn without_later(&mut self, handle: &Handle, keep: &Keep, seen: Kept) -> Result<Kept> {
+        let newest = handle.format.snapshot(&At::Latest).await?;
+        if newest.state == seen.snapshot.state {
+            return Ok(seen);
+        }
+        match self.without_changes(handle, &seen.snapshot, &newest).await {
+            Ok(()) => Ok(Kept {
+                snapshot: newest,
+                ..seen
+            }),
+            // It cannot be told what they did: all of it is read again.
+            Err(_) => self.without_needed(handle, keep).await,
+        }
+    }
+
+    async fn without_changes(&mut self, handle: &Handle, seen: &Snapshot, newest: &Snapshot) -> Result<()> {
+        for change in handle.format.changes(seen, newest).await? {
+            let masked = change.masked.iter().map(|(_, after)| after);
+            for file in change.added.iter().chain(masked).chain(&change.change_files) {
+                self.keep(Needed::Key(&file.path));
+                for mask in file.masks.iter().filter(|mask| mask.inline.is_none()) {
+                    self.keep(Needed::Key(&mask.path));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes out one object.
+    pub(super) fn keep(&mut self, needed: Needed<'_>) {
+        match needed {
+            Needed::Key(key) => {
+                self.keys.remove(&hash(key));
+            }
+            Needed::Outside(recorded) => {
+                self.outside.insert(hash(name(recorded)));
+            }
+        }
+    }
+
+    /// Whether an object was there when all were listed, and is needed by nobody. One with the name of a file outside of the
+    /// table may be that file: places have more spellings than are known.
+    pub(super) fn contains(&self, key: &str) -> bool {
+        let owner = owner(key);
+        self.keys.contains(&hash(&owner))
+            && (self.outside.is_empty() || !self.outside.contains(&hash(name(&owner))))
+    }
+}
+
+/// The object that a checksum belongs to, and stays with; of any other the object itself.
+fn owner(key: &str) -> String {
+    checksummed(key).unwrap_or_else(|| key.to_owned())
+}
+
+fn name(key: &str) -> &str {
+    key.rsplit('/').next().unwrap_or(key)
+}
+
+fn hash(key: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    canonical(key).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// One text for all spellings of a key that some engine or file system may take for the same: no escapes, small letters, and
+/// without letters that have several spellings (`é` is one character or two).
+fn canonical(key: &str) -> String {
+    let mut decoded = key.to_owned();
+    while let Ok(next) = percent_decode_str(&decoded).decode_utf8() {
+        if next == decoded {
+            break;
+        }
+        decoded = next.into_owned();
+    }
+    let mut text = String::with_capacity(decoded.len());
+    for letter in decoded.chars() {
+        let combines = matches!(letter, '\u{300}'..='\u{36f}');
+        if letter.is_ascii() {
+            text.push(letter.to_ascii_lowercase());
+        } else if combines && text.ends_with(|before: char| before.is_ascii_alphanumeric()) {
+            text.pop();
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_of_one_key_are_one() {
+        for (one, other) in [
+            ("p=a b/x.parquet", "p=a%20b/x.parquet"),
+            ("p=a%2520b/x", "p=a%20b/x"),
+            ("P=A/x", "p=a/x"),
+            ("p=Z\u{fc}rich/x", "p=Zu\u{308}rich/x"),
+            ("p=%C3%BC/x", "p=u\u{308}/x"),
+        ] {
+            assert_eq!(canonical(one), canonical(other));
+        }
+        for (one, other) in [("p=a/x", "p=a/y"), ("p=a/x", "p=b/x"), ("p=%/x", "p=/x")] {
+            assert_ne!(canonical(one), canonical(other));
+        }
+    }
+
+    #[test]
+    fn what_was_not_listed_or_is_needed_is_not_unneeded() {
+        let mut unneeded = Unneeded::default();
+        for key in ["data/a", "data/b", "data/c"] {
+            unneeded.keys.insert(hash(key));
+        }
+        unneeded.keep(Needed::Key("data/b"));
+        unneeded.keep(Needed::Outside("s3://else/where/c"));
+        let left = ["data/a", "data/b", "data/c", "data/d"].map(|key| unneeded.contains(key));
+        assert_eq!(left, [true, false, false, false]);
+        assert!(unneeded.contains("data/.a.crc") && !unneeded.contains("data/.b.crc"));
+    }
+}
