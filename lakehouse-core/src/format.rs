@@ -10,7 +10,7 @@ use futures::stream::BoxStream;
 
 use crate::error::{Error, Result};
 use crate::model::{
-    At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Version,
+    At, Audit, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Upkeep, Version,
 };
 use crate::store::Store;
 
@@ -167,6 +167,29 @@ pub trait Format: Send + Sync + Debug {
     fn is_ancestor(&self, _snapshot: &Snapshot, ancestor: Version, version: Version) -> Result<bool> {
         // Without branches there is one line of versions.
         Ok(ancestor <= version)
+    }
+
+    /// What is wrong with the metadata of a version, and with what leads to it: hints, pointers, logs, manifests. What
+    /// is the same in every format (files, masks, statistics) is not looked at here.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such version, [`Error::Unsupported`] when it cannot be read at all; those
+    /// of the store. Damage is none: it is found.
+    fn audit<'a>(&'a self, at: &'a At) -> BoxFuture<'a, Result<Audit>> {
+        Box::pin(async move {
+            Ok(Audit {
+                snapshot: Some(self.snapshot(at).await?),
+                ..Audit::default()
+            })
+        })
+    }
+
+    /// What the metadata of a version amounts to.
+    ///
+    /// # Errors
+    /// When it cannot be read; those of the store.
+    fn upkeep<'a>(&'a self, _snapshot: &'a Snapshot) -> BoxFuture<'a, Result<Upkeep>> {
+        Box::pin(async { Ok(Upkeep::default()) })
     }
 
     /// Every object key below the table root that the given versions (all retained ones, if `None`)

@@ -13,7 +13,9 @@ use crate::error::{Error, Result};
 use crate::format::{Format, Handle, Outcome};
 use crate::iceberg::Iceberg;
 use crate::model::{At, CommitInfo, DataFile, Definition, Prune, Ref, RefKind, Snapshot};
+use crate::operations::check::{Check, Checked, check};
 use crate::operations::diff::{Diff, diff};
+use crate::operations::health::{Health, health};
 use crate::operations::{
     self, Adopted, Adoption, Alter, Compact, Merge, Options, RefReport, Report, Rows, SetRef,
 };
@@ -297,6 +299,22 @@ impl Table {
     /// As there.
     pub async fn diff(&self, from: &At, to: &At) -> Result<Diff> {
         diff(&self.handle, from, to).await
+    }
+
+    /// What is wrong with it: [`operations::check`]. Nothing is written.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn check(&self, wanted: &Check) -> Result<Checked> {
+        check(&self.handle, wanted).await
+    }
+
+    /// The figures that say whether it needs care: [`operations::health`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn health(&self) -> Result<Health> {
+        health(&self.handle).await
     }
 
     /// The tags and branches: [`operations::refs`].

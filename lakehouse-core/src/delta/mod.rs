@@ -6,6 +6,7 @@
 
 mod actions;
 mod adopt;
+mod audit;
 mod change_feed;
 mod changes;
 mod checkpoint;
@@ -32,6 +33,7 @@ mod schema;
 mod sieve;
 mod state;
 mod stats;
+mod upkeep;
 mod vectors;
 mod z85;
 
@@ -49,7 +51,7 @@ use crate::error::{Error, Result};
 use crate::format::{Format, Outcome};
 use crate::model::limits;
 use crate::model::{
-    At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Version,
+    At, Audit, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Upkeep, Version,
 };
 use crate::store::{Created, Store};
 use state::State;
@@ -232,6 +234,14 @@ impl Format for Delta {
             let newest = self.load_at(at).await?;
             changes::history(&self.store, newest.state, limit.unwrap_or(usize::MAX)).await
         })
+    }
+
+    fn audit<'a>(&'a self, at: &'a At) -> BoxFuture<'a, Result<Audit>> {
+        Box::pin(async move { audit::audit(&self.store, at).await })
+    }
+
+    fn upkeep<'a>(&'a self, snapshot: &'a Snapshot) -> BoxFuture<'a, Result<Upkeep>> {
+        Box::pin(async move { upkeep::upkeep(&self.store, snapshot).await })
     }
 
     fn reachable<'a>(&'a self, keep: Option<&'a [Version]>) -> BoxFuture<'a, Result<BTreeSet<String>>> {

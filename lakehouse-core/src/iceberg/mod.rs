@@ -9,6 +9,7 @@
 //! publish  one attempt                                        staged, rewrite, summary its parts
 //! catalog  who decides what is current
 //! evolve   columns added and widened                        refs      tags and branches
+//! audit    what is wrong with the metadata                     audit_manifests  of a version      upkeep  how much there is
 //! changes  the difference of two versions                     history   looking back
 //! ```
 //!
@@ -16,6 +17,8 @@
 //! by a catalog that holds a pointer ([`catalog`]).
 
 mod adopt;
+mod audit;
+mod audit_manifests;
 mod avro;
 pub mod catalog;
 mod changes;
@@ -43,6 +46,7 @@ mod staged;
 mod summary;
 mod tokens;
 mod types;
+mod upkeep;
 mod values;
 mod view;
 
@@ -59,7 +63,7 @@ use futures::stream::BoxStream;
 use crate::error::Result;
 use crate::format::{Format, Outcome};
 use crate::model::{
-    At, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Version,
+    At, Audit, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Upkeep, Version,
 };
 use crate::store::{Store, clock};
 use catalog::{Catalog, Pointer};
@@ -189,6 +193,14 @@ impl Format for Iceberg {
     fn is_ancestor(&self, snapshot: &Snapshot, ancestor: Version, version: Version) -> Result<bool> {
         let view = View::of(snapshot)?;
         Ok(refs::descent(view.metadata(), ancestor, version) == refs::Descent::Yes)
+    }
+
+    fn audit<'a>(&'a self, at: &'a At) -> BoxFuture<'a, Result<Audit>> {
+        Box::pin(async move { audit::audit(&self.store, &self.catalog, at).await })
+    }
+
+    fn upkeep<'a>(&'a self, snapshot: &'a Snapshot) -> BoxFuture<'a, Result<Upkeep>> {
+        Box::pin(async move { upkeep::upkeep(&self.store, snapshot).await })
     }
 
     fn reachable<'a>(&'a self, keep: Option<&'a [Version]>) -> BoxFuture<'a, Result<BTreeSet<String>>> {

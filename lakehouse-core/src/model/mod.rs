@@ -11,6 +11,7 @@ mod definition;
 pub mod deletion_vector;
 mod evolve;
 mod file;
+mod finding;
 pub mod json;
 pub mod limits;
 mod mask;
@@ -21,6 +22,7 @@ mod refs;
 pub mod schema;
 mod size;
 mod snapshot;
+mod upkeep;
 
 pub use alter::{ColumnChange, Place, Redefinition, SortColumn, alter};
 pub use chains::check_chains;
@@ -29,6 +31,7 @@ pub use column_path::ColumnPath;
 pub use definition::Definition;
 pub use evolve::{Evolved, evolve};
 pub use file::{ColumnStats, DataFile, EqualityDelete, FileNotes, MaskRef};
+pub use finding::{Audit, Code, Finding, Needed, Severity};
 pub use mask::RowMask;
 pub use parquet_footer::{
     PARQUET_TAIL, check_parquet_footer, check_whole_parquet_footer, is_sane_parquet_index,
@@ -40,3 +43,4 @@ pub use prune::{Prune, PruneCounts};
 pub use refs::{MAIN, Ref, RefChange, RefKind, Retention, check_ref_name};
 pub use size::parse_size;
 pub use snapshot::{At, Capabilities, Check, Snapshot, Version};
+pub use upkeep::{MetadataPart, Upkeep};

@@ -6,19 +6,21 @@
 //! the rows that stay as they are to new files. What only a query can find comes in through `queried.rs`,
 //! columns that come with rows through `columns.rs`. [`adopt`] alone begins without a table. `settings.rs` says how files are written, `changed.rs` which rows a
 //! change feed tells of, `rules.rs` what new rows must satisfy. Tags and branches
-//! (`refs.rs`) have no rows and a plan of their own. [`diff`] alone only reads.
+//! (`refs.rs`) have no rows and a plan of their own. [`diff`], [`check`] and [`health`] only read.
 
 mod adapt;
 mod adopt;
 mod alter;
 mod append;
 mod changed;
+pub mod check;
 mod columns;
 mod compact;
 mod decide;
 mod delete;
 pub mod diff;
 mod evaluate;
+pub mod health;
 mod input;
 mod merge;
 mod moving;
