@@ -283,7 +283,10 @@ pub(crate) fn finish(result: Result<(), Failure>, json: bool) -> ExitCode {
     let Err(failure) = result else {
         return ExitCode::SUCCESS;
     };
-    if !matches!(failure, Failure::BrokenPipe | Failure::Different | Failure::Damaged) {
+    if !matches!(
+        failure,
+        Failure::BrokenPipe | Failure::Different | Failure::Damaged
+    ) {
         tell(&failure, json);
     }
     ExitCode::from(failure.code())

@@ -10,7 +10,8 @@ use futures::stream::BoxStream;
 
 use crate::error::{Error, Result};
 use crate::model::{
-    At, Audit, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Upkeep, Version,
+    At, Audit, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot,
+    Upkeep, Version,
 };
 use crate::store::Store;
 
@@ -182,6 +183,15 @@ pub trait Format: Send + Sync + Debug {
                 ..Audit::default()
             })
         })
+    }
+
+    /// Writes anew what only leads readers to the newest version (hints, pointers), as the rest of the metadata says. It
+    /// is advice: a writer who is at work meanwhile loses nothing.
+    ///
+    /// # Errors
+    /// When the newest version cannot be loaded; those of the store.
+    fn repoint(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Ok(()) })
     }
 
     /// What the metadata of a version amounts to.

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::{Format, Handle, Outcome};
 use crate::iceberg::Iceberg;
 use crate::model::{At, CommitInfo, DataFile, Definition, Prune, Ref, RefKind, Snapshot};
-use crate::operations::check::{Check, Checked, check};
+use crate::operations::check::{Check, Checked, Repaired, check, repair};
 use crate::operations::diff::{Diff, diff};
 use crate::operations::health::{Health, health};
 use crate::operations::{
@@ -307,6 +307,14 @@ impl Table {
     /// As there.
     pub async fn check(&self, wanted: &Check) -> Result<Checked> {
         check(&self.handle, wanted).await
+    }
+
+    /// The same, and writes hints and pointers anew that are missing or lie, unless it is a dry run: [`operations::check`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn repair(&self, wanted: &Check, dry_run: bool) -> Result<Repaired> {
+        repair(&self.handle, wanted, dry_run).await
     }
 
     /// The figures that say whether it needs care: [`operations::health`].

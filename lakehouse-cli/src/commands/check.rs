@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use lakehouse_core::model::{At, Severity};
-use lakehouse_core::operations::check::{Check as Wanted, Checked};
+use lakehouse_core::operations::check::{Check as Wanted, Checked, Repaired};
 use serde_json::json;
 
 use super::AtArgs;
@@ -14,7 +14,7 @@ use crate::values::{show_bytes, show_count};
 /// Findings that are printed as text.
 const LISTED: usize = 100;
 
-/// Check that a table is what its metadata says; nothing is written.
+/// Check that a table is what its metadata says; nothing is written, unless --repair says so.
 ///
 /// Looks at every file that the version needs: that it is there, once, with the recorded size and rows; at masks,
 /// partition values, row ids, sequence numbers; and at the metadata itself: gaps and checkpoints of the log, manifests
@@ -25,6 +25,7 @@ const LISTED: usize = 100;
 /// Example:
 ///   lake check flights
 ///   lake check flights --deep --all-versions
+///   lake check flights --repair --dry-run
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Check {
@@ -39,6 +40,14 @@ pub(super) struct Check {
     /// Check every version in the history of main, tags and branches; files that several have are read once
     #[arg(long, conflicts_with_all = ["version", "as_of"])]
     all_versions: bool,
+    /// Write anew what only leads readers to the newest version, where it is missing or lies: the version hint of
+    /// Iceberg, the pointer to Delta's newest checkpoint. No row, file or version is touched; what else is found says
+    /// what to do about it
+    #[arg(long)]
+    repair: bool,
+    /// Say what --repair would write, and write nothing
+    #[arg(long, requires = "repair")]
+    dry_run: bool,
     #[command(flatten)]
     storage: StorageArgs,
 }
@@ -49,7 +58,11 @@ pub(super) async fn check(args: Check, ui: &Ui) -> Result<(), Failure> {
     let told = {
         let (progress, name) = (Arc::clone(&progress), args.table.clone());
         move |done, all| {
-            progress.say(format!("checking {name}: {} of {} files read", show_count(done), show_count(all)));
+            progress.say(format!(
+                "checking {name}: {} of {} files read",
+                show_count(done),
+                show_count(all)
+            ));
         }
     };
     let wanted = Wanted {
@@ -58,16 +71,33 @@ pub(super) async fn check(args: Check, ui: &Ui) -> Result<(), Failure> {
         deep: args.deep,
         progress: Some(Arc::new(told)),
     };
-    let checked = table.check(&wanted).await;
+    let done = match args.repair {
+        true => table.repair(&wanted, args.dry_run).await,
+        false => table.check(&wanted).await.map(|checked| Repaired {
+            checked,
+            ..Repaired::default()
+        }),
+    };
     drop((wanted, progress));
-    let checked = checked?;
+    let Repaired { repaired, checked } = done?;
     if ui.json {
         let mut report = checked.to_json();
+        if args.repair {
+            let codes = repaired
+                .iter()
+                .map(|finding| json!({"code": finding.code.name(), "path": finding.path}));
+            report["repaired"] = codes.collect();
+            report["dry_run"] = args.dry_run.into();
+        }
         report["operation"] = json!("check");
         report["table"] = json!(args.table);
         ui.json(&report)?;
     } else {
         tell(&args.table, &checked, ui)?;
+        for finding in &repaired {
+            let word = if args.dry_run { "would repair" } else { "repaired" };
+            ui.line(&format!("{word} {}: {}", finding.path, finding.code))?;
+        }
     }
     match checked.count(Severity::Error) {
         0 => Ok(()),
@@ -108,13 +138,15 @@ fn tell(name: &str, checked: &Checked, ui: &Ui) -> Result<(), Failure> {
         ))?;
     }
     let counted = |severity| checked.count(severity);
-    ui.line(&match counted(Severity::Error) + counted(Severity::Warning) + counted(Severity::Note) {
-        0 => "clean".to_owned(),
-        _ => format!(
-            "errors: {}, warnings: {}, notes: {}",
-            counted(Severity::Error),
-            counted(Severity::Warning),
-            counted(Severity::Note)
-        ),
-    })
+    ui.line(
+        &match counted(Severity::Error) + counted(Severity::Warning) + counted(Severity::Note) {
+            0 => "clean".to_owned(),
+            _ => format!(
+                "errors: {}, warnings: {}, notes: {}",
+                counted(Severity::Error),
+                counted(Severity::Warning),
+                counted(Severity::Note)
+            ),
+        },
+    )
 }

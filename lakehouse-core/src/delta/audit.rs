@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::actions::{Action, AddFile, FileKey, Metadata, Protocol};
 use super::state::State;
-use super::{Delta, log, protocol, row_tracking, stats};
+use super::{Delta, footer, log, protocol, row_tracking, stats};
 use crate::error::{Error, Result};
 use crate::model::limits::HINT_BYTES;
 use crate::model::{At, Audit, Code, Finding, Snapshot};
@@ -48,7 +48,9 @@ pub(super) async fn audit(store: &Store, at: &At) -> Result<Audit> {
             }
             Err(error) => {
                 let todo = "delete the checkpoint if the log entries before it are all there, else restore it from a backup";
-                audit.findings.push(Finding::of(Code::CheckpointUnreadable, error, "", todo)?);
+                audit
+                    .findings
+                    .push(Finding::of(Code::CheckpointUnreadable, error, "", todo)?);
             }
         }
     }
@@ -59,6 +61,36 @@ pub(super) async fn audit(store: &Store, at: &At) -> Result<Audit> {
     audit.sequence = Some(snapshot.version);
     audit.snapshot = Some(snapshot);
     Ok(audit)
+}
+
+/// Writes the pointer to the newest checkpoint anew. Where that has several files, or where there is none, the pointer goes:
+/// readers then list the log.
+///
+/// # Errors
+/// When the checkpoint cannot be read; those of the store.
+pub(super) async fn repoint(store: &Store) -> Result<()> {
+    let log = Log::of(&store.list(log::FOLDER).await?);
+    let newest = log.newest_checkpoint(u64::MAX);
+    let whole = newest.and_then(|version| Some((version, log.checkpoints.get(&version)?)));
+    let Some((version, bytes)) = whole.and_then(|(version, found)| match found.whole.as_slice() {
+        [bytes] => Some((version, *bytes)),
+        _ => None,
+    }) else {
+        return store.delete(&[log::LAST_CHECKPOINT.to_owned()]).await;
+    };
+    let key = log::checkpoint_key(version);
+    if store.head(&key).await?.is_none() {
+        // One file, and of version 2.
+        return store.delete(&[log::LAST_CHECKPOINT.to_owned()]).await;
+    }
+    let (files, _) = checkpoint(&Delta::new(store.clone()), version).await?;
+    let pointer = json!({
+        "version": version,
+        "size": footer::rows(store, &key, bytes).await?,
+        "sizeInBytes": bytes,
+        "numOfAddFiles": files,
+    });
+    store.put(log::LAST_CHECKPOINT, pointer.to_string().into()).await
 }
 
 /// What the names in the log folder say.
@@ -89,7 +121,9 @@ impl Log {
         for file in files {
             if let Some(version) = log::commit_version(&file.path) {
                 log.commits.insert(version);
-            } else if let Some(version) = log::file_version(&file.path).filter(|_| log::is_checkpoint(&file.path)) {
+            } else if let Some(version) =
+                log::file_version(&file.path).filter(|_| log::is_checkpoint(&file.path))
+            {
                 let found = log.checkpoints.entry(version).or_default();
                 match part_of(&file.path) {
                     Some((part, parts)) => {
@@ -108,7 +142,10 @@ impl Log {
     }
 
     fn newest_checkpoint(&self, upto: u64) -> Option<u64> {
-        let complete = self.checkpoints.range(..=upto).filter(|(_, found)| found.is_complete());
+        let complete = self
+            .checkpoints
+            .range(..=upto)
+            .filter(|(_, found)| found.is_complete());
         complete.map(|(version, _)| *version).next_back()
     }
 
@@ -120,8 +157,14 @@ impl Log {
             let first = (1..=*all).find(|part| !there.contains(part))?;
             Some(Finding::new(
                 Code::CheckpointIncomplete,
-                format!("{}{version:020}.checkpoint.{first:010}.{all:010}.parquet", log::FOLDER),
-                format!("the checkpoint of version {version} has {} of its {all} parts", there.len()),
+                format!(
+                    "{}{version:020}.checkpoint.{first:010}.{all:010}.parquet",
+                    log::FOLDER
+                ),
+                format!(
+                    "the checkpoint of version {version} has {} of its {all} parts",
+                    there.len()
+                ),
                 "readers pass over it; the next checkpoint replaces it",
             ))
         });
@@ -130,7 +173,8 @@ impl Log {
 
     /// What `_last_checkpoint` says that is not so. `counted`: the version of a checkpoint, and its files.
     async fn pointer(&self, store: &Store, counted: Option<(u64, u64)>) -> Result<Vec<Finding>> {
-        let finding = |code, what: String, todo: &str| vec![Finding::new(code, log::LAST_CHECKPOINT, what, todo)];
+        let finding =
+            |code, what: String, todo: &str| vec![Finding::new(code, log::LAST_CHECKPOINT, what, todo)];
         let newest = self.newest_checkpoint(u64::MAX);
         let broken = |what: &str| {
             finding(
@@ -157,7 +201,9 @@ impl Log {
             return Ok(broken("it names no version"));
         };
         let Some(checkpoint) = self.checkpoints.get(&version).filter(|found| found.is_complete()) else {
-            return Ok(broken(&format!("it names the checkpoint of version {version}, which is not there")));
+            return Ok(broken(&format!(
+                "it names the checkpoint of version {version}, which is not there"
+            )));
         };
         let mut lies = Vec::new();
         if let (Some(said), [bytes]) = (pointer["sizeInBytes"].as_u64(), checkpoint.whole.as_slice())
@@ -195,7 +241,9 @@ impl Log {
 
     /// Whether the checkpoint may be of version 2, of which the pointer's figures mean something else.
     fn has_sidecars(&self, version: u64) -> bool {
-        self.checkpoints.get(&version).is_some_and(|found| found.whole.len() > 1)
+        self.checkpoints
+            .get(&version)
+            .is_some_and(|found| found.whole.len() > 1)
     }
 
     /// Why a version cannot be loaded.
@@ -299,7 +347,9 @@ async fn entries(store: &Store, state: &State, audit: &mut Audit) -> Result<()> 
         let actions = match log::read(store, version).await {
             Ok(actions) => actions.unwrap_or_default(),
             Err(error) => {
-                audit.findings.push(Finding::of(Code::LogEntry, error, &key, FROM_BACKUP)?);
+                audit
+                    .findings
+                    .push(Finding::of(Code::LogEntry, error, &key, FROM_BACKUP)?);
                 continue;
             }
         };
@@ -318,14 +368,18 @@ async fn entries(store: &Store, state: &State, audit: &mut Audit) -> Result<()> 
             continue;
         }
         let infos = actions.iter().filter_map(|action| action.commit_info.as_ref());
-        let time = infos.filter_map(|info| info.get("inCommitTimestamp")?.as_i64()).next();
+        let time = infos
+            .filter_map(|info| info.get("inCommitTimestamp")?.as_i64())
+            .next();
         if let (Some(before), Some(time)) = (before, time)
             && time <= before
         {
             audit.findings.push(Finding::new(
                 Code::CommitTime,
                 &key,
-                format!("its time, {time} ms since 1970, is not later than the {before} of the version before"),
+                format!(
+                    "its time, {time} ms since 1970, is not later than the {before} of the version before"
+                ),
                 "asking for a version by time may give another one; ask by number",
             ));
         }
@@ -337,7 +391,13 @@ async fn entries(store: &Store, state: &State, audit: &mut Audit) -> Result<()> 
 /// What must be the same of a file in a checkpoint and in the log.
 fn fingerprint(add: &AddFile) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (add.size, &add.partition_values, add.base_row_id, add.default_row_commit_version).hash(&mut hasher);
+    (
+        add.size,
+        &add.partition_values,
+        add.base_row_id,
+        add.default_row_commit_version,
+    )
+        .hash(&mut hasher);
     // Checkpoints may spell the statistics otherwise.
     stats::parse(add.stats.as_deref(), &[]).rows.hash(&mut hasher);
     hasher.finish()
@@ -361,10 +421,18 @@ async fn checkpoint(table: &Delta, version: u64) -> Result<(u64, Vec<Finding>)> 
     let mut differs = |what: String| findings.push(Finding::new(Code::CheckpointDiffers, &key, what, todo));
     if let Some(expected) = &expected {
         let described = |what: &str| format!("its {what} is not the one that the log gives");
-        if expected.protocol.as_ref().is_some_and(|protocol| *protocol != state.protocol) {
+        if expected
+            .protocol
+            .as_ref()
+            .is_some_and(|protocol| *protocol != state.protocol)
+        {
             differs(described("protocol"));
         }
-        if expected.metadata.as_ref().is_some_and(|metadata| *metadata != state.metadata) {
+        if expected
+            .metadata
+            .as_ref()
+            .is_some_and(|metadata| *metadata != state.metadata)
+        {
             differs(described("metaData"));
         }
     }
@@ -375,9 +443,15 @@ async fn checkpoint(table: &Delta, version: u64) -> Result<(u64, Vec<Finding>)> 
             files += 1;
             let Some(expected) = &mut expected else { continue };
             match expected.files.remove(&add.key()) {
-                None => differs(format!("it has the file {:?}, which the log does not give", add.path)),
+                None => differs(format!(
+                    "it has the file {:?}, which the log does not give",
+                    add.path
+                )),
                 Some(known) if known != fingerprint(&add) => {
-                    differs(format!("it says of the file {:?} what the log does not", add.path));
+                    differs(format!(
+                        "it says of the file {:?} what the log does not",
+                        add.path
+                    ));
                 }
                 Some(_) => {}
             }
@@ -421,7 +495,9 @@ async fn before(table: &Delta, version: u64) -> Result<Option<Expected>> {
     let mut batches = state.replay.files(&table.store);
     while let Some(batch) = batches.recv().await {
         let Ok(batch) = batch else { return Ok(None) };
-        expected.files.extend(batch.iter().map(|add| (add.key(), fingerprint(add))));
+        expected
+            .files
+            .extend(batch.iter().map(|add| (add.key(), fingerprint(add))));
     }
     let (removes, rest): (Vec<Action>, Vec<Action>) = entry.into_iter().partition(|row| row.remove.is_some());
     for action in removes.into_iter().chain(rest) {

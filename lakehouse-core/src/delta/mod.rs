@@ -51,7 +51,8 @@ use crate::error::{Error, Result};
 use crate::format::{Format, Outcome};
 use crate::model::limits;
 use crate::model::{
-    At, Audit, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Upkeep, Version,
+    At, Audit, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot,
+    Upkeep, Version,
 };
 use crate::store::{Created, Store};
 use state::State;
@@ -238,6 +239,10 @@ impl Format for Delta {
 
     fn audit<'a>(&'a self, at: &'a At) -> BoxFuture<'a, Result<Audit>> {
         Box::pin(async move { audit::audit(&self.store, at).await })
+    }
+
+    fn repoint(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { audit::repoint(&self.store).await })
     }
 
     fn upkeep<'a>(&'a self, snapshot: &'a Snapshot) -> BoxFuture<'a, Result<Upkeep>> {

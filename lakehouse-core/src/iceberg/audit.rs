@@ -84,7 +84,11 @@ async fn unloadable(store: &Store, error: Error) -> Result<Vec<Finding>> {
 /// Versions that metadata names and does not have.
 fn names(metadata: &Value, file: &str) -> Vec<Finding> {
     let snapshots = metadata["snapshots"].as_array().map_or(&[][..], Vec::as_slice);
-    let there = |id: i64| snapshots.iter().any(|snapshot| snapshot["snapshot-id"].as_i64() == Some(id));
+    let there = |id: i64| {
+        snapshots
+            .iter()
+            .any(|snapshot| snapshot["snapshot-id"].as_i64() == Some(id))
+    };
     let mut findings = Vec::new();
     // Older writers have -1 for none.
     let current = metadata["current-snapshot-id"].as_i64().filter(|id| *id >= 0);
@@ -131,13 +135,29 @@ async fn hint(store: &Store, state: &State) -> Result<Vec<Finding>> {
             match text.trim().parse::<u64>() {
                 Ok(hinted) if hinted == newest => return Ok(Vec::new()),
                 Ok(hinted) if hinted < newest => format!("it names version {hinted}, the newest is {newest}"),
-                Ok(hinted) => format!("it names version {hinted}, and {} is not there", metadata_key(hinted)),
+                Ok(hinted) => format!(
+                    "it names version {hinted}, and {} is not there",
+                    metadata_key(hinted)
+                ),
                 Err(_) => format!("it says {:?}, the newest version is {newest}", text.trim()),
             }
         }
     };
-    let todo = "the next commit writes it anew; until then readers that rely on it see an older version or none";
+    let todo =
+        "the next commit writes it anew; until then readers that rely on it see an older version or none";
     Ok(vec![Finding::new(Code::VersionHint, HINT, what, todo)])
+}
+
+/// Writes the hint anew, where there should be one.
+///
+/// # Errors
+/// When the newest metadata cannot be read; those of the store.
+pub(super) async fn repoint(store: &Store, catalog: &Catalog) -> Result<()> {
+    let state = catalog.newest(store).await?;
+    if matches!(catalog, Catalog::Path) && load::number_of_catalog(&state.file).is_none() {
+        store.put(HINT, state.number.to_string().into()).await?;
+    }
+    Ok(())
 }
 
 /// Files of statistics about the version.

@@ -28,7 +28,9 @@ pub(super) async fn audit(store: &Store, view: &View, audit: &mut Audit) -> Resu
     let list = match read_list(store, view).await {
         Ok(list) => list,
         Err(error) => {
-            audit.findings.push(Finding::of(Code::ManifestUnreadable, error, "", FROM_BACKUP)?);
+            audit
+                .findings
+                .push(Finding::of(Code::ManifestUnreadable, error, "", FROM_BACKUP)?);
             return Ok(());
         }
     };
@@ -64,7 +66,9 @@ pub(super) async fn audit(store: &Store, view: &View, audit: &mut Audit) -> Resu
             }
             Err(error) => {
                 whole = false;
-                audit.findings.push(Finding::of(Code::ManifestUnreadable, error, &path, FROM_BACKUP)?);
+                audit
+                    .findings
+                    .push(Finding::of(Code::ManifestUnreadable, error, &path, FROM_BACKUP)?);
             }
         }
     }
@@ -90,22 +94,45 @@ fn one(view: &View, manifest: &Manifest, path: &str, audit: &mut Audit) {
     let mut found = |code, what: String| audit.findings.push(Finding::new(code, path, what, todo));
     let list = &manifest.list;
     for (status, word, files, rows) in [
-        (ManifestStatus::Added, "added", list.added_files_count, list.added_rows_count),
-        (ManifestStatus::Existing, "existing", list.existing_files_count, list.existing_rows_count),
-        (ManifestStatus::Deleted, "deleted", list.deleted_files_count, list.deleted_rows_count),
+        (
+            ManifestStatus::Added,
+            "added",
+            list.added_files_count,
+            list.added_rows_count,
+        ),
+        (
+            ManifestStatus::Existing,
+            "existing",
+            list.existing_files_count,
+            list.existing_rows_count,
+        ),
+        (
+            ManifestStatus::Deleted,
+            "deleted",
+            list.deleted_files_count,
+            list.deleted_rows_count,
+        ),
     ] {
         let entries = manifest.entries.iter().filter(|entry| entry.status == status);
-        let (n, sum) = entries.fold((0u64, 0u64), |(n, sum), entry| (n + 1, sum.saturating_add(entry.file.record_count())));
+        let (n, sum) = entries.fold((0u64, 0u64), |(n, sum), entry| {
+            (n + 1, sum.saturating_add(entry.file.record_count()))
+        });
         if files.is_some_and(|files| u64::from(files) != n) {
             found(
                 Code::ManifestCounts,
-                format!("the list counts {} {word} files, it has {n}", files.unwrap_or_default()),
+                format!(
+                    "the list counts {} {word} files, it has {n}",
+                    files.unwrap_or_default()
+                ),
             );
         }
         if rows.is_some_and(|rows| rows != sum) {
             found(
                 Code::ManifestCounts,
-                format!("the list counts {} rows of {word} files, they have {sum}", rows.unwrap_or_default()),
+                format!(
+                    "the list counts {} rows of {word} files, they have {sum}",
+                    rows.unwrap_or_default()
+                ),
             );
         }
     }
@@ -115,7 +142,10 @@ fn one(view: &View, manifest: &Manifest, path: &str, audit: &mut Audit) {
     {
         found(
             Code::ManifestSequence,
-            format!("the list says that no file is older than sequence number {}, one has {least}", list.min_sequence_number),
+            format!(
+                "the list says that no file is older than sequence number {}, one has {least}",
+                list.min_sequence_number
+            ),
         );
     }
     if let Some(most) = live().map(|entry| entry.sequence).max()
@@ -123,7 +153,10 @@ fn one(view: &View, manifest: &Manifest, path: &str, audit: &mut Audit) {
     {
         found(
             Code::ManifestSequence,
-            format!("it has sequence number {}, a file in it {most}", list.sequence_number),
+            format!(
+                "it has sequence number {}, a file in it {most}",
+                list.sequence_number
+            ),
         );
     }
     if let Some(snapshot) = &view.snapshot
@@ -131,7 +164,11 @@ fn one(view: &View, manifest: &Manifest, path: &str, audit: &mut Audit) {
     {
         found(
             Code::ManifestSequence,
-            format!("it has sequence number {}, the version {}", list.sequence_number, snapshot.sequence_number()),
+            format!(
+                "it has sequence number {}, the version {}",
+                list.sequence_number,
+                snapshot.sequence_number()
+            ),
         );
     }
     if let Some(what) = beyond(manifest, list) {
@@ -147,7 +184,8 @@ fn beyond(manifest: &Manifest, list: &ManifestFile) -> Option<String> {
         let values = partition_of(&entry.file, &manifest.types, &list.manifest_path).ok()?;
         for ((value, range), field) in values.iter().zip(&ranges).zip(manifest.spec.fields()) {
             let Some(range) = range else { continue };
-            let less = |a: &ScalarValue, b: &ScalarValue| a.partial_cmp(b).is_some_and(std::cmp::Ordering::is_lt);
+            let less =
+                |a: &ScalarValue, b: &ScalarValue| a.partial_cmp(b).is_some_and(std::cmp::Ordering::is_lt);
             let outside = match value.is_null() {
                 true => !range.has_null,
                 false => {
@@ -172,7 +210,9 @@ fn count(entry: &Entry, totals: &mut Totals) {
         let total: &mut u64 = totals.entry(key).or_default();
         *total = total.saturating_add(by);
     };
-    let vector = file.content_size_in_bytes().and_then(|bytes| u64::try_from(bytes).ok());
+    let vector = file
+        .content_size_in_bytes()
+        .and_then(|bytes| u64::try_from(bytes).ok());
     add("total-files-size", vector.unwrap_or(file.file_size_in_bytes()));
     match file.content_type() {
         DataContentType::Data => {
@@ -236,8 +276,14 @@ fn summary(view: &View, totals: &Totals, audit: &mut Audit) {
         if text.parse::<u64>() != Ok(truth) {
             audit.findings.push(Finding::new(
                 Code::SummaryTotal,
-                view.state.paths.relative(snapshot.manifest_list()).unwrap_or_default(),
-                format!("the summary of version {} says {key} = {text}, it is {truth}", snapshot.snapshot_id()),
+                view.state
+                    .paths
+                    .relative(snapshot.manifest_list())
+                    .unwrap_or_default(),
+                format!(
+                    "the summary of version {} says {key} = {text}, it is {truth}",
+                    snapshot.snapshot_id()
+                ),
                 "later versions go on from it; readers that trust it count wrongly",
             ));
         }

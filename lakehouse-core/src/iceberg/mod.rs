@@ -63,7 +63,8 @@ use futures::stream::BoxStream;
 use crate::error::Result;
 use crate::format::{Format, Outcome};
 use crate::model::{
-    At, Audit, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot, Upkeep, Version,
+    At, Audit, Change, CommitId, CommitInfo, DataFile, Definition, Prune, Redefinition, RowMask, Snapshot,
+    Upkeep, Version,
 };
 use crate::store::{Store, clock};
 use catalog::{Catalog, Pointer};
@@ -197,6 +198,10 @@ impl Format for Iceberg {
 
     fn audit<'a>(&'a self, at: &'a At) -> BoxFuture<'a, Result<Audit>> {
         Box::pin(async move { audit::audit(&self.store, &self.catalog, at).await })
+    }
+
+    fn repoint(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { audit::repoint(&self.store, &self.catalog).await })
     }
 
     fn upkeep<'a>(&'a self, snapshot: &'a Snapshot) -> BoxFuture<'a, Result<Upkeep>> {

@@ -22,9 +22,16 @@ pub(super) async fn upkeep(store: &Store, snapshot: &Snapshot) -> Result<Upkeep>
     let manifests = |kind, list: Vec<ManifestFile>| MetadataPart {
         kind,
         objects: list.len() as u64,
-        bytes: list.iter().map(|one| u64::try_from(one.manifest_length).unwrap_or(0)).sum(),
+        bytes: list
+            .iter()
+            .map(|one| u64::try_from(one.manifest_length).unwrap_or(0))
+            .sum(),
     };
-    let list = view.snapshot.as_ref().map(|of| view.state.paths.relative(of.manifest_list())).transpose()?;
+    let list = view
+        .snapshot
+        .as_ref()
+        .map(|of| view.state.paths.relative(of.manifest_list()))
+        .transpose()?;
     let one = |kind, path: Option<&str>| MetadataPart {
         kind,
         objects: u64::from(path.is_some()),

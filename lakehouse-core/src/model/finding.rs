@@ -116,6 +116,20 @@ codes! {
     FootersSkipped "footers-skipped" Note "footers of data files were not read, because there are many: --deep reads them"
 }
 
+impl Code {
+    /// Whether it is about what only leads readers to the newest version, and can be written anew from what is there:
+    /// [`crate::format::Format::repoint`].
+    pub fn is_advice(self) -> bool {
+        matches!(
+            self,
+            Self::VersionHint
+                | Self::CheckpointPointer
+                | Self::CheckpointPointerFigures
+                | Self::CheckpointPointerStale
+        )
+    }
+}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -160,7 +174,9 @@ impl Finding {
     /// The error itself where it tells of something else: the store failed, or what the table needs is not offered.
     pub fn of(code: Code, error: Error, path: &str, todo: &str) -> Result<Self> {
         let (what, place) = match &error {
-            Error::Invalid { what, place, .. } | Error::Limit { what, place, .. } => (what.clone(), place.clone()),
+            Error::Invalid { what, place, .. } | Error::Limit { what, place, .. } => {
+                (what.clone(), place.clone())
+            }
             Error::NotFound { what, .. } => (format!("{what} is not there"), what.clone()),
             // Of the engine: a decoder gave up.
             Error::Engine(inner) => (inner.strip_backtrace(), String::new()),
@@ -220,6 +236,9 @@ mod tests {
         assert!(Finding::of(Code::MetadataUnreadable, refused, "", "").is_err());
         let broken = Error::invalid("it is cut off", "metadata/a.avro").with_hint("copy it again");
         let finding = Finding::of(Code::ManifestUnreadable, broken, "", "").unwrap();
-        assert_eq!((finding.path.as_str(), finding.todo.as_str()), ("metadata/a.avro", "copy it again"));
+        assert_eq!(
+            (finding.path.as_str(), finding.todo.as_str()),
+            ("metadata/a.avro", "copy it again")
+        );
     }
 }

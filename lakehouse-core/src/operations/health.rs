@@ -123,7 +123,9 @@ pub async fn health(handle: &Handle) -> Result<Health> {
     let snapshot = handle.format.snapshot(&At::Latest).await?;
     let target = Settings::new(&Options::default(), false).target_file_bytes(&snapshot.properties)?;
     let mut taken = Taken::new();
-    let mut listed = handle.format.files(&snapshot, std::sync::Arc::new(Prune::everything()));
+    let mut listed = handle
+        .format
+        .files(&snapshot, std::sync::Arc::new(Prune::everything()));
     while let Some(mut file) = listed.try_next().await? {
         // Statistics are not asked for below.
         file.columns.clear();
@@ -131,7 +133,9 @@ pub async fn health(handle: &Handle) -> Result<Health> {
     }
     drop(listed);
     let mut to_compact = Files::default();
-    compact::pending(taken.listed, target).iter().for_each(|file| to_compact.add(file));
+    compact::pending(taken.listed, target)
+        .iter()
+        .for_each(|file| to_compact.add(file));
     let upkeep = handle.format.upkeep(&snapshot).await?;
     let history = handle.format.history(&At::Latest, None).await?;
     let mut days: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
@@ -151,17 +155,25 @@ pub async fn health(handle: &Handle) -> Result<Health> {
         target_file_bytes: target,
         small_files: taken.small,
         sizes: taken.sizes,
-        partitioning: snapshot.partition_fields().iter().map(|field| field.term()).collect(),
+        partitioning: snapshot
+            .partition_fields()
+            .iter()
+            .map(|field| field.term())
+            .collect(),
         partitions,
         upkeep,
         versions: history.len() as u64,
-        days: days.into_iter().map(|(day, commits)| Day { day, commits }).collect(),
+        days: days
+            .into_iter()
+            .map(|(day, commits)| Day { day, commits })
+            .collect(),
         to_compact,
     })
 }
 
 fn day(ms: i64) -> String {
-    DateTime::from_timestamp_millis(ms).map_or_else(|| "?".to_owned(), |time| time.format("%Y-%m-%d").to_string())
+    DateTime::from_timestamp_millis(ms)
+        .map_or_else(|| "?".to_owned(), |time| time.format("%Y-%m-%d").to_string())
 }
 
 /// Sums over files so far.
@@ -204,8 +216,9 @@ impl Taken {
         self.sizes[at].files.add(&file);
         let fields = snapshot.specs.get(&file.spec_id).into_iter().flatten();
         let values = fields.zip(&file.partition);
-        let name: Vec<String> =
-            values.map(|(field, value)| format!("{} = {}", field.term(), field.text(value))).collect();
+        let name: Vec<String> = values
+            .map(|(field, value)| format!("{} = {}", field.term(), field.text(value)))
+            .collect();
         self.partitions.entry(name.join(", ")).or_default().add(&file);
         self.listed.push(file);
     }
@@ -224,8 +237,12 @@ impl Health {
             value["partition"] = name.as_str().into();
             value
         });
-        let part = |part: &MetadataPart| json!({"kind": part.kind, "objects": part.objects, "bytes": part.bytes});
-        let days = self.days.iter().map(|day| json!({"day": day.day, "commits": day.commits}));
+        let part =
+            |part: &MetadataPart| json!({"kind": part.kind, "objects": part.objects, "bytes": part.bytes});
+        let days = self
+            .days
+            .iter()
+            .map(|day| json!({"day": day.day, "commits": day.commits}));
         json!({
             "version": self.version, "timestamp_ms": self.timestamp_ms, "taken_ms": self.taken_ms,
             "files": self.files.to_json(), "masked_files": self.masked_files,

@@ -24,13 +24,22 @@ impl Store {
             0 | 1 => BTreeMap::new(),
             _ => self.listed_sizes(wanted).await?,
         };
-        let left: Vec<String> = wanted.iter().filter(|path| !found.contains_key(*path)).cloned().collect();
+        let left: Vec<String> = wanted
+            .iter()
+            .filter(|path| !found.contains_key(*path))
+            .cloned()
+            .collect();
         let looked_up: Vec<_> = stream::iter(left)
             .map(|path| async move { self.head(&path).await })
             .buffer_unordered(CONCURRENT)
             .try_collect()
             .await?;
-        found.extend(looked_up.into_iter().flatten().map(|object| (object.path, object.bytes)));
+        found.extend(
+            looked_up
+                .into_iter()
+                .flatten()
+                .map(|object| (object.path, object.bytes)),
+        );
         Ok(found)
     }
 

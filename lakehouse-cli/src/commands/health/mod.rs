@@ -18,7 +18,8 @@ const LISTED: usize = 20;
 pub(super) async fn health(name: &str, table: &Table, html: Option<&Path>, ui: &Ui) -> Result<(), Failure> {
     let health = table.health().await?;
     if let Some(file) = html {
-        std::fs::write(file, page::page(name, table.format(), &health)).map_err(Failure::io("write", file))?;
+        std::fs::write(file, page::page(name, table.format(), &health))
+            .map_err(Failure::io("write", file))?;
     }
     if ui.json {
         let mut report = health.to_json();
@@ -55,12 +56,21 @@ pub(super) async fn health(name: &str, table: &Table, html: Option<&Path>, ui: &
         )?;
         let more = health.partitions.len().saturating_sub(LISTED);
         if more > 0 {
-            ui.line(&format!("and {} smaller ones (all of them with --json)", show_count(more as u64)))?;
+            ui.line(&format!(
+                "and {} smaller ones (all of them with --json)",
+                show_count(more as u64)
+            ))?;
         }
     }
     let read = health.upkeep.read.iter();
     let read: Vec<_> = read
-        .map(|part| vec![part.kind.to_owned(), show_count(part.objects), show_bytes(part.bytes)])
+        .map(|part| {
+            vec![
+                part.kind.to_owned(),
+                show_count(part.objects),
+                show_bytes(part.bytes),
+            ]
+        })
         .collect();
     ui.table(&["read to plan a scan", "objects", "bytes"], &read)?;
     let days = health.days.iter().rev().take(LISTED).map(|day| {
@@ -84,7 +94,12 @@ fn facts(health: &Health) -> Vec<(&'static str, String)> {
     let mut facts = vec![
         (
             "files",
-            format!("{} of {}, {} on average", show_count(files.files), show_bytes(files.bytes), show_bytes(files.bytes / files.files.max(1))),
+            format!(
+                "{} of {}, {} on average",
+                show_count(files.files),
+                show_bytes(files.bytes),
+                show_bytes(files.bytes / files.files.max(1))
+            ),
         ),
         (
             "small files",
@@ -107,10 +122,16 @@ fn facts(health: &Health) -> Vec<(&'static str, String)> {
         ),
         (
             "compact would rewrite",
-            format!("{} files of {}", show_count(health.to_compact.files), show_bytes(health.to_compact.bytes)),
+            format!(
+                "{} files of {}",
+                show_count(health.to_compact.files),
+                show_bytes(health.to_compact.bytes)
+            ),
         ),
     ];
-    if let (false, Some((_, smallest)), Some((_, largest))) = (health.partitioning.is_empty(), smallest, largest) {
+    if let (false, Some((_, smallest)), Some((_, largest))) =
+        (health.partitioning.is_empty(), smallest, largest)
+    {
         facts.push((
             "partitions",
             format!(
@@ -122,13 +143,27 @@ fn facts(health: &Health) -> Vec<(&'static str, String)> {
             ),
         ));
     }
-    facts.push(("metadata", format!("{} objects of {} to plan a scan", show_count(objects), show_bytes(bytes))));
+    facts.push((
+        "metadata",
+        format!(
+            "{} objects of {} to plan a scan",
+            show_count(objects),
+            show_bytes(bytes)
+        ),
+    ));
     facts.push((
         "all metadata",
-        format!("{} objects of {}", show_count(health.upkeep.objects), show_bytes(health.upkeep.bytes)),
+        format!(
+            "{} objects of {}",
+            show_count(health.upkeep.objects),
+            show_bytes(health.upkeep.bytes)
+        ),
     ));
     if let Some(at) = health.upkeep.checkpoint_ms {
-        facts.push(("checkpoint", format!("{} old", age(health.taken_ms.saturating_sub(at)))));
+        facts.push((
+            "checkpoint",
+            format!("{} old", age(health.taken_ms.saturating_sub(at))),
+        ));
     }
     facts.push(("versions", show_count(health.versions)));
     facts
@@ -150,7 +185,13 @@ mod tests {
     #[test]
     fn ages_are_told_in_the_largest_unit_of_which_there_are_two() {
         let day = 86_400_000;
-        for (ms, text) in [(-5, "0 seconds"), (119_999, "119 seconds"), (120_000, "2 minutes"), (day, "24 hours"), (9 * day, "9 days")] {
+        for (ms, text) in [
+            (-5, "0 seconds"),
+            (119_999, "119 seconds"),
+            (120_000, "2 minutes"),
+            (day, "24 hours"),
+            (9 * day, "9 days"),
+        ] {
             assert_eq!(age(ms), text);
         }
     }

@@ -74,7 +74,9 @@ fn escape(text: &str) -> String {
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
-            c if c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
+            c if c.is_control()
+                || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
+            {
                 escaped.extend(c.escape_unicode());
             }
             c => escaped.push(c),
@@ -86,7 +88,10 @@ fn escape(text: &str) -> String {
 /// A name for a chart, where there is room for so many characters.
 fn short(text: &str, most: usize) -> String {
     match text.chars().count() > most {
-        true => format!("{}…", text.chars().take(most.saturating_sub(1)).collect::<String>()),
+        true => format!(
+            "{}…",
+            text.chars().take(most.saturating_sub(1)).collect::<String>()
+        ),
         false => text.to_owned(),
     }
 }
@@ -99,7 +104,12 @@ fn section(html: &mut String, title: &str, content: &str) {
 fn facts(html: &mut String, health: &Health) {
     html.push_str("<dl>\n");
     for (name, value) in super::facts(health) {
-        let _ = writeln!(html, "<div><dt>{}</dt><dd>{}</dd></div>", escape(name), escape(&value));
+        let _ = writeln!(
+            html,
+            "<div><dt>{}</dt><dd>{}</dd></div>",
+            escape(name),
+            escape(&value)
+        );
     }
     html.push_str("</dl>\n");
 }
@@ -120,10 +130,20 @@ fn bars(what: &str, bars: &[Bar]) -> String {
     const LINE: f64 = 24.0;
     const LABEL: f64 = 190.0;
     const NOTE: f64 = 150.0;
-    let sound = |value: f64| if value.is_finite() && value > 0.0 { value } else { 0.0 };
+    let sound = |value: f64| {
+        if value.is_finite() && value > 0.0 {
+            value
+        } else {
+            0.0
+        }
+    };
     let sum = |bar: &Bar| bar.parts.iter().map(|(_, value)| sound(*value)).sum::<f64>();
     let most = bars.iter().map(sum).fold(0.0, f64::max);
-    let scale = if most > 0.0 { (WIDTH - LABEL - NOTE) / most } else { 0.0 };
+    let scale = if most > 0.0 {
+        (WIDTH - LABEL - NOTE) / most
+    } else {
+        0.0
+    };
     let mut svg = String::new();
     let _ = writeln!(
         svg,
@@ -162,7 +182,11 @@ fn bars(what: &str, bars: &[Bar]) -> String {
             escape(&bar.note)
         );
     }
-    let _ = writeln!(svg, "<line class=\"axis\" x1=\"{LABEL}\" y1=\"0\" x2=\"{LABEL}\" y2=\"{}\"/>", LINE * bars.len() as f64);
+    let _ = writeln!(
+        svg,
+        "<line class=\"axis\" x1=\"{LABEL}\" y1=\"0\" x2=\"{LABEL}\" y2=\"{}\"/>",
+        LINE * bars.len() as f64
+    );
     svg.push_str("</svg>\n");
     svg
 }
@@ -170,7 +194,11 @@ fn bars(what: &str, bars: &[Bar]) -> String {
 fn legend(names: &[(usize, String)]) -> String {
     let mut html = "<ul>".to_owned();
     for (colour, name) in names {
-        let _ = write!(html, "<li><i style=\"background:var(--c{colour})\"></i>{}</li>", escape(name));
+        let _ = write!(
+            html,
+            "<li><i style=\"background:var(--c{colour})\"></i>{}</li>",
+            escape(name)
+        );
     }
     html.push_str("</ul>\n");
     html
@@ -241,11 +269,20 @@ fn partitions(health: &Health) -> String {
             escape(label(smallest)),
             show_bytes(files.bytes),
             show_count(files.files),
-            if all > shown.len() { format!(". The {} largest are drawn", shown.len()) } else { String::new() },
+            if all > shown.len() {
+                format!(". The {} largest are drawn", shown.len())
+            } else {
+                String::new()
+            },
         ),
     };
     html.push_str(&chart("bytes per partition", 0, |files| files.bytes, show_bytes));
-    html.push_str(&chart("rows per partition", 1, |files| files.rows, |rows| format!("{} rows", show_count(rows))));
+    html.push_str(&chart(
+        "rows per partition",
+        1,
+        |files| files.rows,
+        |rows| format!("{} rows", show_count(rows)),
+    ));
     html.push_str("<div class=\"wide\"><table><tr><th>partition</th><th>files</th><th>rows</th><th>masked</th><th>bytes</th></tr>\n");
     for (name, files) in shown {
         let _ = writeln!(
@@ -265,7 +302,11 @@ fn partitions(health: &Health) -> String {
 fn masked(health: &Health) -> String {
     let about = if health.masked_exact { "" } else { "at least " };
     let files = &health.files;
-    let mut with: Vec<_> = health.partitions.iter().filter(|(_, files)| files.masked_rows > 0).collect();
+    let mut with: Vec<_> = health
+        .partitions
+        .iter()
+        .filter(|(_, files)| files.masked_rows > 0)
+        .collect();
     with.sort_by(|(_, a), (_, b)| b.masked_rows.cmp(&a.masked_rows));
     with.truncate(MOST_PARTITIONS);
     let drawn = with.into_iter().map(|(name, files)| {
@@ -305,12 +346,24 @@ fn days(health: &Health) -> String {
     }
     let mut kinds: Vec<(&str, u64)> = kinds.into_iter().collect();
     kinds.sort_by(|(a, one), (b, other)| (other, a).cmp(&(one, b)));
-    let colour = |kind: &str| kinds.iter().position(|(other, _)| *other == kind).unwrap_or(COLOURS).min(COLOURS - 1);
-    let mut html = format!("<p>{} versions in the history of main</p>\n", show_count(health.versions));
+    let colour = |kind: &str| {
+        kinds
+            .iter()
+            .position(|(other, _)| *other == kind)
+            .unwrap_or(COLOURS)
+            .min(COLOURS - 1)
+    };
+    let mut html = format!(
+        "<p>{} versions in the history of main</p>\n",
+        show_count(health.versions)
+    );
     if days.is_empty() {
         return html;
     }
-    let named: Vec<_> = kinds.iter().map(|(kind, count)| (colour(kind), format!("{kind} ({})", show_count(*count)))).collect();
+    let named: Vec<_> = kinds
+        .iter()
+        .map(|(kind, count)| (colour(kind), format!("{kind} ({})", show_count(*count))))
+        .collect();
     html.push_str(&legend(&named));
     let sum = |day: &lakehouse_core::operations::health::Day| day.commits.values().sum::<u64>();
     let most = days.iter().map(sum).max().unwrap_or(0).max(1);
@@ -327,8 +380,16 @@ fn days(health: &Health) -> String {
     );
     for (at, day) in days.iter().enumerate() {
         let x = LEFT + step * at as f64 + (step - width) / 2.0;
-        let words: Vec<_> = day.commits.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-        let _ = writeln!(html, "<g><title>{}</title>", escape(&format!("{}: {}", day.day, words.join(", "))));
+        let words: Vec<_> = day
+            .commits
+            .iter()
+            .map(|(kind, count)| format!("{count} {kind}"))
+            .collect();
+        let _ = writeln!(
+            html,
+            "<g><title>{}</title>",
+            escape(&format!("{}: {}", day.day, words.join(", ")))
+        );
         let mut top = HEIGHT;
         for (kind, count) in &day.commits {
             let height = (HEIGHT - 6.0) * *count as f64 / most as f64;
@@ -360,7 +421,9 @@ fn days(health: &Health) -> String {
 }
 
 fn metadata(health: &Health) -> String {
-    let mut html = String::from("<div class=\"wide\"><table><tr><th>read to plan a scan</th><th>objects</th><th>bytes</th></tr>\n");
+    let mut html = String::from(
+        "<div class=\"wide\"><table><tr><th>read to plan a scan</th><th>objects</th><th>bytes</th></tr>\n",
+    );
     let mut line = |kind: &str, objects: u64, bytes: u64| {
         let _ = writeln!(
             html,
@@ -373,7 +436,11 @@ fn metadata(health: &Health) -> String {
     for part in &health.upkeep.read {
         line(part.kind, part.objects, part.bytes);
     }
-    line("all, of every version", health.upkeep.objects, health.upkeep.bytes);
+    line(
+        "all, of every version",
+        health.upkeep.objects,
+        health.upkeep.bytes,
+    );
     html.push_str("</table></div>\n");
     if let Some(at) = health.upkeep.checkpoint_ms {
         let old = age(health.taken_ms.saturating_sub(at));

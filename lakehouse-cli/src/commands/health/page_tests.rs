@@ -63,7 +63,10 @@ fn figures(partitions: Vec<(String, Files)>, days: Vec<Day>) -> Health {
 fn day(day: &str, commits: &[(&str, u64)]) -> Day {
     Day {
         day: day.to_owned(),
-        commits: commits.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect::<BTreeMap<_, _>>(),
+        commits: commits
+            .iter()
+            .map(|(kind, count)| ((*kind).to_owned(), *count))
+            .collect::<BTreeMap<_, _>>(),
     }
 }
 
@@ -78,7 +81,11 @@ fn tags(html: &str) -> Vec<(String, Vec<(String, String)>)> {
         let tag = &rest[start + 1..end];
         rest = &rest[end + 1..];
         if let Some(name) = tag.strip_prefix('/') {
-            assert_eq!(open.pop().as_deref(), Some(name), "tags are closed in their order");
+            assert_eq!(
+                open.pop().as_deref(),
+                Some(name),
+                "tags are closed in their order"
+            );
             continue;
         }
         let own_end = tag.ends_with('/');
@@ -112,10 +119,19 @@ fn names_of_tables_partitions_and_operations_inject_no_markup() {
         let html = page(hostile, hostile, &health);
         let names = |html: &str| -> Vec<(String, Vec<String>)> {
             let named = tags(html).into_iter();
-            named.map(|(name, all)| (name, all.into_iter().map(|(key, _)| key).collect())).collect()
+            named
+                .map(|(name, all)| (name, all.into_iter().map(|(key, _)| key).collect()))
+                .collect()
         };
-        assert_eq!(names(&html), names(&page("t", "iceberg", &harmless)), "{hostile:?}");
-        assert!(!html.contains('\u{202e}') && !html.contains('\u{0}'), "{hostile:?}");
+        assert_eq!(
+            names(&html),
+            names(&page("t", "iceberg", &harmless)),
+            "{hostile:?}"
+        );
+        assert!(
+            !html.contains('\u{202e}') && !html.contains('\u{0}'),
+            "{hostile:?}"
+        );
     }
 }
 
@@ -123,21 +139,32 @@ fn names_of_tables_partitions_and_operations_inject_no_markup() {
 fn the_page_holds_all_that_it_needs_and_fetches_nothing() {
     let health = figures(
         vec![("region = eu".to_owned(), files(3))],
-        vec![day("2013-01-01", &[("append", 3)]), day("2013-01-02", &[("append", 1), ("merge", 2)])],
+        vec![
+            day("2013-01-01", &[("append", 3)]),
+            day("2013-01-02", &[("append", 1), ("merge", 2)]),
+        ],
     );
     let html = page("flights", "delta", &health);
     let tags = tags(&html);
     for (name, attributes) in &tags {
         let fetching = ["script", "link", "img", "iframe", "object", "image", "use", "a"];
         assert!(!fetching.contains(&name.as_str()), "{name}");
-        assert!(attributes.iter().all(|(key, _)| !key.starts_with("on") && key != "href" && key != "src"), "{name}");
+        assert!(
+            attributes
+                .iter()
+                .all(|(key, _)| !key.starts_with("on") && key != "href" && key != "src"),
+            "{name}"
+        );
     }
     assert!(!html.contains("http://") && !html.contains("https://") && !html.contains("url("));
     for wanted in ["prefers-color-scheme:dark", "width=device-width", "viewBox"] {
         assert!(html.contains(wanted), "{wanted}");
     }
     let charts = tags.iter().filter(|(name, _)| name == "svg").count();
-    assert_eq!(charts, 5, "sizes, bytes and rows per partition, masked rows, commits");
+    assert_eq!(
+        charts, 5,
+        "sizes, bytes and rows per partition, masked rows, commits"
+    );
 }
 
 /// The numbers of the attributes of rectangles.
@@ -145,7 +172,10 @@ fn rectangles(html: &str) -> Vec<[f64; 4]> {
     let rectangles = tags(html).into_iter().filter(|(name, _)| name == "rect");
     let numbers = rectangles.map(|(_, attributes)| {
         ["x", "y", "width", "height"].map(|wanted| {
-            let found = attributes.iter().find(|(key, _)| key == wanted).expect("an attribute");
+            let found = attributes
+                .iter()
+                .find(|(key, _)| key == wanted)
+                .expect("an attribute");
             found.1.parse().expect("a number")
         })
     });
@@ -164,20 +194,36 @@ fn bars_are_as_long_as_their_figures_and_lie_inside_of_the_chart() {
     let drawn = rectangles(&chart);
     assert_eq!(drawn.len(), 4, "what is nothing is not drawn: {chart}");
     assert!((drawn[0][2] / drawn[2][2] - 2.0).abs() < 0.01, "{drawn:?}");
-    assert!((drawn[0][0] + drawn[0][2] - drawn[1][0]).abs() < 0.2, "parts lie side by side: {drawn:?}");
-    assert!(drawn.iter().all(|[x, y, width, height]| x + width <= WIDTH && y + height <= 24.0 * 5.0));
+    assert!(
+        (drawn[0][0] + drawn[0][2] - drawn[1][0]).abs() < 0.2,
+        "parts lie side by side: {drawn:?}"
+    );
+    assert!(
+        drawn
+            .iter()
+            .all(|[x, y, width, height]| x + width <= WIDTH && y + height <= 24.0 * 5.0)
+    );
     let empty = figures(Vec::new(), Vec::new());
     tags(&page("empty", "iceberg", &empty));
 }
 
 #[test]
 fn columns_of_commits_are_stacked_to_the_height_of_the_busiest_day() {
-    let all: Vec<Day> = (1..=80).map(|n| day(&format!("day {n}"), &[("append", n), ("merge", n)])).collect();
+    let all: Vec<Day> = (1..=80)
+        .map(|n| day(&format!("day {n}"), &[("append", n), ("merge", n)]))
+        .collect();
     let html = days(&figures(Vec::new(), all));
     let drawn = rectangles(&html);
     assert_eq!(drawn.len(), 2 * MOST_DAYS);
     let highest = drawn.iter().map(|[_, y, ..]| *y).fold(f64::MAX, f64::min);
     assert!((highest - 6.0).abs() < 0.2, "{highest}");
-    assert!(drawn.iter().all(|[x, y, width, height]| *x >= 40.0 && x + width <= WIDTH && y + height <= 180.1));
-    assert!(html.contains("day 21") && !html.contains("day 20<"), "the newest are drawn");
+    assert!(
+        drawn
+            .iter()
+            .all(|[x, y, width, height]| *x >= 40.0 && x + width <= WIDTH && y + height <= 180.1)
+    );
+    assert!(
+        html.contains("day 21") && !html.contains("day 20<"),
+        "the newest are drawn"
+    );
 }

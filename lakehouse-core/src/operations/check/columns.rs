@@ -134,7 +134,12 @@ impl Column {
         };
         let (all, visible) = (self.all, self.visible);
         for (code, word, recorded, of) in [
-            (Code::ValueCount, "values", self.stats.values, (|counts| counts.values) as fn(&Counts) -> u64),
+            (
+                Code::ValueCount,
+                "values",
+                self.stats.values,
+                (|counts| counts.values) as fn(&Counts) -> u64,
+            ),
             (Code::NullCount, "NULLs", self.stats.nulls, |counts| counts.nulls),
             (Code::NanCount, "NaNs", self.stats.nans, |counts| counts.nans),
         ] {
@@ -151,16 +156,22 @@ impl Column {
             };
             let all = all_count;
             if let Some(recorded) = recorded.filter(|recorded| !counted(*recorded)) {
-                found(code, format!("column {name} has {all} {word}, the statistics say {recorded}"));
+                found(
+                    code,
+                    format!("column {name} has {all} {word}, the statistics say {recorded}"),
+                );
             }
         }
-        for (value, bound, word) in
-            [(&self.below, &self.stats.min, "least"), (&self.above, &self.stats.max, "greatest")]
-        {
+        for (value, bound, word) in [
+            (&self.below, &self.stats.min, "least"),
+            (&self.above, &self.stats.max, "greatest"),
+        ] {
             if let (Some(value), Some(bound)) = (value, bound) {
                 found(
                     Code::Bound,
-                    format!("column {name} has the value {value}, the statistics say that {bound} is the {word}"),
+                    format!(
+                        "column {name} has the value {value}, the statistics say that {bound} is the {word}"
+                    ),
                 );
             }
         }
@@ -186,7 +197,9 @@ fn bound(value: Option<&ScalarValue>, data_type: &DataType, least: bool) -> Opti
 /// The first value for which it is true.
 fn first(column: &ArrayRef, truth: &BooleanArray) -> Option<String> {
     let at = (0..truth.len()).find(|row| truth.is_valid(*row) && truth.value(*row))?;
-    ScalarValue::try_from_array(column, at).ok().map(|value| value.to_string())
+    ScalarValue::try_from_array(column, at)
+        .ok()
+        .map(|value| value.to_string())
 }
 
 /// Which values are NaN; `None` for columns that cannot have any.
@@ -258,7 +271,11 @@ mod tests {
                 ..bounded(1, 1)
             });
             column.add(&leaves[0], None).unwrap();
-            assert_eq!(column.findings("s.x", "f", false).is_empty(), sound, "{values} values, {nulls} NULLs");
+            assert_eq!(
+                column.findings("s.x", "f", false).is_empty(),
+                sound,
+                "{values} values, {nulls} NULLs"
+            );
         }
     }
 
@@ -282,7 +299,12 @@ mod tests {
             nulls: Some(nulls),
             ..bounded(1, 1)
         };
-        for (nulls, expected) in [(0, vec![Code::NullCount]), (1, vec![]), (2, vec![]), (3, vec![Code::NullCount])] {
+        for (nulls, expected) in [
+            (0, vec![Code::NullCount]),
+            (1, vec![]),
+            (2, vec![]),
+            (3, vec![Code::NullCount]),
+        ] {
             let judged = judged(counted(nulls), Arc::clone(&all), Some(Arc::clone(&visible)));
             assert_eq!(judged, expected, "{nulls} NULLs");
         }

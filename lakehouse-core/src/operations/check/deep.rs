@@ -77,14 +77,18 @@ impl<'a> Deep<'a> {
         let masks = read_file_masks(self.handle, self.snapshot, std::slice::from_ref(&file)).await;
         let mask = masks.ok().and_then(|mut masks| masks.pop()).unwrap_or_default();
         let bytes = file.bytes;
-        let read = AssertUnwindSafe(self.read(DataFile { rows, ..file }, &mask)).catch_unwind().await;
+        let read = AssertUnwindSafe(self.read(DataFile { rows, ..file }, &mask))
+            .catch_unwind()
+            .await;
         let error = match read {
             Ok(Ok(findings)) => return Ok(findings),
             Ok(Err(failed @ Error::Store { .. })) => return Err(failed),
             Ok(Err(error)) => error,
             Err(_) => Error::invalid("the decoder gave up on it", &path),
         };
-        let bad = bad_chunks(&self.handle.store, &path, bytes).await.unwrap_or_default();
+        let bad = bad_chunks(&self.handle.store, &path, bytes)
+            .await
+            .unwrap_or_default();
         if bad.is_empty() {
             let what = error.to_string();
             return Ok(vec![Finding::new(Code::FileUnreadable, path, what, LOST)]);
@@ -93,7 +97,10 @@ impl<'a> Deep<'a> {
             Finding::new(
                 Code::ChunkUnreadable,
                 &path,
-                format!("column {} of row group {}: {}", chunk.column, chunk.row_group, chunk.why),
+                format!(
+                    "column {} of row group {}: {}",
+                    chunk.column, chunk.row_group, chunk.why
+                ),
                 LOST,
             )
         };
@@ -109,6 +116,7 @@ impl<'a> Deep<'a> {
         };
         let table = SnapshotTable::new(self.handle.clone(), Arc::clone(&self.relaxed))
             .with_metadata_columns(metadata)
+            .without_statistics()
             .with_hidden_rows(vec![(file.clone(), RowMask::new())]);
         let mut batches = self.ctx.read_table(Arc::new(table))?.execute_stream().await?;
         let mut found = Found::new(self, file, !mask.is_empty());
@@ -144,7 +152,10 @@ impl<'a> Found<'a> {
         Self {
             deep,
             masked,
-            columns: columns.into_iter().map(|(name, stats)| (name, Column::new(stats))).collect(),
+            columns: columns
+                .into_iter()
+                .map(|(name, stats)| (name, Column::new(stats)))
+                .collect(),
             partition: partition.filter(told).collect(),
             findings: BTreeMap::new(),
             file,
@@ -194,7 +205,9 @@ impl<'a> Found<'a> {
                 Ok(broken) => {
                     for (rule, row) in broken {
                         let at = positions.value(row);
-                        self.found(Code::ConstraintBroken, &rule, || format!("row {at} violates the {rule}"));
+                        self.found(Code::ConstraintBroken, &rule, || {
+                            format!("row {at} violates the {rule}")
+                        });
                     }
                 }
                 Err(error) => self.found(Code::ConstraintUnchecked, "", || error.to_string()),
@@ -207,7 +220,10 @@ impl<'a> Found<'a> {
     }
 
     fn row_ids(&mut self, ids: &ArrayRef, updated: &ArrayRef) {
-        let (ids, updated) = (ids.as_primitive::<Int64Type>(), updated.as_primitive::<Int64Type>());
+        let (ids, updated) = (
+            ids.as_primitive::<Int64Type>(),
+            updated.as_primitive::<Int64Type>(),
+        );
         let deep = self.deep;
         let mut known = deep.ids.lock().unwrap_or_else(PoisonError::into_inner);
         let twice = ids.iter().flatten().find(|id| !known.insert(id.cast_unsigned()));
@@ -217,7 +233,10 @@ impl<'a> Found<'a> {
                 format!("its row with the id {id} is not the only one with it")
             });
         }
-        let late = updated.iter().flatten().find(|at| deep.sequence.is_some_and(|newest| *at > newest));
+        let late = updated
+            .iter()
+            .flatten()
+            .find(|at| deep.sequence.is_some_and(|newest| *at > newest));
         if let Some(at) = late {
             self.found(Code::Sequence, "", || {
                 format!("a row was last changed at {at}, which is after this version")
@@ -232,11 +251,17 @@ impl<'a> Found<'a> {
                 continue;
             };
             let column = &column.values;
-            let Some(sound) = belongs(&field, &value, column)? else { continue };
+            let Some(sound) = belongs(&field, &value, column)? else {
+                continue;
+            };
             if let Some(row) = (0..sound.len()).find(|row| !sound.value(*row)) {
                 let (is, at) = (ScalarValue::try_from_array(column, row)?, positions[row]);
                 self.found(Code::RowPartition, &field.name, || {
-                    format!("row {at} has {} = {is}, the partition of the file is {} = {value}", field.source, field.term())
+                    format!(
+                        "row {at} has {} = {is}, the partition of the file is {} = {value}",
+                        field.source,
+                        field.term()
+                    )
                 });
             }
         }
@@ -245,7 +270,10 @@ impl<'a> Found<'a> {
 
     fn finish(self) -> Vec<Finding> {
         let path = &self.file.path;
-        let compared = self.columns.iter().flat_map(|(name, column)| column.findings(name, path, self.masked));
+        let compared = self
+            .columns
+            .iter()
+            .flat_map(|(name, column)| column.findings(name, path, self.masked));
         let met = self.findings.into_iter().map(|((code, _), what)| {
             let todo = match code {
                 Code::NullInRequired | Code::ConstraintBroken => {
@@ -302,8 +330,16 @@ fn belongs(field: &PartitionField, value: &ScalarValue, column: &ArrayRef) -> Re
 /// Zeros of both signs lie in one partition.
 fn positive_zero(column: &ArrayRef) -> Result<ArrayRef> {
     Ok(match column.data_type() {
-        DataType::Float32 => Arc::new(column.as_primitive::<Float32Type>().unary::<_, Float32Type>(|v| v + 0.0)),
-        DataType::Float64 => Arc::new(column.as_primitive::<Float64Type>().unary::<_, Float64Type>(|v| v + 0.0)),
+        DataType::Float32 => Arc::new(
+            column
+                .as_primitive::<Float32Type>()
+                .unary::<_, Float32Type>(|v| v + 0.0),
+        ),
+        DataType::Float64 => Arc::new(
+            column
+                .as_primitive::<Float64Type>()
+                .unary::<_, Float64Type>(|v| v + 0.0),
+        ),
         _ => Arc::clone(column),
     })
 }
@@ -312,7 +348,9 @@ fn positive_zero(column: &ArrayRef) -> Result<ArrayRef> {
 fn nullable(schema: &SchemaRef) -> SchemaRef {
     fn relaxed(field: &Field) -> Field {
         let data_type = match field.data_type() {
-            DataType::Struct(members) => DataType::Struct(members.iter().map(|member| relaxed(member)).collect()),
+            DataType::Struct(members) => {
+                DataType::Struct(members.iter().map(|member| relaxed(member)).collect())
+            }
             other => other.clone(),
         };
         field.clone().with_data_type(data_type).with_nullable(true)

@@ -10,8 +10,7 @@ use crate::model::{Code, DataFile, Finding, Snapshot, Transform};
 use crate::store::Store;
 
 /// What to do where the metadata is wrong and the file is well.
-pub(super) const MADE_ANEW: &str =
-    "the file can be read: let compact or an overwrite of its rows make it anew, or restore the metadata from a backup";
+pub(super) const MADE_ANEW: &str = "the file can be read: let compact or an overwrite of its rows make it anew, or restore the metadata from a backup";
 /// What to do where rows are lost.
 pub(super) const LOST: &str = "restore the file from a backup, or the table to a version that does not need it: \
      lake history, lake restore";
@@ -49,11 +48,19 @@ impl Present {
     }
 
     /// What is wrong with an object: `code` where it is not there.
-    pub(super) fn judge(&self, store: &Store, path: &str, recorded: Option<u64>, code: Code) -> Option<Finding> {
+    pub(super) fn judge(
+        &self,
+        store: &Store,
+        path: &str,
+        recorded: Option<u64>,
+        code: Code,
+    ) -> Option<Finding> {
         let shown = store.shown(path);
         let todo = match code {
             Code::FileMissing => LOST,
-            Code::MetadataLog => "nothing reads it but those who look back further; versions stay as they are",
+            Code::MetadataLog => {
+                "nothing reads it but those who look back further; versions stay as they are"
+            }
             _ => "let the engine that wrote it write it anew",
         };
         match (self.sizes.get(path).copied().flatten(), recorded) {
@@ -75,8 +82,14 @@ impl Present {
 pub(super) fn objects(file: &DataFile) -> impl Iterator<Item = (&str, Option<u64>)> {
     let masks = file.masks.iter().filter(|mask| mask.inline.is_none());
     let masks = masks.map(|mask| (mask.path.as_str(), mask.bytes.filter(|_| mask.offset.is_none())));
-    let deletes = file.equality_deletes.iter().map(|delete| (delete.path.as_str(), Some(delete.bytes)));
-    [(file.path.as_str(), Some(file.bytes))].into_iter().chain(masks).chain(deletes)
+    let deletes = file
+        .equality_deletes
+        .iter()
+        .map(|delete| (delete.path.as_str(), Some(delete.bytes)));
+    [(file.path.as_str(), Some(file.bytes))]
+        .into_iter()
+        .chain(masks)
+        .chain(deletes)
 }
 
 /// Data files that are listed twice.
@@ -105,7 +118,12 @@ pub(super) fn row_ids(
     const TODO: &str = "rows cannot be told apart by their ids: restore a version before, or write the rows of the file anew";
     if required {
         for file in files.iter().filter(|file| file.first_row_id.is_none()) {
-            findings.insert(Finding::new(Code::RowIdMissing, &file.path, "its rows have no ids", TODO));
+            findings.insert(Finding::new(
+                Code::RowIdMissing,
+                &file.path,
+                "its rows have no ids",
+                TODO,
+            ));
         }
     }
     let range = |file| -> Option<(i64, i64, &DataFile)> {
@@ -121,7 +139,10 @@ pub(super) fn row_ids(
             findings.insert(Finding::new(
                 Code::RowIdBeyond,
                 &file.path,
-                format!("it has row ids {first} to {}, the next that the table gives is {next}", end - 1),
+                format!(
+                    "it has row ids {first} to {}, the next that the table gives is {next}",
+                    end - 1
+                ),
                 "new rows may get ids that are taken: write the rows of the file anew",
             ));
         }
@@ -136,7 +157,11 @@ pub(super) fn row_ids(
             findings.insert(Finding::new(
                 Code::RowIdOverlap,
                 &file.path,
-                format!("its row ids {first} to {} overlap those of {}", end - 1, other.path),
+                format!(
+                    "its row ids {first} to {} overlap those of {}",
+                    end - 1,
+                    other.path
+                ),
                 TODO,
             ));
         }
@@ -166,7 +191,10 @@ pub(super) fn partition(snapshot: &Snapshot, file: &DataFile, findings: &mut BTr
         findings.insert(Finding::new(Code::PartitionValue, &file.path, what, MADE_ANEW));
     };
     let Some(fields) = snapshot.specs.get(&file.spec_id) else {
-        return found(format!("it belongs to partition spec {}, which the table does not have", file.spec_id));
+        return found(format!(
+            "it belongs to partition spec {}, which the table does not have",
+            file.spec_id
+        ));
     };
     if fields.len() != file.partition.len() {
         return found(format!(
@@ -195,14 +223,19 @@ pub(super) fn partition(snapshot: &Snapshot, file: &DataFile, findings: &mut BTr
             }),
         };
         if !sound {
-            found(format!("{value} is no value of the partition field {}", field.term()));
+            found(format!(
+                "{value} is no value of the partition field {}",
+                field.term()
+            ));
         }
     }
 }
 
 /// Whether values of one type may stand for those of the other: columns get wider types, partition values stay.
 fn is_like(value: &DataType, wanted: &DataType) -> bool {
-    value == wanted || (value.is_numeric() && wanted.is_numeric()) || (value.is_temporal() && wanted.is_temporal())
+    value == wanted
+        || (value.is_numeric() && wanted.is_numeric())
+        || (value.is_temporal() && wanted.is_temporal())
 }
 
 /// A column by its name, `a.b` for a member of a struct.
@@ -212,7 +245,9 @@ fn column<'a>(fields: &'a arrow::datatypes::Fields, name: &str) -> Option<&'a Fi
             return Some(field);
         }
         if let DataType::Struct(members) = field.data_type()
-            && let Some(rest) = name.strip_prefix(field.name()).and_then(|rest| rest.strip_prefix('.'))
+            && let Some(rest) = name
+                .strip_prefix(field.name())
+                .and_then(|rest| rest.strip_prefix('.'))
             && let Some(found) = column(members, rest)
         {
             return Some(found);

@@ -14,7 +14,11 @@ const ANY_ROWS: u64 = 1 << 50;
 pub(super) async fn check(handle: &Handle, snapshot: &Snapshot, files: &[&DataFile]) -> Result<Vec<Finding>> {
     let asked: Vec<DataFile> = files.iter().map(|file| unjudged(file)).collect();
     if let Ok(masks) = handle.format.masks(snapshot, &asked).await {
-        return Ok(files.iter().zip(&masks).flat_map(|(file, mask)| judge(file, mask)).collect());
+        return Ok(files
+            .iter()
+            .zip(&masks)
+            .flat_map(|(file, mask)| judge(file, mask))
+            .collect());
     }
     // One of them, or the store: asked one at a time.
     let mut findings = Vec::new();
@@ -22,7 +26,11 @@ pub(super) async fn check(handle: &Handle, snapshot: &Snapshot, files: &[&DataFi
         match handle.format.masks(snapshot, &[asked]).await {
             Ok(masks) => findings.extend(masks.iter().flat_map(|mask| judge(file, mask))),
             Err(error) => {
-                let path = file.masks.iter().map(|mask| &mask.path).find(|path| !path.is_empty());
+                let path = file
+                    .masks
+                    .iter()
+                    .map(|mask| &mask.path)
+                    .find(|path| !path.is_empty());
                 findings.push(Finding::of(
                     Code::MaskUnreadable,
                     error,
@@ -53,7 +61,11 @@ fn judge(file: &DataFile, mask: &RowMask) -> Vec<Finding> {
             "restore a version before the mask was written, and delete the rows again",
         ));
     }
-    let vectors = file.masks.iter().filter(|mask| mask.offset.is_some() || mask.inline.is_some()).count();
+    let vectors = file
+        .masks
+        .iter()
+        .filter(|mask| mask.offset.is_some() || mask.inline.is_some())
+        .count();
     if vectors > 1 {
         findings.push(Finding::new(
             Code::MaskTwice,
@@ -62,12 +74,19 @@ fn judge(file: &DataFile, mask: &RowMask) -> Vec<Finding> {
             "restore a version before, or write the rows of the file anew",
         ));
     }
-    let recorded: Option<u64> = file.masks.iter().map(|mask| mask.rows.filter(|_| !mask.shared)).sum();
+    let recorded: Option<u64> = file
+        .masks
+        .iter()
+        .map(|mask| mask.rows.filter(|_| !mask.shared))
+        .sum();
     if let Some(recorded) = recorded.filter(|recorded| *recorded != mask.len()) {
         let mut finding = Finding::new(
             Code::MaskCount,
             &file.path,
-            format!("{} of its rows are masked, the metadata says {recorded}", mask.len()),
+            format!(
+                "{} of its rows are masked, the metadata says {recorded}",
+                mask.len()
+            ),
             "readers that count rows by the metadata count wrongly: compact the file, which takes masked rows out of it",
         );
         // Lists of positions may have some of them twice.

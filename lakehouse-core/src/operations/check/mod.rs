@@ -99,7 +99,10 @@ pub struct Checked {
 impl Checked {
     /// How many findings there are of one kind.
     pub fn count(&self, severity: Severity) -> usize {
-        self.findings.iter().filter(|finding| finding.severity == severity).count()
+        self.findings
+            .iter()
+            .filter(|finding| finding.severity == severity)
+            .count()
     }
 
     /// The report for machines.
@@ -120,7 +123,9 @@ impl Checked {
 
     /// Whether nothing is wrong: there may be notes.
     pub fn is_clean(&self) -> bool {
-        self.findings.iter().all(|finding| finding.severity == Severity::Note)
+        self.findings
+            .iter()
+            .all(|finding| finding.severity == Severity::Note)
     }
 }
 
@@ -133,6 +138,43 @@ impl Checked {
 pub fn check<'a>(handle: &'a Handle, check: &'a Check) -> BoxFuture<'a, Result<Checked>> {
     // Boxed here, for those who ask whether it is `Send`: see `Format`.
     Box::pin(checked(handle, check))
+}
+
+/// What a repair did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Repaired {
+    /// What was found before and is repaired, or would be in a dry run.
+    pub repaired: Vec<Finding>,
+    /// What a check finds afterwards; in a dry run, what it found.
+    pub checked: Checked,
+}
+
+/// Checks a table and repairs what can be without touching a row or a version: hints and pointers that are missing or lie
+/// ([`Code::is_advice`]). What cannot be repaired is found again afterwards, and says how to go on.
+///
+/// # Errors
+/// As [`check`]; when the repair cannot be written.
+pub fn repair<'a>(handle: &'a Handle, wanted: &'a Check, dry_run: bool) -> BoxFuture<'a, Result<Repaired>> {
+    Box::pin(async move {
+        let before = checked(handle, wanted).await?;
+        let advice = before.findings.iter().filter(|finding| finding.code.is_advice());
+        let mut advice: Vec<Finding> = advice.cloned().collect();
+        // Hints lead to the newest version: where that cannot be loaded, there is nothing to lead to.
+        let loaded = handle.format.snapshot(&At::Latest).await.is_ok();
+        if dry_run || advice.is_empty() || !loaded {
+            return Ok(Repaired {
+                repaired: if loaded { advice } else { Vec::new() },
+                checked: before,
+            });
+        }
+        handle.format.repoint().await?;
+        let after = checked(handle, wanted).await?;
+        advice.retain(|finding| !after.findings.contains(finding));
+        Ok(Repaired {
+            repaired: advice,
+            checked: after,
+        })
+    })
 }
 
 async fn checked(handle: &Handle, check: &Check) -> Result<Checked> {
@@ -156,7 +198,11 @@ async fn checked(handle: &Handle, check: &Check) -> Result<Checked> {
         }
         run.version(audit).await?;
     }
-    let Run { mut checked, findings, .. } = run;
+    let Run {
+        mut checked,
+        findings,
+        ..
+    } = run;
     checked.findings = settled(findings.into_iter().collect());
     Ok(checked)
 }
@@ -208,10 +254,18 @@ impl Run<'_> {
         let files = self.list(&snapshot).await?;
         self.look_up(needed, &files).await?;
         files::twice(&files, &mut self.findings);
-        files::row_ids(&files, audit.next_row_id, audit.row_ids_required, &mut self.findings);
+        files::row_ids(
+            &files,
+            audit.next_row_id,
+            audit.row_ids_required,
+            &mut self.findings,
+        );
         let mut new = Vec::new();
         for file in files {
-            if self.seen.insert(format!("{} {:?} {}", file.recorded, file.masks, file.rows)) {
+            if self
+                .seen
+                .insert(format!("{} {:?} {}", file.recorded, file.masks, file.rows))
+            {
                 self.checked.files += 1;
                 self.checked.rows += file.rows;
                 self.checked.bytes += file.bytes;
@@ -224,10 +278,13 @@ impl Run<'_> {
         }
         // What is damaged as a whole is not looked into.
         new.retain(|file| self.present.is_as_recorded(&file.path, file.bytes));
-        let readable: Vec<&DataFile> =
-            new.iter().filter(|file| !file.masks.is_empty() && self.present.has_masks(file)).collect();
+        let readable: Vec<&DataFile> = new
+            .iter()
+            .filter(|file| !file.masks.is_empty() && self.present.has_masks(file))
+            .collect();
         for files in readable.chunks(MASKED) {
-            self.findings.extend(masks::check(self.handle, &snapshot, files).await?);
+            self.findings
+                .extend(masks::check(self.handle, &snapshot, files).await?);
         }
         if !self.check.deep && new.len() > MOST_FOOTERS {
             self.findings.insert(Finding::new(
@@ -257,8 +314,10 @@ impl Run<'_> {
                 }
                 Ok(None) => return Ok(files),
                 Err(error) => {
-                    let todo = "restore the file from a backup, or the table to a version that does not need it";
-                    self.findings.insert(Finding::of(Code::MetadataUnreadable, error, "", todo)?);
+                    let todo =
+                        "restore the file from a backup, or the table to a version that does not need it";
+                    self.findings
+                        .insert(Finding::of(Code::MetadataUnreadable, error, "", todo)?);
                     return Ok(files);
                 }
             }
@@ -274,11 +333,13 @@ impl Run<'_> {
         self.present.look_up(&self.handle.store, wanted).await?;
         let store = &self.handle.store;
         for needed in &needed {
-            self.findings.extend(self.present.judge(store, &needed.path, needed.bytes, needed.code));
+            self.findings
+                .extend(self.present.judge(store, &needed.path, needed.bytes, needed.code));
         }
         for file in files {
             for (path, bytes) in files::objects(file) {
-                self.findings.extend(self.present.judge(store, path, bytes, Code::FileMissing));
+                self.findings
+                    .extend(self.present.judge(store, path, bytes, Code::FileMissing));
             }
         }
         Ok(())
@@ -318,7 +379,12 @@ impl Run<'_> {
     }
 
     /// Reads the data of these files. They are listed once more, now with their statistics.
-    async fn deep(&mut self, snapshot: &Arc<Snapshot>, sequence: Option<i64>, sound: &[(String, u64)]) -> Result<()> {
+    async fn deep(
+        &mut self,
+        snapshot: &Arc<Snapshot>,
+        sequence: Option<i64>,
+        sound: &[(String, u64)],
+    ) -> Result<()> {
         let deep = &Deep::new(self.handle, snapshot, sequence, &mut self.findings)?;
         let all = sound.len() as u64;
         let sound: std::collections::HashMap<&str, u64> =
@@ -327,10 +393,15 @@ impl Run<'_> {
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         let files = listed.filter_map(|file| {
             // What cannot be listed was told before.
-            let file = file.ok().and_then(|file| Some((*sound.get(file.path.as_str())?, file)));
+            let file = file
+                .ok()
+                .and_then(|file| Some((*sound.get(file.path.as_str())?, file)));
             async move { file }
         });
-        let mut reading = files.map(|(rows, file)| deep.file(file, rows)).buffer_unordered(threads).boxed();
+        let mut reading = files
+            .map(|(rows, file)| deep.file(file, rows))
+            .buffer_unordered(threads)
+            .boxed();
         let mut done = 0;
         while let Some(found) = reading.next().await {
             self.findings.extend(found?);

@@ -80,7 +80,14 @@ fn the_documentation_lists_every_code_with_its_severity_and_meaning() {
         .collect();
     let known: Vec<String> = Code::ALL
         .iter()
-        .map(|code| format!("| `{}` | {} | {} |", code.name(), code.severity().name(), code.meaning()))
+        .map(|code| {
+            format!(
+                "| `{}` | {} | {} |",
+                code.name(),
+                code.severity().name(),
+                code.meaning()
+            )
+        })
         .collect();
     assert_eq!(documented, known);
 }
@@ -106,17 +113,34 @@ async fn files_are_looked_up_by_one_listing_or_one_by_one_whichever_is_fewer_req
         let one = requests(format, 1, 0, false).await;
         let few = requests(format, 5, 0, false).await;
         let many = requests(format, 50, 0, false).await;
-        assert_eq!((few.list, few.head), (many.list, many.head), "{format:?}: a listing, however many files");
+        assert_eq!(
+            (few.list, few.head),
+            (many.list, many.head),
+            "{format:?}: a listing, however many files"
+        );
         // A footer of each file, and what is read of the metadata.
         assert_eq!(many.get - few.get, 45, "{format:?}: {few:?} {many:?}");
-        assert!(one.list <= few.list && one.head <= few.head + 1, "{format:?}: {one:?}");
+        assert!(
+            one.list <= few.list && one.head <= few.head + 1,
+            "{format:?}: {one:?}"
+        );
         // Beyond a thousand times as many other objects, the listing is given up.
         let lost = requests(format, 2, 5000, false).await;
         assert_eq!(lost.list, few.list, "{format:?}: {lost:?}");
-        assert!(lost.head > few.head && lost.head <= few.head + 8, "{format:?}: {few:?} {lost:?}");
+        assert!(
+            lost.head > few.head && lost.head <= few.head + 8,
+            "{format:?}: {few:?} {lost:?}"
+        );
         // Reading all takes more, in proportion to the files.
         let deep = requests(format, 50, 0, true).await;
-        assert!(deep.get > many.get && deep.get <= many.get + 50 * 4 + 10, "{format:?}: {many:?} {deep:?}");
-        assert_eq!((deep.put, deep.create, deep.delete), (0, 0, 0), "{format:?}: nothing is written");
+        assert!(
+            deep.get > many.get && deep.get <= many.get + 50 * 4 + 10,
+            "{format:?}: {many:?} {deep:?}"
+        );
+        assert_eq!(
+            (deep.put, deep.create, deep.delete),
+            (0, 0, 0),
+            "{format:?}: nothing is written"
+        );
     }
 }

@@ -34,5 +34,7 @@ pub(crate) async fn checked_all(table: &Table) -> Checked {
 /// What is worse than a note, for messages.
 pub(crate) fn wrong(checked: &Checked) -> Vec<&Finding> {
     let findings = checked.findings.iter();
-    findings.filter(|finding| finding.severity != Severity::Note).collect()
+    findings
+        .filter(|finding| finding.severity != Severity::Note)
+        .collect()
 }
