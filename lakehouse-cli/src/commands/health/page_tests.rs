@@ -220,7 +220,7 @@ fn columns_of_commits_are_stacked_to_the_height_of_the_busiest_day() {
     assert!(
         drawn
             .iter()
-            .all(|[x, y, width, height]| *x >= 40.0 && x + width <= WIDTH && y + height <= 180.1)
+            .all(|[x, y, width, height]| *x >= 40.0 && x + width <= WIDTH && y + height <= 180.3)
     );
     assert!(
         html.contains("day 21") && !html.contains("day 20<"),
