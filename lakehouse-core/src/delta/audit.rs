@@ -265,7 +265,7 @@ impl Log {
             return Err(error);
         }
         let first = start.map_or(0, |version| version + 1);
-        let gaps = runs((first..=target).filter(|version| !self.commits.contains(version)));
+        let gaps = missing(&self.commits, first, target);
         if gaps.is_empty() {
             let (code, todo) = match &error {
                 Error::Invalid { place, .. } if log::is_checkpoint(place) => (
@@ -298,7 +298,7 @@ impl Log {
         let Some(first) = self.commits.first() else {
             return Vec::new();
         };
-        let gaps = runs((*first..=snapshot.state).filter(|version| !self.commits.contains(version)));
+        let gaps = missing(&self.commits, *first, snapshot.state);
         let finding = |(from, to): (u64, u64)| {
             Finding::new(
                 Code::LogGapBefore,
@@ -318,14 +318,22 @@ fn part_of(key: &str) -> Option<(u64, u64)> {
     Some((number(part)?, number(parts)?))
 }
 
-/// Numbers in ascending order as runs, first and last.
-fn runs(numbers: impl Iterator<Item = u64>) -> Vec<(u64, u64)> {
-    let mut runs: Vec<(u64, u64)> = Vec::new();
-    for number in numbers {
-        match runs.last_mut() {
-            Some((_, last)) if *last + 1 == number => *last = number,
-            _ => runs.push((number, number)),
+/// The numbers from `first` to `last` that are not there, as runs. Names of files may have any number: what is counted is
+/// what is there.
+fn missing(there: &BTreeSet<u64>, first: u64, last: u64) -> Vec<(u64, u64)> {
+    let mut runs = Vec::new();
+    let mut next = first;
+    for number in there.iter().copied().skip_while(|number| *number < first) {
+        if number > last {
+            break;
         }
+        if number > next {
+            runs.push((next, number - 1));
+        }
+        next = number + 1;
+    }
+    if next <= last {
+        runs.push((next, last));
     }
     runs
 }
@@ -566,7 +574,12 @@ mod tests {
     }
 
     #[test]
-    fn missing_numbers_are_told_as_runs() {
-        assert_eq!(runs([1, 2, 3, 7, 9, 10].into_iter()), [(1, 3), (7, 7), (9, 10)]);
+    fn missing_numbers_are_told_as_runs_however_many_they_are() {
+        let there = BTreeSet::from([0, 4, 5, 6, 8, 1 << 40]);
+        let most = (1 << 40) - 1;
+        assert_eq!(missing(&there, 0, 1 << 40), [(1, 3), (7, 7), (9, most)]);
+        assert_eq!(missing(&there, 5, 6), []);
+        assert_eq!(missing(&there, 5, 10), [(7, 7), (9, 10)]);
+        assert_eq!(missing(&there, 9, 8), []);
     }
 }
