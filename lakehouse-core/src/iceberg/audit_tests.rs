@@ -57,19 +57,19 @@ async fn what_a_list_says_of_a_manifest_and_is_not_so_is_found() {
     type Lie = fn(&mut ManifestFile);
     let lies: [(&str, Code, Lie); 7] = [
         ("added files", Code::ManifestCounts, |list| {
-            list.added_files_count = Some(9)
+            list.added_files_count = Some(9);
         }),
         ("existing files", Code::ManifestCounts, |list| {
-            list.existing_files_count = Some(9)
+            list.existing_files_count = Some(9);
         }),
         ("deleted rows", Code::ManifestCounts, |list| {
-            list.deleted_rows_count = Some(9)
+            list.deleted_rows_count = Some(9);
         }),
         ("added rows", Code::ManifestCounts, |list| {
-            list.added_rows_count = Some(9)
+            list.added_rows_count = Some(9);
         }),
         ("least sequence", Code::ManifestSequence, |list| {
-            list.min_sequence_number = list.sequence_number + 1
+            list.min_sequence_number = list.sequence_number + 1;
         }),
         ("upper bound", Code::ManifestBounds, |list| {
             let first = &mut list.partitions.as_mut().unwrap()[0];

@@ -291,9 +291,8 @@ impl<'a> Found<'a> {
 /// Which values lie in the partition; `None` where that cannot be told.
 fn belongs(field: &PartitionField, value: &ScalarValue, column: &ArrayRef) -> Result<Option<BooleanArray>> {
     // Over a column that was widened since, the value is still that of the narrower type.
-    let computed = match field.transform.apply(column) {
-        Ok(computed) => computed,
-        Err(_) => return Ok(None),
+    let Ok(computed) = field.transform.apply(column) else {
+        return Ok(None);
     };
     let wanted = computed.data_type();
     let value = match value.data_type() == *wanted {
