@@ -307,7 +307,7 @@ fn masked(health: &Health) -> String {
         .iter()
         .filter(|(_, files)| files.masked_rows > 0)
         .collect();
-    with.sort_by(|(_, a), (_, b)| b.masked_rows.cmp(&a.masked_rows));
+    with.sort_by_key(|(_, files)| std::cmp::Reverse(files.masked_rows));
     with.truncate(MOST_PARTITIONS);
     let drawn = with.into_iter().map(|(name, files)| {
         let visible = files.rows.saturating_sub(files.masked_rows);

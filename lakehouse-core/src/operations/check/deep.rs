@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::kernels::cmp::{lt, not_distinct};
 use arrow::compute::kernels::numeric::{add, sub};
-use arrow::compute::{cast, filter_record_batch};
+use arrow::compute::{cast, filter_record_batch, is_null, or};
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int64Type, Schema, SchemaRef, TimeUnit};
 use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
@@ -306,6 +306,11 @@ fn belongs(field: &PartitionField, value: &ScalarValue, column: &ArrayRef) -> Re
     let scalar = positive_zero(&value.to_array()?)?;
     let scalar = arrow::array::Scalar::new(scalar);
     let same = not_distinct(&positive_zero(&computed)?, &scalar)?;
+    let same = match field.transform {
+        // Files of other writers may lack the column: the value is then that of the metadata, and contradicts nothing.
+        Transform::Identity => or(&same, &is_null(column)?)?,
+        _ => same,
+    };
     if days == 0 || value.is_null() || same.true_count() == same.len() || !column.data_type().is_temporal() {
         return Ok(Some(same));
     }

@@ -215,13 +215,13 @@ async fn what_the_metadata_says_of_a_file_and_is_not_so_is_found() {
             file.columns.get_mut("region").unwrap().min = Some(ScalarValue::from("f"));
         }),
         ("NULLs", Code::NullCount, true, |file| {
-            file.columns.get_mut("n").unwrap().nulls = Some(0)
+            file.columns.get_mut("n").unwrap().nulls = Some(0);
         }),
         ("partition", Code::RowPartition, true, |file| {
             file.partition[0] = ScalarValue::Int64(Some(1_000_000));
         }),
         ("no partition", Code::RowPartition, true, |file| {
-            file.partition[0] = ScalarValue::Int64(None)
+            file.partition[0] = ScalarValue::Int64(None);
         }),
     ];
     for format in FORMATS {
@@ -279,7 +279,7 @@ async fn a_partition_value_that_no_row_can_have_is_found_without_reading_rows() 
             .find(|file| file.masks.is_empty())
             .unwrap();
         tamper(&table, &other, |file| {
-            file.partition[0] = ScalarValue::Int32(Some(4))
+            file.partition[0] = ScalarValue::Int32(Some(4));
         })
         .await;
         assert_eq!(

@@ -119,7 +119,7 @@ async fn a_file_that_is_live_with_two_masks_is_listed_twice() {
         .find(|file| !file.masks.is_empty())
         .unwrap();
     relog(&store, 3, |lines| {
-        lines.retain(|line| line.get("remove").is_none())
+        lines.retain(|line| line.get("remove").is_none());
     })
     .await;
     assert_eq!(found(&store, false).await, one(Code::FileTwice, &masked.path));
@@ -280,14 +280,14 @@ async fn row_ids_that_overlap_are_missing_or_were_never_given_are_found() {
 
     store.put(&entry(2), good.clone()).await.unwrap();
     relog(&store, 2, |lines| {
-        lines.retain(|line| line.get("domainMetadata").is_none())
+        lines.retain(|line| line.get("domainMetadata").is_none());
     })
     .await;
     assert_eq!(found(&store, false).await, one(Code::RowIdBeyond, &path));
 
     store.put(&entry(2), good).await.unwrap();
     relog(&store, 2, |lines| {
-        add(lines)["defaultRowCommitVersion"] = 9.into()
+        add(lines)["defaultRowCommitVersion"] = 9.into();
     })
     .await;
     assert_eq!(found(&store, false).await, one(Code::Sequence, &path));

@@ -85,13 +85,13 @@ async fn versions_that_the_metadata_names_and_does_not_have_are_found() {
         let file = newest(&table).await;
         let good = store.get(&file).await.unwrap();
         rewrite(&store, &file, |metadata| {
-            metadata["refs"]["v1"]["snapshot-id"] = 77.into()
+            metadata["refs"]["v1"]["snapshot-id"] = 77.into();
         })
         .await;
         assert_eq!(found(&store, false).await, one(Code::RefDangling, &file));
         store.put(&file, good.clone()).await.unwrap();
         rewrite(&store, &file, |metadata| {
-            metadata["current-snapshot-id"] = 77.into()
+            metadata["current-snapshot-id"] = 77.into();
         })
         .await;
         let codes: BTreeSet<Code> = found(&store, false)
@@ -189,7 +189,7 @@ async fn figures_of_the_metadata_that_are_not_so_are_found() {
             "total-files-size",
         ] {
             rewrite(&store, &file, |metadata| {
-                metadata["snapshots"][at]["summary"][total] = "7777".into()
+                metadata["snapshots"][at]["summary"][total] = "7777".into();
             })
             .await;
             let codes: Vec<Code> = found(&store, false)
