@@ -3,7 +3,7 @@
 //! | code | meaning |
 //! | --- | --- |
 //! | 0 | done (a closed pipe is no error) |
-//! | 1 | error: nothing was committed |
+//! | 1 | error: nothing was committed; or `check` found errors |
 //! | 2 | usage: the command line is wrong |
 //! | 3 | conflict: nothing was committed, safe to run again |
 //! | 4 | commit unknown: look at the history before running again |
@@ -38,6 +38,8 @@ pub(crate) enum Failure {
     Interrupted,
     /// The two versions that were compared are different, which the command was asked to tell.
     Different,
+    /// `lake check` found errors, and has printed them.
+    Damaged,
     /// A check that the command makes itself did not hold.
     Check(String),
 }
@@ -93,7 +95,7 @@ impl Failure {
             Self::Lake(Error::CommitUnknown { .. }) => 4,
             Self::Different => 5,
             Self::Interrupted => 130,
-            Self::Lake(_) | Self::Io { .. } | Self::Check(_) => 1,
+            Self::Lake(_) | Self::Io { .. } | Self::Check(_) | Self::Damaged => 1,
         }
     }
 
@@ -106,6 +108,7 @@ impl Failure {
             Self::Interrupted => "interrupted",
             Self::Different => "different",
             Self::Check(_) => "check",
+            Self::Damaged => "damaged",
             Self::Lake(error) => match error {
                 Error::Conflict { .. } => "conflict",
                 Error::CommitUnknown { .. } => "commit_unknown",
@@ -134,6 +137,7 @@ impl Failure {
             Self::BrokenPipe => "the reader of the output went away".into(),
             Self::Interrupted => "interrupted".into(),
             Self::Different => "the versions are different".into(),
+            Self::Damaged => "the table is damaged".into(),
         }
     }
 
@@ -177,7 +181,7 @@ impl Failure {
                  invisible to readers"
                     .into(),
             ),
-            Self::BrokenPipe | Self::Different | Self::Check(_) => None,
+            Self::BrokenPipe | Self::Different | Self::Damaged | Self::Check(_) => None,
         }
     }
 
@@ -279,7 +283,10 @@ pub(crate) fn finish(result: Result<(), Failure>, json: bool) -> ExitCode {
     let Err(failure) = result else {
         return ExitCode::SUCCESS;
     };
-    if !matches!(failure, Failure::BrokenPipe | Failure::Different) {
+    if !matches!(
+        failure,
+        Failure::BrokenPipe | Failure::Different | Failure::Damaged
+    ) {
         tell(&failure, json);
     }
     ExitCode::from(failure.code())
@@ -345,6 +352,7 @@ mod tests {
             (Failure::Lake(conflict), 3),
             (Failure::Lake(unknown), 4),
             (Failure::Different, 5),
+            (Failure::Damaged, 1),
             (Failure::Interrupted, 130),
         ] {
             assert_eq!(failure.code(), code, "{failure:?}");

@@ -317,6 +317,13 @@ impl Progress {
         });
         Self { bar, starter }
     }
+
+    /// Says something else from now on.
+    pub(crate) fn say(&self, message: String) {
+        if let Some(bar) = self.bar.get() {
+            bar.set_message(message);
+        }
+    }
 }
 
 impl Drop for Progress {

@@ -10,9 +10,9 @@ use futures::stream::BoxStream;
 
 use crate::error::{Error, Result};
 use crate::model::{
-    At, Change, Checkpoint, CheckpointKind, CleanedUp, Cleanup, CommitId, CommitInfo, DataFile, Definition,
-    Keep, Kept, Needed, ObjectKind, Prune, Redefinition, Regrouping, Retained, Retention, RowMask, Snapshot,
-    Token, Version,
+    At, Audit, Change, Checkpoint, CheckpointKind, CleanedUp, Cleanup, CommitId, CommitInfo, DataFile,
+    Definition, Keep, Kept, Needed, ObjectKind, Prune, Redefinition, Regrouping, Retained, Retention,
+    RowMask, Snapshot, Token, Upkeep, Version,
 };
 use crate::store::Store;
 
@@ -231,6 +231,38 @@ pub trait Format: Send + Sync + Debug {
                 "to shorten what readers have to read, write a checkpoint: lake checkpoint",
             ))
         })
+    }
+
+    /// What is wrong with the metadata of a version, and with what leads to it: hints, pointers, logs, manifests. What
+    /// is the same in every format (files, masks, statistics) is not looked at here.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such version, [`Error::Unsupported`] when it cannot be read at all; those
+    /// of the store. Damage is none: it is found.
+    fn audit<'a>(&'a self, at: &'a At) -> BoxFuture<'a, Result<Audit>> {
+        Box::pin(async move {
+            Ok(Audit {
+                snapshot: Some(self.snapshot(at).await?),
+                ..Audit::default()
+            })
+        })
+    }
+
+    /// Writes anew what only leads readers to the newest version (hints, pointers), as the rest of the metadata says. It
+    /// is advice: a writer who is at work meanwhile loses nothing.
+    ///
+    /// # Errors
+    /// When the newest version cannot be loaded; those of the store.
+    fn repoint(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// What the metadata of a version amounts to.
+    ///
+    /// # Errors
+    /// When it cannot be read; those of the store.
+    fn upkeep<'a>(&'a self, _snapshot: &'a Snapshot) -> BoxFuture<'a, Result<Upkeep>> {
+        Box::pin(async { Ok(Upkeep::default()) })
     }
 
     /// Every object key below the table root that the given versions (all retained ones, if `None`)

@@ -15,7 +15,9 @@ use crate::iceberg::Iceberg;
 use crate::model::{
     At, Checkpoint, CheckpointKind, CommitInfo, DataFile, Definition, Prune, Ref, RefKind, Snapshot,
 };
+use crate::operations::check::{Check, Checked, Repaired, check, repair};
 use crate::operations::diff::{Diff, diff};
+use crate::operations::health::{Health, health};
 use crate::operations::{
     self, Adopted, Adoption, Alter, Compact, Expire, ExpireReport, ManifestsReport, Merge, Options,
     RefReport, Report, Rows, SetRef, Vacuum, Vacuumed,
@@ -333,6 +335,30 @@ impl Table {
     /// As there.
     pub async fn diff(&self, from: &At, to: &At) -> Result<Diff> {
         diff(&self.handle, from, to).await
+    }
+
+    /// What is wrong with it: [`operations::check`]. Nothing is written.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn check(&self, wanted: &Check) -> Result<Checked> {
+        check(&self.handle, wanted).await
+    }
+
+    /// The same, and writes hints and pointers anew that are missing or lie, unless it is a dry run: [`operations::check`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn repair(&self, wanted: &Check, dry_run: bool) -> Result<Repaired> {
+        repair(&self.handle, wanted, dry_run).await
+    }
+
+    /// The figures that say whether it needs care: [`operations::health`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn health(&self) -> Result<Health> {
+        health(&self.handle).await
     }
 
     /// The tags and branches: [`operations::refs`].

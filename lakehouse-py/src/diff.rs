@@ -62,6 +62,7 @@ impl Diff {
     }
 }
 
-fn loaded<'py>(py: Python<'py>, value: &serde_json::Value) -> PyResult<Bound<'py, PyAny>> {
+/// JSON as Python's own objects.
+pub(crate) fn loaded<'py>(py: Python<'py>, value: &serde_json::Value) -> PyResult<Bound<'py, PyAny>> {
     py.import("json")?.call_method1("loads", (value.to_string(),))
 }

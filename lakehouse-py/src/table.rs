@@ -5,8 +5,12 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::col;
-use lakehouse_core::model::{At, CheckpointKind, Definition, RefKind, Retention, parse_partitioning};
-use lakehouse_core::operations::{Adoption, Compact, Expire, Merge, SetRef};
+use lakehouse_core::model::{
+    At, CheckpointKind, Compact, Definition, Expire, Merge, RefKind, Retention, SetRef, parse_partitioning,
+};
+use lakehouse_core::operations::Adoption;
+use lakehouse_core::operations::check::Check;
+use lakehouse_core::operations::{Adoption, parse_partitioning};
 use lakehouse_core::scan::{parse_columns, parse_predicate, session};
 use lakehouse_core::store::{StorageOptions, Store};
 use lakehouse_core::{Error, Options, Table as Core, TableFormat, Vacuum};
@@ -16,7 +20,7 @@ use pyo3::types::PyDict;
 use pyo3_arrow::PySchema;
 
 use crate::alter::{Altering, Names};
-use crate::diff::Diff;
+use crate::diff::{Diff, loaded};
 use crate::errors::raise;
 use crate::input::{Key, assignments, at, feed, options, reader, rows, write_options};
 use crate::kept;
@@ -564,6 +568,33 @@ impl Table {
         let (from, to) = (at(from_, from_as_of)?, at(to, to_as_of)?);
         let diff = wait(py, self.table.diff(&from, &to))?;
         Ok(Diff { diff })
+    }
+
+    /// What is wrong with a version, the newest by default, or with every one: a list of dicts with `severity` (`error`,
+    /// `warning`, `note`), `code`, `path`, `what`, `todo`; errors first. `deep` reads the data too.
+    #[pyo3(signature = (version=None, as_of=None, *, deep=false, all_versions=false))]
+    fn check<'py>(
+        &self,
+        py: Python<'py>,
+        version: Option<&Bound<'py, PyAny>>,
+        as_of: Option<&Bound<'py, PyAny>>,
+        deep: bool,
+        all_versions: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let wanted = Check {
+            at: at(version, as_of)?,
+            all_versions,
+            deep,
+            progress: None,
+        };
+        let checked = wait(py, self.table.check(&wanted))?;
+        loaded(py, &checked.to_json()["findings"])
+    }
+
+    /// The figures that say whether the table needs care, as a dict: `files`, `small_files`, `masked_files`, `sizes`,
+    /// `partitions`, `metadata`, `days`, `to_compact` ...
+    fn health<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        loaded(py, &wait(py, self.table.health())?.to_json())
     }
 
     /// The tags by name: version, how long it is kept.

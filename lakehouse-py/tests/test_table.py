@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import duckdb
 import lakehouse
@@ -218,6 +219,28 @@ def test_old_versions_by_number_distance_and_time(table):
     table.restore(version=first)
     assert len(rows(table)) == 1
     assert len(table.history()) >= 3
+
+
+def test_check_finds_nothing_in_a_sound_table_and_the_file_that_is_gone(table):
+    table.append(pa.table({"id": [1, 2], "name": ["a", None], "amount": [1.5, float("nan")]}))
+    assert [f for f in table.check(deep=True, all_versions=True) if f["severity"] != "note"] == []
+    root = Path(table.location.removeprefix("file://"))
+    file = next(root.rglob("*.parquet"))
+    file.unlink()
+    (finding,) = table.check()
+    path = file.relative_to(root).as_posix()
+    assert (finding["code"], finding["severity"], finding["path"]) == ("file-missing", "error", path)
+    assert "restore" in finding["todo"]
+    assert table.check(-1) == []
+
+
+def test_health_has_the_figures_of_the_table(table):
+    table.append(pa.table({"id": [1, 2], "name": ["a", "b"], "amount": [1.5, 2.5]}))
+    table.append(pa.table({"id": [3], "name": ["c"], "amount": [3.5]}))
+    health = table.health()
+    assert (health["files"]["files"], health["files"]["rows"], health["files"]["masked_rows"]) == (2, 3, 0)
+    assert health["to_compact"]["files"] == health["small_files"]["files"] == 2
+    assert sum(sum(day["commits"].values()) for day in health["days"]) == health["versions"] >= 2
 
 
 def test_compact_keeps_the_rows(table):

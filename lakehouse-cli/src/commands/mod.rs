@@ -3,6 +3,7 @@
 mod alter;
 mod append;
 mod branch;
+mod check;
 mod checkpoint;
 mod compact;
 mod create;
@@ -11,6 +12,7 @@ mod demo;
 mod diff;
 mod expire;
 mod files;
+mod health;
 mod history;
 mod merge;
 mod overwrite;
@@ -40,7 +42,7 @@ use crate::values;
 #[derive(Debug, Parser)]
 #[command(name = "lake", version, propagate_version = false, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 error (nothing committed), 2 usage, 3 conflict (safe to run again), \
+    after_help = "Exit codes: 0 done, 1 error (nothing committed), or check found errors, 2 usage, 3 conflict (safe to run again), \
     4 commit unknown (look at the history before you run again), 5 a difference (diff --exit-code), 130 interrupted.\n\n\
     Example:\n  lake append flights january.parquet --create --partition-by \"day(time_hour)\"\n  \
     lake merge flights february.parquet --on \"time_hour, carrier, flight, origin\"\n  \
@@ -69,6 +71,7 @@ enum Verb {
     Diff(Box<diff::Diff>),
     Files(files::Files),
     Show(show::Show),
+    Check(check::Check),
     Restore(restore::Restore),
     Alter(Box<alter::Alter>),
     Tag(tag::Tag),
@@ -145,6 +148,7 @@ async fn dispatch(verb: Verb, ui: &Ui) -> Result<(), Failure> {
         Verb::Diff(args) => diff::diff(*args, ui).await,
         Verb::Files(args) => files::files(args, ui).await,
         Verb::Show(args) => show::show(args, ui).await,
+        Verb::Check(args) => check::check(args, ui).await,
         Verb::Restore(args) => restore::restore(args, ui).await,
         Verb::Alter(args) => alter::alter(*args, ui).await,
         Verb::Tag(args) => tag::tag(args, ui).await,

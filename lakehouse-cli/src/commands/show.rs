@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use arrow::datatypes::Schema;
 use clap::Args;
@@ -8,20 +9,29 @@ use lakehouse_core::model::{At, PartitionField, Snapshot};
 use lakehouse_core::operations::Adopted;
 use serde_json::{Value, json};
 
+use super::health::health;
 use super::storage::StorageArgs;
 use crate::exit::Failure;
 use crate::output::Ui;
 use crate::values;
 
-/// Show what a table is: columns, partitioning, properties, sizes, version, format.
+/// Show what a table is: columns, partitioning, properties, sizes, version, format; or how it is (--health).
 ///
 /// Example:
 ///   lake show flights
+///   lake show flights --health --html flights.html
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Show {
     /// Path or URL of the table
     table: String,
+    /// Show instead what maintenance would look at: file sizes, small files, masked rows, partitions, metadata,
+    /// commits per day, and what compact would rewrite
+    #[arg(long)]
+    health: bool,
+    /// Write that to this file, as one page of HTML with charts
+    #[arg(long, value_name = "FILE", requires = "health")]
+    html: Option<PathBuf>,
     #[command(flatten)]
     storage: StorageArgs,
 }
@@ -39,6 +49,9 @@ struct Sizes {
 
 pub(super) async fn show(args: Show, ui: &Ui) -> Result<(), Failure> {
     let table = args.storage.open(&args.table).await?;
+    if args.health {
+        return health(&args.table, &table, args.html.as_deref(), ui).await;
+    }
     let snapshot = table.snapshot(&At::Latest).await?;
     let mut sizes = Sizes::default();
     for file in table.files(&At::Version(snapshot.version)).await? {

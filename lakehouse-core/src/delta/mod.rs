@@ -6,6 +6,7 @@
 
 mod actions;
 mod adopt;
+mod audit;
 mod change_feed;
 mod changes;
 mod checkpoint;
@@ -34,6 +35,7 @@ mod schema;
 mod sieve;
 mod state;
 mod stats;
+mod upkeep;
 mod vectors;
 mod z85;
 
@@ -51,9 +53,9 @@ use crate::error::{Error, Result};
 use crate::format::{Format, Outcome};
 use crate::model::limits;
 use crate::model::{
-    At, Change, Checkpoint, CheckpointKind, CleanedUp, Cleanup, CommitId, CommitInfo, DataFile, Definition,
-    Keep, Kept, Needed, ObjectKind, Prune, Redefinition, Retained, Retention, RowMask, Snapshot, Token,
-    Version,
+    At, Audit, Change, Checkpoint, CheckpointKind, CleanedUp, Cleanup, CommitId, CommitInfo, DataFile,
+    Definition, Keep, Kept, Needed, ObjectKind, Prune, Redefinition, Retained, Retention, RowMask, Snapshot,
+    Token, Upkeep, Version,
 };
 use crate::store::{Created, Store};
 use state::State;
@@ -293,6 +295,18 @@ impl Format for Delta {
             state.check_writable()?;
             checkpoint::ensure(&self.store, state, kind).await
         })
+    }
+
+    fn audit<'a>(&'a self, at: &'a At) -> BoxFuture<'a, Result<Audit>> {
+        Box::pin(async move { audit::audit(&self.store, at).await })
+    }
+
+    fn repoint(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { audit::repoint(&self.store).await })
+    }
+
+    fn upkeep<'a>(&'a self, snapshot: &'a Snapshot) -> BoxFuture<'a, Result<Upkeep>> {
+        Box::pin(async move { upkeep::upkeep(&self.store, snapshot).await })
     }
 
     fn reachable<'a>(&'a self, keep: Option<&'a [Version]>) -> BoxFuture<'a, Result<BTreeSet<String>>> {

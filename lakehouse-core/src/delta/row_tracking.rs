@@ -119,7 +119,7 @@ pub(super) async fn assign(
 }
 
 /// The highest id given so far; -1 for none.
-fn high_water_mark(domain: Option<&str>) -> Result<i64> {
+pub(super) fn high_water_mark(domain: Option<&str>) -> Result<i64> {
     let Some(text) = domain else {
         return Ok(-1);
     };

@@ -10,6 +10,7 @@
 //! catalog  who decides what is current
 //! cleanup  metadata files that nobody needs any more
 //! evolve   columns added and widened                        refs      tags and branches
+//! audit    what is wrong with the metadata                     audit_manifests  of a version      upkeep  how much there is
 //! changes  the difference of two versions                     history   looking back
 //! ```
 //!
@@ -17,6 +18,8 @@
 //! by a catalog that holds a pointer ([`catalog`]).
 
 mod adopt;
+mod audit;
+mod audit_manifests;
 mod avro;
 pub mod catalog;
 mod changes;
@@ -47,6 +50,7 @@ mod staged;
 mod summary;
 mod tokens;
 mod types;
+mod upkeep;
 mod values;
 mod view;
 
@@ -63,8 +67,9 @@ use futures::stream::BoxStream;
 use crate::error::Result;
 use crate::format::{Format, Outcome};
 use crate::model::{
-    At, Change, CleanedUp, Cleanup, CommitId, CommitInfo, DataFile, Definition, Keep, Kept, Needed,
-    ObjectKind, Prune, Redefinition, Regrouping, Retained, Retention, RowMask, Snapshot, Token, Version,
+    At, Audit, Change, CleanedUp, Cleanup, CommitId, CommitInfo, DataFile, Definition, Keep, Kept, Needed,
+    ObjectKind, Prune, Redefinition, Regrouping, Retained, Retention, RowMask, Snapshot, Token, Upkeep,
+    Version,
 };
 use crate::store::{Store, clock};
 use catalog::{Catalog, Pointer};
@@ -218,6 +223,18 @@ impl Format for Iceberg {
 
     fn regrouping<'a>(&'a self, snapshot: &'a Arc<Snapshot>) -> BoxFuture<'a, Result<Regrouping>> {
         Box::pin(async move { regroup::regrouping(&self.store, &*View::of(snapshot)?).await })
+    }
+
+    fn audit<'a>(&'a self, at: &'a At) -> BoxFuture<'a, Result<Audit>> {
+        Box::pin(async move { audit::audit(&self.store, &self.catalog, at).await })
+    }
+
+    fn repoint(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { audit::repoint(&self.store, &self.catalog).await })
+    }
+
+    fn upkeep<'a>(&'a self, snapshot: &'a Snapshot) -> BoxFuture<'a, Result<Upkeep>> {
+        Box::pin(async move { upkeep::upkeep(&self.store, snapshot).await })
     }
 
     fn reachable<'a>(&'a self, keep: Option<&'a [Version]>) -> BoxFuture<'a, Result<BTreeSet<String>>> {

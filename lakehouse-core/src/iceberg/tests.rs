@@ -29,6 +29,9 @@ use crate::model::{
 };
 use crate::store::{Store, clock};
 
+#[path = "audit_tests.rs"]
+mod audit;
+
 fn open(store: Store) -> Arc<dyn Format> {
     Arc::new(Iceberg::new(store))
 }

@@ -11,6 +11,7 @@ mod definition;
 pub mod deletion_vector;
 mod evolve;
 mod file;
+mod finding;
 pub mod json;
 pub mod limits;
 mod mask;
@@ -24,6 +25,7 @@ pub mod schema;
 mod size;
 mod snapshot;
 mod token;
+mod upkeep;
 
 pub use alter::{ColumnChange, Place, Redefinition, SortColumn, alter};
 pub use chains::check_chains;
@@ -32,6 +34,7 @@ pub use column_path::ColumnPath;
 pub use definition::Definition;
 pub use evolve::{Evolved, evolve};
 pub use file::{ColumnStats, DataFile, EqualityDelete, FileNotes, MaskRef};
+pub use finding::{Audit, Code, Finding, NeededObject, Severity};
 pub use mask::RowMask;
 pub use objects::{Keep, Kept, Needed, ObjectKind};
 pub use parquet_footer::{
@@ -46,3 +49,4 @@ pub use retained::{Checkpoint, CheckpointKind, CleanedUp, Cleanup, LEASE, Regrou
 pub use size::parse_size;
 pub use snapshot::{At, Capabilities, Check, Snapshot, Version};
 pub use token::Token;
+pub use upkeep::{MetadataPart, Upkeep};

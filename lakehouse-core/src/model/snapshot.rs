@@ -69,6 +69,29 @@ impl Snapshot {
     pub fn partition_fields(&self) -> &[PartitionField] {
         self.specs.get(&self.spec_id).map_or(&[], Vec::as_slice)
     }
+
+    /// The same version as if its columns were these, without its checks. Scans find columns in files by their field
+    /// ids or physical names.
+    #[must_use]
+    pub fn read_as(&self, schema: SchemaRef) -> Self {
+        Self {
+            version: self.version,
+            state: self.state,
+            timestamp_ms: self.timestamp_ms,
+            schema,
+            specs: self.specs.clone(),
+            spec_id: self.spec_id,
+            sort_order: self.sort_order.clone(),
+            identifier: self.identifier.clone(),
+            features: self.features.clone(),
+            properties: self.properties.clone(),
+            checks: Vec::new(),
+            refs: self.refs.clone(),
+            capabilities: self.capabilities,
+            lineage: self.lineage.clone(),
+            private: Arc::clone(&self.private),
+        }
+    }
 }
 
 impl fmt::Debug for Snapshot {

@@ -123,6 +123,11 @@ fn groups(files: Vec<DataFile>, target: u64) -> (Vec<Vec<DataFile>>, Vec<Vec<Dat
     })
 }
 
+/// The files that compaction would rewrite now, where data files are to have so many bytes.
+pub(super) fn pending(files: Vec<DataFile>, target: u64) -> Vec<DataFile> {
+    groups(files, target).0.concat()
+}
+
 fn is_masked(file: &DataFile) -> bool {
     !file.masks.is_empty() || !file.equality_deletes.is_empty()
 }

@@ -6,14 +6,16 @@
 //! the rows that stay as they are to new files. What only a query can find comes in through `queried.rs`,
 //! columns that come with rows through `columns.rs`. [`adopt`] alone begins without a table. `settings.rs` says how files are written, `changed.rs` which rows a
 //! change feed tells of, `rules.rs` what new rows must satisfy. Tags and branches
-//! (`refs.rs`) have no rows and a plan of their own, and so has [`expire`], by which versions go. [`diff`] alone only
-//! reads, [`vacuum()`] commits nothing. Streams of small commits (`stream/`) are appends, one after the other.
+//! (`refs.rs`) have no rows and a plan of their own, and so has [`expire`], by which versions go. [`diff`], [`check`]
+//! and [`health`] only read, [`vacuum()`] commits nothing. Streams of small commits (`stream/`) are appends, one after
+//! the other.
 
 mod adapt;
 mod adopt;
 mod alter;
 mod append;
 mod changed;
+pub mod check;
 mod columns;
 mod compact;
 mod decide;
@@ -21,6 +23,7 @@ mod delete;
 pub mod diff;
 mod evaluate;
 mod expire;
+pub mod health;
 mod input;
 mod manifests;
 mod merge;

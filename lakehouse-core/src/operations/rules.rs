@@ -133,6 +133,20 @@ impl Rules {
         Ok(rows)
     }
 
+    /// The constraints that rows of the table violate: name and text, and the first row.
+    ///
+    /// # Errors
+    /// When a constraint cannot be evaluated.
+    pub(super) fn broken(&self, rows: &RecordBatch) -> Result<Vec<(String, usize)>> {
+        let mut broken = Vec::new();
+        for check in &self.checks {
+            if let Some(row) = first(&check.holds.truth(rows)?, false) {
+                broken.push((format!("{} `{}`", check.name, check.text), row));
+            }
+        }
+        Ok(broken)
+    }
+
     fn generate(&self, given: &RecordBatch, rows: RecordBatch, before: Option<u64>) -> Result<RecordBatch> {
         let mut columns = rows.columns().to_vec();
         for Generated { index, text, value } in &self.generated {

@@ -10,6 +10,7 @@ mod nan;
 mod narrowing;
 mod nested;
 mod plan;
+mod probe;
 mod provider;
 mod reader;
 mod schema_text;
@@ -26,6 +27,7 @@ pub use expr::{
     planning_error, unknown_column,
 };
 pub use plan::{plan_files, read_file_masks};
+pub use probe::{BadChunk, bad_chunks};
 pub use provider::{MetadataColumns, ScanReport, SnapshotTable};
 pub use reader::read_footer;
 pub use schema_text::{parse_columns, parse_new_column, parse_sort_order};

@@ -63,6 +63,8 @@ pub struct SnapshotTable {
     files: Option<Arc<Vec<DataFile>>>,
     /// By path, the rows that are not read of `files`.
     hidden: Option<Arc<HashMap<String, RowMask>>>,
+    /// What the metadata says of values is not told to the engine, which would take it for the values.
+    unbelieving: bool,
     report: Arc<ScanReport>,
 }
 
@@ -87,6 +89,7 @@ impl SnapshotTable {
             keys: None,
             files: None,
             hidden: None,
+            unbelieving: false,
             report: Arc::default(),
         }
     }
@@ -124,6 +127,14 @@ impl SnapshotTable {
             hidden,
             ..self.with_files(files)
         }
+    }
+
+    /// Reads what is in the files, whatever statistics and partition values say of it. Only identity partition columns
+    /// that files do not store come from the metadata all the same.
+    #[must_use]
+    pub fn without_statistics(mut self) -> Self {
+        self.unbelieving = true;
+        self
     }
 
     /// What the scans of this table did so far.
@@ -300,7 +311,10 @@ impl SnapshotTable {
         let location = Path::parse(&file.path)
             .map_err(|e| Error::invalid(format!("this cannot be an object's name: {e}"), &file.path))?;
         let values = layout.values(&self.snapshot, &file)?;
-        let statistics = statistics::of_file(&self.snapshot, &layout.table, &file, &values, mask.len());
+        let statistics = match self.unbelieving {
+            true => Statistics::new_unknown(layout.table.table_schema()),
+            false => statistics::of_file(&self.snapshot, &layout.table, &file, &values, mask.len()),
+        };
         let mut made = PartitionedFile::new_from_meta(ObjectMeta {
             location,
             last_modified: chrono::DateTime::UNIX_EPOCH,

@@ -18,6 +18,7 @@ mod power;
 mod probe;
 mod profile;
 pub mod sim;
+mod sizes;
 mod sweep;
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod adopt;
 mod alter;
 mod bad_input;
 mod behaviour;
+mod check;
 mod demo;
 mod diff;
 mod expire;

@@ -17,7 +17,12 @@ use rand::{Rng, SeedableRng};
 use super::diffs;
 use super::evolution::{Evolution, carry};
 use super::program::{Evolving, Program, Step};
+use crate::verbs::check::checked_all;
+
 use super::reference::{self, Column, Condition, Effect, Row, Scope, assign, spell, widen};
+
+/// One of so many programs ends with a check of all that it left.
+const CHECKED: u64 = 10;
 
 /// A format, in one of its versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -350,6 +355,13 @@ impl Run {
                     "version {number} ({at:?}) differs:\n{}",
                     differences(&found, &wanted)
                 ));
+            }
+        }
+        // A check reads every file again, so only some of the programs have one.
+        if seed.is_multiple_of(CHECKED) {
+            let checked = checked_all(&self.table).await;
+            if !checked.is_clean() {
+                return Err(format!("a check finds {:#?}", checked.findings));
             }
         }
         let history = self.table.history(None).await.map_err(|e| e.to_string())?;

@@ -155,6 +155,23 @@ const FEATURES: &[(&str, &[&str])] = &[
         &["a_difference_is_summed_up_counted_and_printed"],
     ),
     (
+        "`lake check`: files, masks",
+        &[
+            "tables_of_other_engines_are_clean_at_every_version",
+            "what_the_metadata_says_of_a_file_and_is_not_so_is_found",
+            "a_checkpoint_that_is_damaged_or_not_what_the_log_gives_is_found",
+            "a_manifest_that_is_gone_cut_or_damaged_is_named",
+            "a_sound_table_is_clean_and_a_damaged_one_is_exit_code_one",
+        ],
+    ),
+    (
+        "`lake show --health`: file sizes",
+        &[
+            "health_is_told_as_text_as_json_and_as_a_page",
+            "test_health_has_the_figures_of_the_table",
+        ],
+    ),
+    (
         "hidden partitioning",
         &[
             "no_file_is_read_that_holds_no_matching_row_whatever_the_transform_and_the_comparison",

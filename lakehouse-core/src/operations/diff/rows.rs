@@ -194,26 +194,8 @@ fn read_as(snapshot: &Snapshot, columns: &[&FieldRef]) -> Snapshot {
         Arc::clone(wanted.copied().unwrap_or(field))
     });
     let fields: Vec<FieldRef> = fields.collect();
-    Snapshot {
-        version: snapshot.version,
-        state: snapshot.state,
-        timestamp_ms: snapshot.timestamp_ms,
-        schema: Arc::new(Schema::new_with_metadata(
-            fields,
-            snapshot.schema.metadata().clone(),
-        )),
-        specs: snapshot.specs.clone(),
-        spec_id: snapshot.spec_id,
-        sort_order: snapshot.sort_order.clone(),
-        identifier: snapshot.identifier.clone(),
-        features: snapshot.features.clone(),
-        properties: snapshot.properties.clone(),
-        checks: Vec::new(),
-        lineage: snapshot.lineage.clone(),
-        refs: snapshot.refs.clone(),
-        capabilities: snapshot.capabilities,
-        private: Arc::clone(&snapshot.private),
-    }
+    let metadata = snapshot.schema.metadata().clone();
+    snapshot.read_as(Arc::new(Schema::new_with_metadata(fields, metadata)))
 }
 
 impl fmt::Debug for RowDifference {

@@ -1,0 +1,454 @@
+//! The health of a table as one page: figures to HTML, nothing else. Charts are inline SVG; nothing is fetched, no script
+//! runs, and every name is escaped.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use lakehouse_core::operations::health::{Files, Health};
+
+use super::age;
+use crate::values::{show_bytes, show_count, show_time};
+
+/// Partitions that are drawn, largest first.
+const MOST_PARTITIONS: usize = 20;
+/// Days that are drawn, newest last.
+const MOST_DAYS: usize = 60;
+/// Kinds of commits with a colour of their own; the others share the last.
+const COLOURS: usize = 7;
+
+/// The width that all charts are drawn in; they shrink to the page's.
+const WIDTH: f64 = 720.0;
+
+const STYLE: &str = "\
+:root{color-scheme:light dark;--paper:#fff;--ink:#1b1f24;--soft:#5c6670;--line:#d8dde3;--card:#f6f7f9;\
+--c0:#3567b5;--c1:#2f8f5b;--c2:#c07a1c;--c3:#a33f6b;--c4:#6a55b0;--c5:#1f8a94;--c6:#8a8f96;--bad:#b3402e}\
+@media(prefers-color-scheme:dark){:root{--paper:#14171a;--ink:#e6e9ec;--soft:#9aa4ae;--line:#333a41;--card:#1d2227;\
+--c0:#7aa5e8;--c1:#6cc494;--c2:#e0a75a;--c3:#dd86ad;--c4:#a896e6;--c5:#62c2cb;--c6:#9aa0a8;--bad:#e5836f}}\
+*{box-sizing:border-box}body{margin:0;padding:1.2rem;background:var(--paper);color:var(--ink);\
+font:16px/1.5 system-ui,sans-serif}main{max-width:46rem;margin:0 auto}h1{font-size:1.4rem;overflow-wrap:anywhere;margin:0}\
+h2{font-size:1.05rem;margin:2rem 0 .5rem}p{margin:.3rem 0;color:var(--soft);overflow-wrap:anywhere}\
+dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(10rem,1fr));gap:.6rem;margin:1rem 0}\
+dl div{background:var(--card);border:1px solid var(--line);border-radius:.4rem;padding:.5rem .7rem}\
+dt{color:var(--soft);font-size:.8rem}dd{margin:0;font-weight:600;overflow-wrap:anywhere}\
+svg{display:block;width:100%;height:auto}svg text{fill:var(--ink);font:12px system-ui,sans-serif}\
+svg .soft{fill:var(--soft)}svg .axis{stroke:var(--line)}.wide{overflow-x:auto}\
+table{border-collapse:collapse;width:100%;font-size:.9rem}td,th{padding:.25rem .5rem;border-bottom:1px solid var(--line);\
+text-align:right;white-space:nowrap}td:first-child,th:first-child{text-align:left;white-space:normal;overflow-wrap:anywhere}\
+ul{list-style:none;display:flex;flex-wrap:wrap;gap:.3rem 1rem;padding:0;margin:.3rem 0}\
+li i{display:inline-block;width:.8rem;height:.8rem;border-radius:.15rem;margin-right:.35rem;vertical-align:-.05rem}";
+
+/// The page about a table of this name.
+pub(super) fn page(name: &str, format: &str, health: &Health) -> String {
+    let title = escape(name);
+    let mut html = String::new();
+    let _ = write!(
+        html,
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+         <title>Health of {title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n\
+         <p>{} table, version {} of {} UTC; figures of {} UTC</p>\n",
+        escape(format),
+        health.version,
+        show_time(health.timestamp_ms),
+        show_time(health.taken_ms),
+    );
+    facts(&mut html, health);
+    section(&mut html, "File sizes", &sizes(health));
+    section(&mut html, "Partitions", &partitions(health));
+    section(&mut html, "Masked rows", &masked(health));
+    section(&mut html, "Versions", &days(health));
+    section(&mut html, "Metadata", &metadata(health));
+    html.push_str("</main>\n</body>\n</html>\n");
+    html
+}
+
+/// Text that is nothing but text, also inside of an attribute. What would turn the direction of writing, or what cannot
+/// be in a document at all, is shown as what it is.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            c if c.is_control()
+                || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
+            {
+                escaped.extend(c.escape_unicode());
+            }
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// A name for a chart, where there is room for so many characters.
+fn short(text: &str, most: usize) -> String {
+    match text.chars().count() > most {
+        true => format!(
+            "{}…",
+            text.chars().take(most.saturating_sub(1)).collect::<String>()
+        ),
+        false => text.to_owned(),
+    }
+}
+
+fn section(html: &mut String, title: &str, content: &str) {
+    let _ = write!(html, "<section>\n<h2>{title}</h2>\n{content}</section>\n");
+}
+
+/// Headline figures.
+fn facts(html: &mut String, health: &Health) {
+    html.push_str("<dl>\n");
+    for (name, value) in super::facts(health) {
+        let _ = writeln!(
+            html,
+            "<div><dt>{}</dt><dd>{}</dd></div>",
+            escape(name),
+            escape(&value)
+        );
+    }
+    html.push_str("</dl>\n");
+}
+
+/// One line of a chart of horizontal bars.
+struct Bar {
+    label: String,
+    /// Lengths, stacked: colour and value.
+    parts: Vec<(usize, f64)>,
+    /// Behind the bar.
+    note: String,
+    /// On the pointer.
+    title: String,
+}
+
+/// Horizontal bars below one another, labels in front of them. Values may be of any size; what is no number is 0.
+fn bars(what: &str, bars: &[Bar]) -> String {
+    const LINE: f64 = 24.0;
+    const LABEL: f64 = 190.0;
+    const NOTE: f64 = 150.0;
+    let sound = |value: f64| {
+        if value.is_finite() && value > 0.0 {
+            value
+        } else {
+            0.0
+        }
+    };
+    let sum = |bar: &Bar| bar.parts.iter().map(|(_, value)| sound(*value)).sum::<f64>();
+    let most = bars.iter().map(sum).fold(0.0, f64::max);
+    let scale = if most > 0.0 {
+        (WIDTH - LABEL - NOTE) / most
+    } else {
+        0.0
+    };
+    let mut svg = String::new();
+    let _ = writeln!(
+        svg,
+        "<svg viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"{}\">",
+        LINE * bars.len().max(1) as f64,
+        escape(what)
+    );
+    for (at, bar) in bars.iter().enumerate() {
+        let top = LINE * at as f64;
+        let text = top + LINE * 0.68;
+        let _ = writeln!(
+            svg,
+            "<g><title>{}</title><text x=\"{}\" y=\"{text:.1}\" text-anchor=\"end\">{}</text>",
+            escape(&bar.title),
+            LABEL - 8.0,
+            escape(&short(&bar.label, 28))
+        );
+        let mut x = LABEL;
+        for (colour, value) in &bar.parts {
+            let width = sound(*value) * scale;
+            if width > 0.0 {
+                let _ = writeln!(
+                    svg,
+                    "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"var(--c{colour})\"/>",
+                    top + 3.0,
+                    width.max(1.0),
+                    LINE - 6.0
+                );
+            }
+            x += width;
+        }
+        let _ = writeln!(
+            svg,
+            "<text class=\"soft\" x=\"{:.1}\" y=\"{text:.1}\">{}</text></g>",
+            x + 6.0,
+            escape(&bar.note)
+        );
+    }
+    let _ = writeln!(
+        svg,
+        "<line class=\"axis\" x1=\"{LABEL}\" y1=\"0\" x2=\"{LABEL}\" y2=\"{}\"/>",
+        LINE * bars.len() as f64
+    );
+    svg.push_str("</svg>\n");
+    svg
+}
+
+fn legend(names: &[(usize, String)]) -> String {
+    let mut html = "<ul>".to_owned();
+    for (colour, name) in names {
+        let _ = write!(
+            html,
+            "<li><i style=\"background:var(--c{colour})\"></i>{}</li>",
+            escape(name)
+        );
+    }
+    html.push_str("</ul>\n");
+    html
+}
+
+/// Between which sizes each class lies: `16 KB to 128 KB`.
+pub(super) fn class_names(health: &Health) -> Vec<String> {
+    let mut from: Option<u64> = None;
+    let names = health.sizes.iter().map(|class| {
+        let name = match (from, class.below) {
+            (None, Some(to)) => format!("below {}", show_bytes(to)),
+            (Some(from), Some(to)) => format!("{} to {}", show_bytes(from), show_bytes(to)),
+            (Some(from), None) => format!("{} and more", show_bytes(from)),
+            (None, None) => "all".to_owned(),
+        };
+        from = class.below;
+        name
+    });
+    names.collect()
+}
+
+fn sizes(health: &Health) -> String {
+    let drawn = health.sizes.iter().zip(class_names(health)).map(|(class, name)| {
+        let Files { files, bytes, .. } = class.files;
+        let note = format!("{} files, {}", show_count(files), show_bytes(bytes));
+        Bar {
+            title: format!("{name}: {note}"),
+            label: name,
+            parts: vec![(0, files as f64)],
+            note,
+        }
+    });
+    let drawn: Vec<_> = drawn.collect();
+    format!(
+        "<p>Files are meant to have {}; {} are smaller than three quarters of that.</p>\n{}",
+        show_bytes(health.target_file_bytes),
+        show_count(health.small_files.files),
+        bars("how many files have which size", &drawn)
+    )
+}
+
+fn label(name: &str) -> &str {
+    if name.is_empty() { "the whole table" } else { name }
+}
+
+fn partitions(health: &Health) -> String {
+    let all = health.partitions.len();
+    let shown = &health.partitions[..all.min(MOST_PARTITIONS)];
+    let chart = |what: &str, colour: usize, value: fn(&Files) -> u64, show: fn(u64) -> String| {
+        let drawn = shown.iter().map(|(name, files)| {
+            let note = show(value(files));
+            Bar {
+                label: label(name).to_owned(),
+                parts: vec![(colour, value(files) as f64)],
+                title: format!("{}: {note}", label(name)),
+                note,
+            }
+        });
+        let drawn: Vec<_> = drawn.collect();
+        format!("<p>{}</p>\n{}", escape(what), bars(what, &drawn))
+    };
+    let mut html = match (health.partitioning.is_empty(), health.partitions.last()) {
+        (true, _) | (_, None) => String::new(),
+        (false, Some((smallest, files))) => format!(
+            "<p>{} partitions by {}; the smallest is {} with {} in {} files{}</p>\n",
+            show_count(all as u64),
+            escape(&health.partitioning.join(", ")),
+            escape(label(smallest)),
+            show_bytes(files.bytes),
+            show_count(files.files),
+            if all > shown.len() {
+                format!(". The {} largest are drawn", shown.len())
+            } else {
+                String::new()
+            },
+        ),
+    };
+    html.push_str(&chart("bytes per partition", 0, |files| files.bytes, show_bytes));
+    html.push_str(&chart(
+        "rows per partition",
+        1,
+        |files| files.rows,
+        |rows| format!("{} rows", show_count(rows)),
+    ));
+    html.push_str("<div class=\"wide\"><table><tr><th>partition</th><th>files</th><th>rows</th><th>masked</th><th>bytes</th></tr>\n");
+    for (name, files) in shown {
+        let _ = writeln!(
+            html,
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            escape(label(name)),
+            show_count(files.files),
+            show_count(files.rows),
+            show_count(files.masked_rows),
+            show_bytes(files.bytes)
+        );
+    }
+    html.push_str("</table></div>\n");
+    html
+}
+
+fn masked(health: &Health) -> String {
+    let about = if health.masked_exact { "" } else { "at least " };
+    let files = &health.files;
+    let mut with: Vec<_> = health
+        .partitions
+        .iter()
+        .filter(|(_, files)| files.masked_rows > 0)
+        .collect();
+    with.sort_by_key(|(_, files)| std::cmp::Reverse(files.masked_rows));
+    with.truncate(MOST_PARTITIONS);
+    let drawn = with.into_iter().map(|(name, files)| {
+        let visible = files.rows.saturating_sub(files.masked_rows);
+        let note = format!("{} of {}", show_count(files.masked_rows), show_count(files.rows));
+        Bar {
+            label: label(name).to_owned(),
+            parts: vec![(3, files.masked_rows as f64), (6, visible as f64)],
+            title: format!("{}: {note} rows are masked", label(name)),
+            note,
+        }
+    });
+    let drawn: Vec<_> = drawn.collect();
+    let mut html = format!(
+        "<p>{about}{} of {} rows are masked ({:.1} %), in {} files.</p>\n",
+        show_count(files.masked_rows),
+        show_count(files.rows),
+        files.masked_share() * 100.0,
+        show_count(health.masked_files)
+    );
+    if !drawn.is_empty() {
+        html.push_str(&legend(&[(3, "masked".to_owned()), (6, "visible".to_owned())]));
+        html.push_str(&bars("masked rows per partition", &drawn));
+    }
+    html
+}
+
+/// Commits per day, stacked by kind, as columns side by side.
+fn days(health: &Health) -> String {
+    const HEIGHT: f64 = 180.0;
+    const LEFT: f64 = 40.0;
+    const FOOT: f64 = 22.0;
+    let days = &health.days[health.days.len().saturating_sub(MOST_DAYS)..];
+    let mut kinds: BTreeMap<&str, u64> = BTreeMap::new();
+    for (kind, count) in days.iter().flat_map(|day| &day.commits) {
+        *kinds.entry(kind).or_default() += count;
+    }
+    let mut kinds: Vec<(&str, u64)> = kinds.into_iter().collect();
+    kinds.sort_by(|(a, one), (b, other)| (other, a).cmp(&(one, b)));
+    let colour = |kind: &str| {
+        kinds
+            .iter()
+            .position(|(other, _)| *other == kind)
+            .unwrap_or(COLOURS)
+            .min(COLOURS - 1)
+    };
+    let mut html = format!(
+        "<p>{} versions in the history of main</p>\n",
+        show_count(health.versions)
+    );
+    if days.is_empty() {
+        return html;
+    }
+    let named: Vec<_> = kinds
+        .iter()
+        .map(|(kind, count)| (colour(kind), format!("{kind} ({})", show_count(*count))))
+        .collect();
+    html.push_str(&legend(&named));
+    let sum = |day: &lakehouse_core::operations::health::Day| day.commits.values().sum::<u64>();
+    let most = days.iter().map(sum).max().unwrap_or(0).max(1);
+    let step = (WIDTH - LEFT) / days.len() as f64;
+    let width = (step * 0.8).min(48.0);
+    let _ = writeln!(
+        html,
+        "<svg viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"commits per day\">\n\
+         <text class=\"soft\" x=\"{}\" y=\"12\" text-anchor=\"end\">{}</text>\n\
+         <line class=\"axis\" x1=\"{LEFT}\" y1=\"{HEIGHT}\" x2=\"{WIDTH}\" y2=\"{HEIGHT}\"/>",
+        HEIGHT + FOOT,
+        LEFT - 6.0,
+        show_count(most)
+    );
+    for (at, day) in days.iter().enumerate() {
+        let x = LEFT + step * at as f64 + (step - width) / 2.0;
+        let words: Vec<_> = day
+            .commits
+            .iter()
+            .map(|(kind, count)| format!("{count} {kind}"))
+            .collect();
+        let _ = writeln!(
+            html,
+            "<g><title>{}</title>",
+            escape(&format!("{}: {}", day.day, words.join(", ")))
+        );
+        let mut top = HEIGHT;
+        for (kind, count) in &day.commits {
+            let height = (HEIGHT - 6.0) * *count as f64 / most as f64;
+            top -= height;
+            let _ = writeln!(
+                html,
+                "<rect x=\"{x:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" fill=\"var(--c{})\"/>",
+                colour(kind)
+            );
+        }
+        html.push_str("</g>\n");
+    }
+    let label = |html: &mut String, x: f64, anchor: &str, day: &str| {
+        let _ = writeln!(
+            html,
+            "<text class=\"soft\" x=\"{x}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
+            HEIGHT + FOOT - 6.0,
+            escape(day)
+        );
+    };
+    if let [first, .., last] = days {
+        label(&mut html, LEFT, "start", &first.day);
+        label(&mut html, WIDTH, "end", &last.day);
+    } else if let [only] = days {
+        label(&mut html, (LEFT + WIDTH) / 2.0, "middle", &only.day);
+    }
+    html.push_str("</svg>\n");
+    html
+}
+
+fn metadata(health: &Health) -> String {
+    let mut html = String::from(
+        "<div class=\"wide\"><table><tr><th>read to plan a scan</th><th>objects</th><th>bytes</th></tr>\n",
+    );
+    let mut line = |kind: &str, objects: u64, bytes: u64| {
+        let _ = writeln!(
+            html,
+            "<tr><td>{}</td><td>{}</td><td>{}</td></tr>",
+            escape(kind),
+            show_count(objects),
+            show_bytes(bytes)
+        );
+    };
+    for part in &health.upkeep.read {
+        line(part.kind, part.objects, part.bytes);
+    }
+    line(
+        "all, of every version",
+        health.upkeep.objects,
+        health.upkeep.bytes,
+    );
+    html.push_str("</table></div>\n");
+    if let Some(at) = health.upkeep.checkpoint_ms {
+        let old = age(health.taken_ms.saturating_sub(at));
+        let _ = writeln!(html, "<p>The checkpoint is {old} old.</p>");
+    }
+    html
+}
+
+#[cfg(test)]
+#[path = "page_tests.rs"]
+mod tests;
