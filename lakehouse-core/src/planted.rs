@@ -90,11 +90,15 @@ pub enum Bug {
     RenamesUnseen,
     /// Rows that go are copied with their row group, and not masked where it comes to be.
     NewMaskForgotten,
+    /// Rows that went while their file was compacted are not masked in the new files.
+    CarriedMaskForgotten,
+    /// Rows that a compaction moves are looked for next to where they are.
+    MovedPositionsOff,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 43] = [
         Self::LostReplyIsALoss,
         Self::ExistsUnread,
         Self::CleanedAfterUnknown,
@@ -136,6 +140,8 @@ impl Bug {
         Self::ForwardUnchecked,
         Self::RenamesUnseen,
         Self::NewMaskForgotten,
+        Self::CarriedMaskForgotten,
+        Self::MovedPositionsOff,
     ];
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::col;
@@ -10,7 +11,7 @@ use lakehouse_core::operations::{Adoption, Compact, Merge, SetRef};
 use lakehouse_core::scan::{parse_columns, parse_predicate, session};
 use lakehouse_core::store::{StorageOptions, Store};
 use lakehouse_core::{Error, Options, Table as Core, TableFormat};
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3_arrow::PySchema;
@@ -376,21 +377,42 @@ impl Table {
         )
     }
 
-    /// Rewrites small and masked files into large ones (`target_file_size` in bytes).
-    #[pyo3(signature = (*, target_file_size=None, predicate=None, dry_run=false, branch=None))]
+    /// Rewrites small and masked files into large ones, group by group; `groups` of the report tells what became of
+    /// each.
+    ///
+    /// Sizes are in bytes (`target_file_size`, `max_rewrite` of one group, `max_bytes` in all), `max_time` in seconds;
+    /// `strategy` is one of `auto`, `small-files`, `masked-files`, `all`.
+    #[pyo3(signature = (*, target_file_size=None, predicate=None, strategy="auto", min_input_files=None,
+        delete_ratio_threshold=None, max_rewrite=None, max_bytes=None, max_time=None, idempotency_key=None,
+        dry_run=false, branch=None))]
+    #[expect(clippy::too_many_arguments, reason = "keywords, each of them optional")]
     fn compact(
         &self,
         py: Python<'_>,
         target_file_size: Option<u64>,
         predicate: Option<String>,
+        strategy: &str,
+        min_input_files: Option<usize>,
+        delete_ratio_threshold: Option<f64>,
+        max_rewrite: Option<u64>,
+        max_bytes: Option<u64>,
+        max_time: Option<f64>,
+        idempotency_key: Option<String>,
         dry_run: bool,
         branch: Option<String>,
     ) -> PyResult<Py<PyDict>> {
-        let mut options = options(None, dry_run);
+        let mut options = options(idempotency_key, dry_run);
         options.branch = branch;
+        let max_time = max_time.map(Duration::try_from_secs_f64).transpose();
         let compact = Compact {
             target_file_bytes: target_file_size,
             predicate,
+            strategy: strategy.parse().map_err(raise)?,
+            min_input_files,
+            delete_ratio_threshold,
+            max_rewrite,
+            max_bytes,
+            max_time: max_time.map_err(|wrong| PyValueError::new_err(format!("max_time: {wrong}")))?,
         };
         report(py, &wait(py, self.table.compact(&compact, &options))?)
     }

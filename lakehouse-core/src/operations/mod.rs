@@ -37,7 +37,7 @@ mod work;
 pub use adopt::{Adopted, Adoption, adopt};
 pub use alter::{Alter, alter};
 pub use append::append;
-pub use compact::{Compact, compact};
+pub use compact::{Compact, CompactStrategy, CompactedGroup, GroupOutcome, compact};
 pub use delete::delete;
 pub use input::{InputFormat, Rows};
 pub use merge::{Action, Cdc, CdcColumns, Clause, Merge, OnDuplicate, When, merge};

@@ -28,6 +28,7 @@ pub(super) struct Settings {
     target_file_bytes: Option<u64>,
     memory_limit: Option<usize>,
     lasting: bool,
+    trace: bool,
     /// Writers that share the memory.
     writers: usize,
 }
@@ -39,6 +40,7 @@ impl Settings {
             target_file_bytes: options.target_file_bytes,
             memory_limit: options.memory_limit,
             lasting: false,
+            trace: false,
             writers: if two { 2 } else { 1 },
         }
     }
@@ -48,6 +50,16 @@ impl Settings {
     pub(super) fn for_lasting_files(&mut self, target_file_bytes: Option<u64>) {
         self.lasting = true;
         self.target_file_bytes = target_file_bytes.or(self.target_file_bytes);
+    }
+
+    /// It is noted where rows that move come to be.
+    pub(super) fn trace_rows(&mut self) {
+        self.trace = true;
+    }
+
+    /// Whether it is noted where rows that move come to be.
+    pub(super) fn traces_rows(&self) -> bool {
+        self.trace
     }
 
     /// Size at which data files are closed: what was asked for, the table's property, or 512 MiB.
@@ -93,6 +105,7 @@ impl Settings {
                 usual.copy_from_bytes
             },
             codec: self.codec(properties)?,
+            trace: self.trace,
         })
     }
 

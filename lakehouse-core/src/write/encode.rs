@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -57,6 +57,8 @@ pub(super) struct Recipe {
     pub(super) row_group_rows: usize,
     pub(super) row_group_bytes: usize,
     pub(super) codec: Codec,
+    /// New files have no page indexes.
+    pub(super) without_indexes: AtomicBool,
 }
 
 /// A file that is being encoded.
@@ -149,8 +151,9 @@ impl Recipe {
             let before = encoder.size();
             let missing = self.target_file_bytes.saturating_sub(before);
             let exceeding = (before + group.bytes).saturating_sub(self.target_file_bytes);
+            let large = self.is_large(before);
             // Page indexes are all or nothing, see `Encoder::leave_indexes_out`.
-            if exceeding > missing || !(group.indexed || encoder.leave_indexes_out()) {
+            if (large && exceeding > missing) || !(group.indexed || encoder.leave_indexes_out()) {
                 complete.extend(open.take().map(Encoder::finish).transpose()?);
             }
         }
@@ -172,12 +175,23 @@ impl Recipe {
     }
 
     fn complete_if_full(&self, open: &mut Option<Encoder>, complete: &mut Vec<Encoded>) -> Result<()> {
-        let full =
-            |encoder: &Encoder| encoder.size() >= self.target_file_bytes || encoder.groups() >= MAX_GROUPS;
-        if open.as_ref().is_some_and(full) {
+        let Some(encoder) = open else { return Ok(()) };
+        let many = encoder.groups() >= MAX_GROUPS;
+        if !many && encoder.size() < self.target_file_bytes {
+            return Ok(());
+        }
+        // What the open row group takes is known for certain once it is closed. It can be much less, and a file that is
+        // closed while it is small is one that the next compaction takes up again.
+        encoder.flush()?;
+        if many || self.is_large(encoder.size()) {
             complete.extend(open.take().map(Encoder::finish).transpose()?);
         }
         Ok(())
+    }
+
+    /// Whether a file of so many bytes is as large as it should be, which compactions judge in the same way.
+    fn is_large(&self, bytes: u64) -> bool {
+        bytes >= self.target_file_bytes / 4 * 3
     }
 
     fn path(&self, folder: &str) -> String {
@@ -215,7 +229,7 @@ impl Encoder {
             writer,
             schema,
             group: None,
-            indexed: true,
+            indexed: !recipe.without_indexes.load(Ordering::Relaxed),
             max_group_rows: recipe.row_group_rows,
             max_group_bytes: recipe.row_group_bytes,
             nans: vec![Some(0); recipe.layout.leaves.len()],

@@ -197,6 +197,13 @@ class Table:
         *,
         target_file_size: int | None = None,
         predicate: str | None = None,
+        strategy: Literal["auto", "small-files", "masked-files", "all"] = "auto",
+        min_input_files: int | None = None,
+        delete_ratio_threshold: float | None = None,
+        max_rewrite: int | None = None,
+        max_bytes: int | None = None,
+        max_time: float | None = None,
+        idempotency_key: str | None = None,
         dry_run: bool = False,
         branch: str | None = None,
     ) -> Report: ...

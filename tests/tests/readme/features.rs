@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// The first words of each row, as the README has them, and its tests: functions of Rust and Python.
-const FEATURES: [(&str, &[&str]); 28] = [
+const FEATURES: [(&str, &[&str]); 30] = [
     (
         "create, append, overwrite",
         &[
@@ -99,6 +99,24 @@ const FEATURES: [(&str, &[&str]); 28] = [
             "small_and_masked_files_become_one_per_partition_and_a_second_run_does_nothing",
             "restore_makes_an_old_version_current_again",
             "the_ways_to_name_a_version_mean_the_same_in_both_formats",
+        ],
+    ),
+    (
+        "`lake compact`: group by group",
+        &[
+            "whatever_the_files_are_a_second_run_has_nothing_to_do",
+            "on_real_tables_too_a_second_run_does_nothing_and_rows_keep_their_order_within_a_file",
+            "whenever_it_is_killed_the_table_is_good_and_the_next_run_goes_on",
+            "budgets_of_bytes_and_time_leave_the_rest_for_the_next_run",
+            "large_row_groups_are_copied_and_only_small_or_masked_ones_decoded",
+        ],
+    ),
+    (
+        "`lake compact` beside writers",
+        &[
+            "rows_that_are_deleted_while_their_file_is_rewritten_are_masked_in_the_new_one",
+            "what_is_carried_stays_carried_when_others_come_first_again",
+            "a_compaction_without_end_fails_no_merging_writer_on_delta",
         ],
     ),
     (
