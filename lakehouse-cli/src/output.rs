@@ -1,6 +1,7 @@
 //! What a command prints: text and tables for people, one JSON object for machines, and the rows of
 //! a query in every form.
 
+mod overlap;
 mod rows;
 
 use std::io::{IsTerminal, Write};
@@ -13,6 +14,8 @@ use lakehouse_core::Report;
 use lakehouse_core::operations::CompactedGroup;
 use serde_json::{Value, json};
 
+use overlap::{ordered, ordered_json};
+pub(crate) use overlap::{overlap_json, overlap_rows};
 pub(crate) use rows::{Form, append_cells, write};
 
 use crate::exit::Failure;
@@ -100,6 +103,9 @@ impl Ui {
         }
         if !report.changes.is_empty() {
             pairs.push(("changes", report.changes.join("; ")));
+        }
+        if let Some(order) = &report.order {
+            pairs.push(("order", ordered(order)));
         }
         if report.attempts > 1 {
             pairs.push(("attempts", report.attempts.to_string()));
@@ -275,6 +281,7 @@ fn report_json(table: &str, report: &Report) -> Value {
     });
     if report.operation == "compact" {
         value["groups"] = groups_json(report);
+        value["order"] = report.order.as_ref().map(ordered_json).into();
     }
     value
 }

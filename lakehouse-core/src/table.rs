@@ -15,7 +15,7 @@ use crate::iceberg::Iceberg;
 use crate::model::{At, CommitInfo, DataFile, Definition, Prune, Ref, RefKind, Snapshot};
 use crate::operations::diff::{Diff, diff};
 use crate::operations::{
-    self, Adopted, Adoption, Alter, Compact, Merge, Options, RefReport, Report, Rows, SetRef,
+    self, Adopted, Adoption, Alter, Compact, Merge, Options, Overlaps, RefReport, Report, Rows, SetRef,
 };
 use crate::scan::{self, SnapshotTable};
 use crate::sql::{Open, Session};
@@ -273,6 +273,19 @@ impl Table {
     /// As there.
     pub async fn compact(&self, compact: &Compact, options: &Options) -> Result<Report> {
         operations::compact(&self.handle, compact, options).await
+    }
+
+    /// How far these files of a version overlap: [`operations::overlaps`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn overlaps(
+        &self,
+        snapshot: &Snapshot,
+        files: &[DataFile],
+        columns: Option<&[String]>,
+    ) -> Result<Option<Overlaps>> {
+        operations::overlaps(&self.handle, snapshot, files, columns).await
     }
 
     /// Makes an older version current again: [`operations::restore`].

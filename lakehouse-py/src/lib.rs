@@ -5,6 +5,7 @@ mod diff;
 mod errors;
 mod input;
 mod merge;
+mod order;
 mod refs;
 mod report;
 mod runtime;

@@ -5,6 +5,8 @@ use lakehouse_core::model::CommitInfo;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use crate::order::ordered;
+
 /// A report as one flat dict: how it ended, then the figures under delta-rs's names.
 pub(crate) fn report(py: Python<'_>, report: &Report) -> PyResult<Py<PyDict>> {
     let dict = PyDict::new(py);
@@ -34,6 +36,12 @@ pub(crate) fn report(py: Python<'_>, report: &Report) -> PyResult<Py<PyDict>> {
     dict.set_item("files", files)?;
     if report.operation == "compact" {
         dict.set_item("groups", groups(py, report)?)?;
+        let order = report
+            .order
+            .as_ref()
+            .map(|order| ordered(py, order))
+            .transpose()?;
+        dict.set_item("order", order)?;
     }
     let phases = PyDict::new(py);
     for (phase, time) in &report.phases {

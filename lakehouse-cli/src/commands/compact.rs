@@ -1,7 +1,10 @@
 use std::time::Duration;
 
 use clap::Args;
-use lakehouse_core::operations::{self, CompactStrategy};
+use lakehouse_core::Options;
+use lakehouse_core::model::ColumnPath;
+use lakehouse_core::operations::{self, Clustering, CompactStrategy, RowOrder};
+use lakehouse_core::scan::parse_sort_order;
 
 use super::WriteArgs;
 use super::storage::StorageArgs;
@@ -11,7 +14,9 @@ use crate::values;
 
 /// Rewrite small files and files with masked rows into good ones.
 ///
-/// Rows do not change, nor does their order within a file. A second run finds nothing to do. Files are rewritten in
+/// Rows do not change. They stay in the order in which they lie, unless the table has a sort order, is clustered, or one
+/// is asked for: then files whose ranges overlap are rewritten too, sorted together, within the memory limit on disk.
+/// Each file is closed at the target size. A second run finds nothing to do. Files are rewritten in
 /// groups, each commits on its own (small ones together): what is done stays done if the rest fails or is
 /// interrupted, and the run can be repeated. Writers need not stop: rows that they delete or update meanwhile are
 /// masked in the new files. Large row groups without masked rows are copied, not decoded.
@@ -19,6 +24,8 @@ use crate::values;
 /// Example:
 ///   lake compact flights --target-file-size 256MB --where "time_hour >= '2013-06-01'"
 ///   lake compact flights --max-bytes 20GB --max-time 30m
+///   lake compact flights --sort-by "time_hour desc nulls first, carrier"
+///   lake compact flights --hilbert carrier,distance
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Compact {
@@ -51,10 +58,43 @@ pub(super) struct Compact {
     /// Begin no group after this time: 30m, 2h; the one at hand is finished
     #[arg(long, value_name = "TIME", value_parser = values::parse_duration)]
     max_time: Option<i64>,
+    /// Put rows in the order of columns: best for filters on the first [default: the table's own order]
+    #[arg(long, value_name = "ORDER", group = "order")]
+    sort_by: Option<String>,
+    /// Put rows along the Z-order curve through columns: filters on any of them skip files
+    #[arg(long, value_name = "COLUMNS", group = "order", value_delimiter = ',')]
+    zorder: Vec<ColumnPath>,
+    /// Put rows along the Hilbert curve through columns: the same, with files that overlap less
+    #[arg(long, value_name = "COLUMNS", group = "order", value_delimiter = ',')]
+    hilbert: Vec<ColumnPath>,
+    /// Leave rows in the order in which they lie, whatever order the table says
+    #[arg(long, group = "order")]
+    unordered: bool,
+    /// Memory for sorting; what does not fit goes to disk [default: 60% of the machine's]
+    #[arg(long, value_name = "SIZE", value_parser = values::parse_size)]
+    memory_limit: Option<u64>,
     #[command(flatten)]
     storage: StorageArgs,
     #[command(flatten)]
     write: WriteArgs,
+}
+
+impl Compact {
+    /// The order of rows.
+    fn order(&self) -> Result<RowOrder, Failure> {
+        let names = |columns: &[ColumnPath]| columns.iter().map(ColumnPath::dotted).collect();
+        Ok(if self.unordered {
+            RowOrder::AsItIs
+        } else if let Some(order) = &self.sort_by {
+            RowOrder::By(Clustering::Sort(parse_sort_order(order)?))
+        } else if !self.zorder.is_empty() {
+            RowOrder::By(Clustering::ZOrder(names(&self.zorder)))
+        } else if !self.hilbert.is_empty() {
+            RowOrder::By(Clustering::Hilbert(names(&self.hilbert)))
+        } else {
+            RowOrder::OfTable
+        })
+    }
 }
 
 pub(super) async fn compact(args: Compact, ui: &Ui) -> Result<(), Failure> {
@@ -63,6 +103,7 @@ pub(super) async fn compact(args: Compact, ui: &Ui) -> Result<(), Failure> {
     let what = operations::Compact {
         target_file_bytes: args.target_file_size,
         predicate: args.predicate.clone(),
+        order: args.order()?,
         strategy: args.strategy.parse()?,
         min_input_files: args.min_input_files,
         delete_ratio_threshold: args.delete_ratio_threshold,
@@ -72,7 +113,13 @@ pub(super) async fn compact(args: Compact, ui: &Ui) -> Result<(), Failure> {
             .max_time
             .map(|most| Duration::from_millis(most.unsigned_abs())),
     };
-    let report = table.compact(&what, &args.write.options()).await?;
+    let options = Options {
+        memory_limit: args
+            .memory_limit
+            .map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+        ..args.write.options()
+    };
+    let report = table.compact(&what, &options).await?;
     drop(working);
     ui.report(&args.table, &report)
 }

@@ -279,7 +279,7 @@ fn weight(batch: &RecordBatch) -> u32 {
 }
 
 /// Writes rows of a scan to another file, with their lineage; returns how many.
-async fn write_moved(work: &mut Work, scanned: &RecordBatch) -> Result<u64> {
+pub(super) async fn write_moved(work: &mut Work, scanned: &RecordBatch) -> Result<u64> {
     let columns = table_columns(scanned, &work.snapshot.schema)?;
     let places = match work.settings.traces_rows() {
         true => Some(Places::of(scanned)?.origins()),

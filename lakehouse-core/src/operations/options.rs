@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::cluster::Ordered;
 use super::compact::CompactedGroup;
 use crate::commit::{CommitOptions, Isolation};
 use crate::error::{Error, Result};
@@ -151,6 +152,8 @@ pub struct Report {
     pub phases: Vec<(&'static str, Duration)>,
     /// The groups of files of a compaction, and what became of each.
     pub groups: Vec<CompactedGroup>,
+    /// The order that a compaction put rows in, and what it won.
+    pub order: Option<Ordered>,
 }
 
 /// A file of which rows change.

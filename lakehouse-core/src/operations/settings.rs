@@ -1,10 +1,11 @@
 //! How data files are written: as the operation was asked to, as the table's properties say, else as usual.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::Options;
 use crate::error::{Error, Result};
-use crate::model::parse_size;
+use crate::model::{FileOrder, parse_size};
 use crate::write::{Codec, WriteOptions};
 
 /// Table properties that say how large data files shall be, the first that is set counts.
@@ -31,6 +32,8 @@ pub(super) struct Settings {
     trace: bool,
     /// Writers that share the memory.
     writers: usize,
+    /// The order in which rows come.
+    order: Option<Arc<FileOrder>>,
 }
 
 impl Settings {
@@ -42,6 +45,7 @@ impl Settings {
             lasting: false,
             trace: false,
             writers: if two { 2 } else { 1 },
+            order: None,
         }
     }
 
@@ -52,9 +56,14 @@ impl Settings {
         self.target_file_bytes = target_file_bytes.or(self.target_file_bytes);
     }
 
-    /// It is noted where rows that move come to be.
-    pub(super) fn trace_rows(&mut self) {
-        self.trace = true;
+    /// The order in which rows come that are written from now on, for the next files.
+    pub(super) fn in_order(&mut self, order: Option<Arc<FileOrder>>) {
+        self.order = order;
+    }
+
+    /// Says whether it is noted where rows that move come to be.
+    pub(super) fn trace_rows(&mut self, trace: bool) {
+        self.trace = trace;
     }
 
     /// Whether it is noted where rows that move come to be.
@@ -105,6 +114,7 @@ impl Settings {
                 usual.copy_from_bytes
             },
             codec: self.codec(properties)?,
+            order: self.order.clone(),
             trace: self.trace,
         })
     }

@@ -150,6 +150,7 @@ async fn real_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Re
         changes: summary.changes,
         phases: summary.phases,
         groups: Vec::new(),
+        order: None,
     })
 }
 
@@ -224,6 +225,7 @@ async fn dry_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Res
         changes: Vec::new(),
         phases: Vec::new(),
         groups: Vec::new(),
+        order: None,
     };
     if let Some(token) = &options.token {
         report.already = handle.format.find_token(&snapshot, token).await?;

@@ -14,7 +14,7 @@ use parquet::arrow::arrow_writer::{
     ArrowColumnChunk, ArrowColumnWriter, ArrowLeafColumn, ArrowRowGroupWriterFactory, compute_leaves,
 };
 use parquet::basic::Encoding;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{ColumnPath, SchemaDescriptor};
@@ -27,7 +27,7 @@ use super::copy::Incoming;
 use super::layout::Layout;
 use super::statistics;
 use crate::error::{Error, Result};
-use crate::model::CommitId;
+use crate::model::{CommitId, FileOrder};
 
 /// Rows handed to the encoder at once: how finely file sizes are met.
 const STEP_ROWS: usize = 8_192;
@@ -57,6 +57,7 @@ pub(super) struct Recipe {
     pub(super) row_group_rows: usize,
     pub(super) row_group_bytes: usize,
     pub(super) codec: Codec,
+    pub(super) order: Option<Arc<FileOrder>>,
     /// New files have no page indexes.
     pub(super) without_indexes: AtomicBool,
 }
@@ -219,6 +220,16 @@ impl Encoder {
             properties = properties
                 .set_column_dictionary_enabled(ids(), false)
                 .set_column_encoding(ids(), Encoding::DELTA_BINARY_PACKED);
+        }
+        if let Some(order) = &recipe.order {
+            let note = |key: &str, value: &str| KeyValue::new(key.to_owned(), value.to_owned());
+            properties = properties
+                .set_key_value_metadata(Some(vec![
+                    note(FileOrder::NAME_KEY, &order.name),
+                    note(FileOrder::RUN_KEY, &recipe.commit_id.0),
+                    note(FileOrder::TARGET_KEY, &recipe.target_file_bytes.to_string()),
+                ]))
+                .set_sorting_columns(recipe.layout.sorting_columns(&order.sorted_by));
         }
         let root = recipe.parquet.root_schema_ptr();
         let writer = SerializedFileWriter::new(Vec::new(), root, Arc::new(properties.build()))?;

@@ -32,7 +32,7 @@ use super::split::{Part, Splitter};
 use super::statistics;
 use super::trace::{Origins, RowMap, Tracer};
 use crate::error::{Error, Result};
-use crate::model::{CommitId, DataFile, Snapshot, partition_folder};
+use crate::model::{CLUSTERING, CommitId, DataFile, FileNotes, FileOrder, Snapshot, partition_folder};
 use crate::planted::{self, Bug};
 use crate::store::Store;
 
@@ -66,6 +66,8 @@ pub struct WriteOptions {
     pub copy_from_bytes: Option<u64>,
     /// How pages are compressed.
     pub codec: Codec,
+    /// The order in which the rows of each partition come. Noted in the files, nothing is sorted for it.
+    pub order: Option<Arc<FileOrder>>,
     /// Note where rows are from that move ([`Written::moved`]); all rows are then written with their origins.
     pub trace: bool,
 }
@@ -130,6 +132,7 @@ impl Default for WriteOptions {
             row_group_bytes: 128 << 20,
             copy_from_bytes: Some(1 << 20),
             codec: Codec::default(),
+            order: None,
             trace: false,
         }
     }
@@ -156,6 +159,7 @@ impl TableWriter {
             row_group_rows: options.row_group_rows.max(1),
             row_group_bytes: options.row_group_bytes.max(1),
             codec: options.codec,
+            order: options.order,
             without_indexes: AtomicBool::new(false),
         };
         Ok(Self {
@@ -416,7 +420,7 @@ impl TableWriter {
             sequence: None,
             first_row_id: None,
             split_offsets: row_group_offsets(&encoded.metadata),
-            notes: None,
+            notes: self.recipe.order.as_deref().map(notes),
         });
         if upload.is_none() {
             self.staged.push(encoded.path.clone());
@@ -506,6 +510,15 @@ impl TableWriter {
         }
         result
     }
+}
+
+/// What the formats keep about a file in this order.
+fn notes(order: &FileOrder) -> Arc<FileNotes> {
+    Arc::new(FileNotes {
+        clustering: Some(CLUSTERING.to_owned()),
+        sorted_by: order.sorted_by.clone(),
+        ..FileNotes::default()
+    })
 }
 
 /// The batch with numbers of old files and old positions as its last columns, so that they are split as its rows are.

@@ -197,6 +197,11 @@ class Table:
         *,
         target_file_size: int | None = None,
         predicate: str | None = None,
+        sort_by: str | None = None,
+        zorder: str | Sequence[str] | None = None,
+        hilbert: str | Sequence[str] | None = None,
+        unordered: bool = False,
+        memory_limit: int | None = None,
         strategy: Literal["auto", "small-files", "masked-files", "all"] = "auto",
         min_input_files: int | None = None,
         delete_ratio_threshold: float | None = None,
@@ -207,6 +212,7 @@ class Table:
         dry_run: bool = False,
         branch: str | None = None,
     ) -> Report: ...
+    def overlap(self, columns: str | Sequence[str] | None = None) -> list[dict[str, Any]] | None: ...
     def restore(
         self,
         version: int | str | None = None,

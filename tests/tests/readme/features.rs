@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// The first words of each row, as the README has them, and its tests: functions of Rust and Python.
-const FEATURES: [(&str, &[&str]); 30] = [
+const FEATURES: [(&str, &[&str]); 31] = [
     (
         "create, append, overwrite",
         &[
@@ -44,6 +44,17 @@ const FEATURES: [(&str, &[&str]); 30] = [
         &[
             "copying_row_groups_and_decoding_them_give_the_same_rows_lineage_and_true_statistics",
             "test_every_reader_reads_row_groups_that_were_copied",
+        ],
+    ),
+    (
+        "rows put in order by compact",
+        &[
+            "each_order_keeps_the_rows_makes_filters_read_fewer_files_and_a_second_run_does_nothing",
+            "new_rows_are_merged_with_what_they_overlap_and_the_other_files_stay",
+            "sorting_keeps_to_the_memory_limit",
+            "the_sort_order_of_a_table_is_kept_unless_rows_shall_stay_as_they_lie",
+            "a_clustered_delta_table_is_put_in_order_by_its_columns_and_files_say_who_did_it",
+            "test_every_reader_reads_rows_that_were_put_in_order",
         ],
     ),
     (

@@ -4,6 +4,7 @@ mod adopt;
 mod alter;
 mod bad_input;
 pub(crate) mod change_feed;
+mod cluster;
 mod compact;
 mod concurrent;
 mod confined;

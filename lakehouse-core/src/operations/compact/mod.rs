@@ -3,6 +3,7 @@
 //! ```text
 //! options   what can be asked for
 //! plan      which files are worth rewriting, which of them together (groups), what is committed together
+//! ordered   the same where rows are put in order
 //! rounds    one commit after the other, within a budget; then what is left of them, until there is nothing to do
 //! run       one commit: its groups as they are by now, rewritten
 //! carry     rows that went meanwhile are masked in the new files
@@ -10,6 +11,7 @@
 
 mod carry;
 mod options;
+mod ordered;
 mod plan;
 mod rounds;
 mod run;

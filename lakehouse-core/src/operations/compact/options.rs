@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::model::Version;
+use crate::operations::RowOrder;
 
 /// Share of masked rows from which on a large file is rewritten, if nobody says otherwise.
 pub(super) const DELETE_RATIO: f64 = 0.05;
@@ -22,6 +23,8 @@ pub struct Compact {
     pub target_file_bytes: Option<u64>,
     /// Only files that may hold a row for which this is true.
     pub predicate: Option<String>,
+    /// The order of rows in new files. Where there is one, files whose ranges overlap are rewritten too, together.
+    pub order: RowOrder,
     /// Which files are taken.
     pub strategy: CompactStrategy,
     /// Fewer small files of one partition than this are left alone, at least 2. `None` for 2.
@@ -29,7 +32,8 @@ pub struct Compact {
     /// Share of masked rows, 0 to 1, from which on a file is rewritten however large it is. `None` for 0.05.
     pub delete_ratio_threshold: Option<f64>,
     /// Bytes of files that are rewritten together, in one group, and committed together. `None` for 4 GiB, or eight
-    /// times the target size if that is more, and commits of 1 GiB where groups are smaller.
+    /// times the target size if that is more, and commits of 1 GiB where groups are smaller. Files that overlap in the
+    /// order of rows are one group, however many bytes they are.
     pub max_rewrite: Option<u64>,
     /// Bytes of files that are rewritten at most, all in all: the groups that win the most come first.
     pub max_bytes: Option<u64>,

@@ -5,7 +5,7 @@
 //! group becomes, one at most is small, and none is masked: what can be joined again gets less with every round, and
 //! [`super::compact`] goes on until there is nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use datafusion::scalar::ScalarValue;
 
@@ -28,13 +28,16 @@ pub(super) struct Group {
     pub(super) files: Vec<DataFile>,
     /// Files of it that others have removed since it was planned.
     pub(super) lost: Vec<DataFile>,
+    /// They are to be put in order together: reason enough, as long as there are two of them if others removed some.
+    pub(super) overlapping: bool,
 }
 
 impl Group {
-    fn of(files: Vec<DataFile>) -> Self {
+    pub(super) fn of(files: Vec<DataFile>) -> Self {
         Self {
             files,
             lost: Vec::new(),
+            overlapping: false,
         }
     }
 
@@ -133,6 +136,12 @@ impl Rules {
         joined.map(|files| Group::of(files.collect())).collect()
     }
 
+    /// Whether a group is worth rewriting, as it is by now.
+    pub(super) fn is_worth_rewriting(&self, group: &Group) -> bool {
+        let as_planned = !group.files.is_empty() && group.lost.is_empty();
+        (group.overlapping && (as_planned || group.files.len() > 1)) || self.is_worth_it(&group.files)
+    }
+
     /// Whether these files, of one partition, are worth rewriting together.
     pub(super) fn is_worth_it(&self, files: &[DataFile]) -> bool {
         if self.strategy == CompactStrategy::All {
@@ -173,7 +182,7 @@ impl Rules {
     }
 
     /// Whether a file is rewritten whatever lies beside it.
-    fn is_due(&self, file: &DataFile) -> bool {
+    pub(super) fn is_due(&self, file: &DataFile) -> bool {
         if !is_masked(file) || self.strategy == CompactStrategy::SmallFiles {
             return false;
         }
@@ -195,7 +204,7 @@ impl Rules {
         bytes < self.target / 4 * 3
     }
 
-    fn is_foreign(&self, file: &DataFile) -> bool {
+    pub(super) fn is_foreign(&self, file: &DataFile) -> bool {
         file.spec_id != self.spec_id
     }
 
@@ -221,7 +230,8 @@ impl Rules {
             };
             let fitting = group.files.iter().map(fits).take_while(|fits| *fits).count();
             let whole = fitting == group.files.len();
-            if !whole && !self.is_worth_it(&group.files[..fitting]) {
+            // A part of what overlaps would overlap the rest.
+            if !whole && (group.overlapping || !self.is_worth_it(&group.files[..fitting])) {
                 beyond.push(group);
                 continue;
             }
@@ -281,6 +291,33 @@ fn known_masked_rows(file: &DataFile) -> u64 {
 /// each small partition would take longer than reading it.
 pub(super) fn lots(groups: Vec<Group>) -> Vec<Vec<Group>> {
     packed(groups, LOT_BYTES, LOT_PARTITIONS, |group| (group.bytes(), 1))
+}
+
+/// The same of groups whose rows are put in order: of one partition each is alone, so that no new file reaches over
+/// files that lie between two groups.
+pub(super) fn ordered_lots(groups: Vec<Group>) -> Vec<Vec<Group>> {
+    let mut lots = Vec::new();
+    for lot in lots_of_neighbours(groups) {
+        lots.extend(packed(lot, LOT_BYTES, LOT_PARTITIONS, |group| (group.bytes(), 1)));
+    }
+    lots
+}
+
+/// Groups that lie side by side, cut before each that has a partition in common with one before it.
+fn lots_of_neighbours(groups: Vec<Group>) -> Vec<Vec<Group>> {
+    let (mut lots, mut seen) = (vec![Vec::new()], HashSet::new());
+    for group in groups {
+        let places: HashSet<Partition> = group.files.iter().map(partition).collect();
+        if !seen.is_disjoint(&places) {
+            lots.push(Vec::new());
+            seen.clear();
+        }
+        seen.extend(places);
+        if let Some(lot) = lots.last_mut() {
+            lot.push(group);
+        }
+    }
+    lots
 }
 
 /// Groups that are committed together; `max_rewrite` is what a group may be.

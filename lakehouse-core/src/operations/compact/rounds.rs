@@ -8,11 +8,12 @@ use datafusion::scalar::ScalarValue;
 
 use super::plan::{Group, Rules, commits, partition};
 use super::run::{Batch, Course};
-use super::{Compact, CompactedGroup, GroupOutcome};
+use super::{Compact, CompactedGroup, GroupOutcome, ordered};
 use crate::commit::newest;
 use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::{DataFile, OperationKind, Prune, Snapshot};
+use crate::operations::cluster::{Order, Ordered};
 use crate::operations::delete::understood;
 use crate::operations::summary::Summary;
 use crate::operations::work::{Work, run};
@@ -62,7 +63,9 @@ pub async fn compact(handle: &Handle, compact: &Compact, options: &Options) -> R
     let seen = std::mem::take(&mut survey.summary);
     all.add(seen.metrics, seen.phases);
     let rules = survey.rules.clone();
-    let groups = rules.groups(std::mem::take(&mut survey.files));
+    let ordered = survey.order.is_some();
+    all.report.order = survey.ordered();
+    let groups = survey.groups(&rules).await?;
     if options.dry_run {
         all.foresee(&survey, groups);
         return Ok(all.report);
@@ -79,19 +82,28 @@ pub async fn compact(handle: &Handle, compact: &Compact, options: &Options) -> R
                 .get(place)
                 .is_some_and(|count| *count >= rules.min_input_files)
         };
-        let nothing_left = left.changed.is_empty() && !left.written.iter().any(again);
+        // New files of another partitioning may come to lie among files that are in order.
+        let again = left.written.iter().any(again) || (ordered && !left.written.is_empty());
+        let nothing_left = left.changed.is_empty() && !again;
         if nothing_left || all.is_over() {
             break;
         }
         let mut survey = Survey::new(handle, compact, options).await?;
         survey.list(compact).await?;
         rules = survey.rules.for_the_rest();
-        groups = rules.groups(survey.files);
+        groups = survey.groups(&rules).await?;
         let is_left = |place| left.written.contains(&place) || left.changed.contains(&place);
         groups.retain(|group| group.files.iter().any(|file| is_left(partition(file))));
         (small, snapshot) = (survey.small, survey.snapshot);
         if groups.is_empty() {
             break;
+        }
+    }
+    if ordered && all.report.committed {
+        let mut survey = Survey::new(handle, compact, options).await?;
+        survey.list(compact).await?;
+        if let (Some(told), Some(now)) = (&mut all.report.order, survey.ordered()) {
+            told.after = Some(now.before);
         }
     }
     all.finish()
@@ -103,6 +115,8 @@ type Place = (i32, Vec<ScalarValue>);
 /// What a table is like before it is compacted.
 struct Survey {
     work: Work,
+    /// The order that rows shall lie in.
+    order: Option<Order>,
     snapshot: Arc<Snapshot>,
     rules: Rules,
     files: Vec<DataFile>,
@@ -120,13 +134,34 @@ impl Survey {
         work.begin("plan");
         work.settings.for_lasting_files(compact.target_file_bytes);
         let target = work.settings.target_file_bytes(&snapshot.properties)?;
+        let order = Order::of(&work, &compact.order).await?;
         Ok(Self {
+            order,
             rules: Rules::new(compact, target, snapshot.spec_id),
             work,
             snapshot,
             files: Vec::new(),
             small: HashMap::new(),
             summary: Summary::default(),
+        })
+    }
+
+    /// The groups that are worth it; the list of files is used up.
+    async fn groups(&mut self, rules: &Rules) -> Result<Vec<Group>> {
+        let files = std::mem::take(&mut self.files);
+        match &self.order {
+            Some(order) => ordered::groups(&self.work.handle, &self.snapshot, rules, order, files).await,
+            None => Ok(rules.groups(files)),
+        }
+    }
+
+    /// How far the files overlap in the order.
+    fn ordered(&self) -> Option<Ordered> {
+        let order = self.order.as_ref()?;
+        Some(Ordered {
+            order: order.of_files.name.clone(),
+            before: order.overlaps(&self.snapshot, &self.files),
+            after: None,
         })
     }
 
@@ -164,6 +199,7 @@ fn empty_report(options: &Options, version: i64) -> Report {
         changes: Vec::new(),
         phases: Vec::new(),
         groups: Vec::new(),
+        order: None,
     }
 }
 

@@ -9,10 +9,11 @@ use futures::future::BoxFuture;
 
 use super::Compact;
 use super::carry::{Carried, carry};
-use super::plan::{Group, Rules, lots, partition};
+use super::plan::{Group, Rules, lots, ordered_lots, partition};
 use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::{Change, DataFile, MetadataChange, OperationKind, Prune, RowMask, Snapshot, Version};
+use crate::operations::cluster::{Order, move_sorted};
 use crate::operations::moving::move_rows;
 use crate::operations::work::{Verb, Work};
 use crate::scan::read_file_masks;
@@ -173,14 +174,19 @@ impl Verb for Batch<'_> {
             work.settings.for_lasting_files(self.compact.target_file_bytes);
             work.keep_lineage();
             if work.snapshot.capabilities.masks {
-                work.settings.trace_rows();
+                work.settings.trace_rows(true);
             }
             let target = work.settings.target_file_bytes(&work.snapshot.properties)?;
             let rules = Rules::new(self.compact, target, work.snapshot.spec_id);
             let groups = self.course.current.iter().cloned();
-            (self.rewritten, self.gone) = groups.partition(|group| rules.is_worth_it(&group.files));
-            for lot in lots(self.rewritten.clone()) {
-                rewrite(work, self.compact, lot).await?;
+            (self.rewritten, self.gone) = groups.partition(|group| rules.is_worth_rewriting(group));
+            let order = Order::of(work, &self.compact.order).await?;
+            let lots = match &order {
+                Some(_) => ordered_lots(self.rewritten.clone()),
+                None => lots(self.rewritten.clone()),
+            };
+            for lot in lots {
+                rewrite(work, order.as_ref(), lot).await?;
             }
             self.map = work.moved.take();
             let added = work.change.added.iter();
@@ -213,11 +219,11 @@ impl Verb for Batch<'_> {
 ///
 /// # Errors
 /// When the number of rows would change; those of reading and writing.
-async fn rewrite(work: &mut Work, compact: &Compact, lot: Vec<Group>) -> Result<()> {
+async fn rewrite(work: &mut Work, order: Option<&Order>, lot: Vec<Group>) -> Result<()> {
     work.begin("write");
     let files: Vec<DataFile> = lot.into_iter().flat_map(|group| group.files).collect();
     let hidden = read_file_masks(&work.handle, &work.snapshot, &files).await?;
-    let read = write_rows(work, compact, files.iter().cloned().zip(hidden).collect()).await?;
+    let read = write_rows(work, order, files.iter().cloned().zip(hidden).collect()).await?;
     let written = work.finish_files().await?;
     if written != read {
         return Err(Error::invalid(
@@ -230,8 +236,11 @@ async fn rewrite(work: &mut Work, compact: &Compact, lot: Vec<Group>) -> Result<
     Ok(())
 }
 
-/// Writes the rows of these files that are not hidden to new files; returns how many. The one place that decides in
-/// which order rows are written: here, that of the files and of the rows in each.
-async fn write_rows(work: &mut Work, _compact: &Compact, files: Vec<(DataFile, RowMask)>) -> Result<u64> {
-    move_rows(work, files, None).await
+/// Writes the rows of these files that are not hidden to new files, in this order, else in that of the files and of the
+/// rows in each; returns how many.
+async fn write_rows(work: &mut Work, order: Option<&Order>, files: Vec<(DataFile, RowMask)>) -> Result<u64> {
+    match order {
+        Some(order) => move_sorted(work, order, files).await,
+        None => move_rows(work, files, None).await,
+    }
 }
