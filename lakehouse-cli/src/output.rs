@@ -1,6 +1,7 @@
 //! What a command prints: text and tables for people, one JSON object for machines, and the rows of
 //! a query in every form.
 
+mod overlap;
 mod rows;
 
 use std::io::{IsTerminal, Write};
@@ -10,8 +11,11 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use lakehouse_core::Report;
+use lakehouse_core::operations::CompactedGroup;
 use serde_json::{Value, json};
 
+use overlap::{ordered, ordered_json};
+pub(crate) use overlap::{overlap_json, overlap_rows};
 pub(crate) use rows::{Form, append_cells, write};
 
 use crate::exit::Failure;
@@ -100,6 +104,9 @@ impl Ui {
         if !report.changes.is_empty() {
             pairs.push(("changes", report.changes.join("; ")));
         }
+        if let Some(order) = &report.order {
+            pairs.push(("order", ordered(order)));
+        }
         if report.attempts > 1 {
             pairs.push(("attempts", report.attempts.to_string()));
         }
@@ -120,6 +127,7 @@ impl Ui {
             .map(|(name, value)| (name.as_str(), value.clone()))
             .collect();
         self.pairs(&pairs)?;
+        self.groups(report)?;
         if !report.dry_run || report.files.is_empty() {
             return Ok(());
         }
@@ -130,6 +138,43 @@ impl Ui {
         match report.files.len().saturating_sub(LISTED_FILES) {
             0 => Ok(()),
             more => self.line(&format!("and {more} more files (all of them with --json)")),
+        }
+    }
+}
+
+impl Ui {
+    /// The groups of a compaction: all on a dry run, else those that were skipped.
+    fn groups(&self, report: &Report) -> Result<(), Failure> {
+        let told = |group: &&CompactedGroup| report.dry_run || group.outcome.why().is_some();
+        let groups: Vec<_> = report.groups.iter().filter(told).collect();
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let cells = groups.iter().take(LISTED_FILES).map(|group| {
+            vec![
+                match group.partition.as_str() {
+                    "" => "(all)".to_owned(),
+                    partition => partition.to_owned(),
+                },
+                show_count(group.files),
+                show_bytes(group.bytes),
+                show_count(group.masked_rows),
+                show_count(group.expected_files),
+                group.outcome.why().unwrap_or(group.outcome.name()).to_owned(),
+            ]
+        });
+        let header = [
+            "partition",
+            "files",
+            "size",
+            "masked rows",
+            "new files",
+            "becomes",
+        ];
+        self.table(&header, &cells.collect::<Vec<_>>())?;
+        match groups.len().saturating_sub(LISTED_FILES) {
+            0 => Ok(()),
+            more => self.line(&format!("and {more} more groups (all of them with --json)")),
         }
     }
 }
@@ -158,6 +203,16 @@ const FIGURES: &[(&str, &[(&str, &str)])] = &[
             ("rewritten", "num_target_files_rewritten"),
             ("added", "num_target_files_added"),
             ("removed", "num_target_files_removed"),
+        ],
+    ),
+    (
+        "groups",
+        &[
+            ("planned", "num_groups_planned"),
+            ("committed", "num_groups_committed"),
+            ("skipped", "num_groups_skipped"),
+            ("commits", "num_commits"),
+            ("rows that went meanwhile", "num_target_rows_carried"),
         ],
     ),
     ("row groups", &[("copied", "num_target_row_groups_copied")]),
@@ -208,7 +263,7 @@ fn headline(table: &str, report: &Report) -> String {
 
 /// A report for machines.
 fn report_json(table: &str, report: &Report) -> Value {
-    json!({
+    let mut value = json!({
         "operation": report.operation,
         "table": table,
         "version": report.version,
@@ -223,7 +278,24 @@ fn report_json(table: &str, report: &Report) -> Value {
         "metrics": report.metrics,
         "files": files_json(report),
         "seconds": phases_json(report),
-    })
+    });
+    if report.operation == "compact" {
+        value["groups"] = groups_json(report);
+        value["order"] = report.order.as_ref().map(ordered_json).into();
+    }
+    value
+}
+
+/// What becomes of the groups of a compaction.
+fn groups_json(report: &Report) -> Value {
+    let groups = report.groups.iter().map(|group| {
+        json!({
+            "partition": group.partition, "files": group.files, "bytes": group.bytes, "rows": group.rows,
+            "masked_rows": group.masked_rows, "expected_files": group.expected_files,
+            "outcome": group.outcome.name(), "version": group.outcome.version(), "why": group.outcome.why(),
+        })
+    });
+    groups.collect()
 }
 
 /// What becomes of files of which rows change.

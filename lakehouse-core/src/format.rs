@@ -111,6 +111,15 @@ pub trait Format: Send + Sync + Debug {
         ))
     }
 
+    /// The columns that a version's rows shall lie close together by, no one before another (Delta's clustering
+    /// columns); `a.b` inside structs. None where the format has no such thing.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the metadata that name them cannot be read.
+    fn clustering<'a>(&'a self, _snapshot: &'a Snapshot) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
     /// The data files of a version that may hold matching rows. What is skipped is counted in `prune`.
     fn files(&self, snapshot: &Arc<Snapshot>, prune: Arc<Prune>) -> BoxStream<'static, Result<DataFile>>;
 

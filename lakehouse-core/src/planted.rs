@@ -98,11 +98,15 @@ pub enum Bug {
     VacuumForgetsMasks,
     /// Versions before the newest need no files of their own.
     VacuumForgetsVersions,
+    /// Rows that went while their file was compacted are not masked in the new files.
+    CarriedMaskForgotten,
+    /// Rows that a compaction moves are looked for next to where they are.
+    MovedPositionsOff,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 47] = [
         Self::LostReplyIsALoss,
         Self::ExistsUnread,
         Self::CleanedAfterUnknown,
@@ -148,6 +152,8 @@ impl Bug {
         Self::VacuumByLocalClock,
         Self::VacuumForgetsMasks,
         Self::VacuumForgetsVersions,
+        Self::CarriedMaskForgotten,
+        Self::MovedPositionsOff,
     ];
 }
 

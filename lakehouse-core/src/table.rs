@@ -19,7 +19,7 @@ use crate::operations::check::{Check, Checked, Repaired, check, repair};
 use crate::operations::diff::{Diff, diff};
 use crate::operations::health::{Health, health};
 use crate::operations::{
-    self, Adopted, Adoption, Alter, Compact, Expire, ExpireReport, ManifestsReport, Merge, Options,
+    self, Adopted, Adoption, Alter, Compact, Expire, ExpireReport, ManifestsReport, Merge, Options, Overlaps,
     RefReport, Report, Rows, SetRef, Vacuum, Vacuumed,
 };
 use crate::scan::{self, SnapshotTable};
@@ -286,6 +286,19 @@ impl Table {
     /// As there.
     pub async fn vacuum(&self, vacuum: &Vacuum) -> Result<Vacuumed> {
         operations::vacuum(&self.handle, vacuum).await
+    }
+
+    /// How far these files of a version overlap: [`operations::overlaps`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn overlaps(
+        &self,
+        snapshot: &Snapshot,
+        files: &[DataFile],
+        columns: Option<&[String]>,
+    ) -> Result<Option<Overlaps>> {
+        operations::overlaps(&self.handle, snapshot, files, columns).await
     }
 
     /// Makes an older version current again: [`operations::restore`].

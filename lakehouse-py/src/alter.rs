@@ -15,7 +15,7 @@ pub(crate) enum Names {
 }
 
 impl Names {
-    fn list(this: Option<Self>) -> Vec<String> {
+    pub(crate) fn list(this: Option<Self>) -> Vec<String> {
         match this {
             None => Vec::new(),
             Some(Self::One(name)) => vec![name],

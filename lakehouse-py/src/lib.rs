@@ -6,6 +6,7 @@ mod errors;
 mod input;
 mod kept;
 mod merge;
+mod order;
 mod refs;
 mod report;
 mod runtime;

@@ -6,6 +6,8 @@ use lakehouse_core::operations::Vacuumed;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use crate::order::ordered;
+
 /// A report as one flat dict: how it ended, then the figures under delta-rs's names.
 pub(crate) fn report(py: Python<'_>, report: &Report) -> PyResult<Py<PyDict>> {
     let dict = PyDict::new(py);
@@ -33,12 +35,40 @@ pub(crate) fn report(py: Python<'_>, report: &Report) -> PyResult<Py<PyDict>> {
         files.append(entry)?;
     }
     dict.set_item("files", files)?;
+    if report.operation == "compact" {
+        dict.set_item("groups", groups(py, report)?)?;
+        let order = report
+            .order
+            .as_ref()
+            .map(|order| ordered(py, order))
+            .transpose()?;
+        dict.set_item("order", order)?;
+    }
     let phases = PyDict::new(py);
     for (phase, time) in &report.phases {
         phases.set_item(phase, time.as_secs_f64())?;
     }
     dict.set_item("seconds", phases)?;
     Ok(dict.unbind())
+}
+
+/// What became of the groups of a compaction.
+fn groups<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyList>> {
+    let groups = PyList::empty(py);
+    for group in &report.groups {
+        let entry = PyDict::new(py);
+        entry.set_item("partition", &group.partition)?;
+        entry.set_item("files", group.files)?;
+        entry.set_item("bytes", group.bytes)?;
+        entry.set_item("rows", group.rows)?;
+        entry.set_item("masked_rows", group.masked_rows)?;
+        entry.set_item("expected_files", group.expected_files)?;
+        entry.set_item("outcome", group.outcome.name())?;
+        entry.set_item("version", group.outcome.version())?;
+        entry.set_item("why", group.outcome.why())?;
+        groups.append(entry)?;
+    }
+    Ok(groups)
 }
 
 /// One commit of a table's history.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::col;
@@ -16,7 +17,7 @@ use lakehouse_core::store::{StorageOptions, Store};
 use lakehouse_core::{Error, Options, Table as Core, TableFormat, Vacuum};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyList};
 use pyo3_arrow::PySchema;
 
 use crate::alter::{Altering, Names};
@@ -25,6 +26,7 @@ use crate::errors::raise;
 use crate::input::{Key, assignments, at, feed, options, reader, rows, write_options};
 use crate::kept;
 use crate::merge::MergeBuilder;
+use crate::order::{self, order};
 use crate::refs;
 use crate::report::{commit, report, vacuumed};
 use crate::runtime::wait;
@@ -388,21 +390,52 @@ impl Table {
         )
     }
 
-    /// Rewrites small and masked files into large ones (`target_file_size` in bytes).
-    #[pyo3(signature = (*, target_file_size=None, predicate=None, dry_run=false, branch=None))]
+    /// Rewrites small and masked files into large ones, group by group; `groups` of the report tells what became of
+    /// each.
+    ///
+    /// Sizes are in bytes (`target_file_size`, `max_rewrite` of one group, `max_bytes` in all), `max_time` in seconds;
+    /// `strategy` is one of `auto`, `small-files`, `masked-files`, `all`. Rows are put in order by `sort_by`
+    /// (`"ts desc, id"`), along the Z-order or Hilbert curve through the columns of `zorder` or `hilbert`, else in the
+    /// table's own order, unless `unordered`; sorting holds `memory_limit` bytes and goes to disk beyond.
+    #[pyo3(signature = (*, target_file_size=None, predicate=None, sort_by=None, zorder=None, hilbert=None,
+        unordered=false, memory_limit=None, strategy="auto", min_input_files=None,
+        delete_ratio_threshold=None, max_rewrite=None, max_bytes=None, max_time=None, idempotency_key=None,
+        dry_run=false, branch=None))]
+    #[expect(clippy::too_many_arguments, reason = "keywords, each of them optional")]
     fn compact(
         &self,
         py: Python<'_>,
         target_file_size: Option<u64>,
         predicate: Option<String>,
+        sort_by: Option<&str>,
+        zorder: Option<Names>,
+        hilbert: Option<Names>,
+        unordered: bool,
+        memory_limit: Option<usize>,
+        strategy: &str,
+        min_input_files: Option<usize>,
+        delete_ratio_threshold: Option<f64>,
+        max_rewrite: Option<u64>,
+        max_bytes: Option<u64>,
+        max_time: Option<f64>,
+        idempotency_key: Option<String>,
         dry_run: bool,
         branch: Option<String>,
     ) -> PyResult<Py<PyDict>> {
-        let mut options = options(None, dry_run);
+        let mut options = options(idempotency_key, dry_run);
         options.branch = branch;
+        options.memory_limit = memory_limit;
+        let max_time = max_time.map(Duration::try_from_secs_f64).transpose();
         let compact = Compact {
             target_file_bytes: target_file_size,
             predicate,
+            order: order(sort_by, zorder, hilbert, unordered)?,
+            strategy: strategy.parse().map_err(raise)?,
+            min_input_files,
+            delete_ratio_threshold,
+            max_rewrite,
+            max_bytes,
+            max_time: max_time.map_err(|wrong| PyValueError::new_err(format!("max_time: {wrong}")))?,
         };
         report(py, &wait(py, self.table.compact(&compact, &options))?)
     }
@@ -434,6 +467,21 @@ impl Table {
             unsafe_no_writers,
         };
         vacuumed(py, &wait(py, self.table.vacuum(&vacuum))?)
+    }
+
+    /// How far files of the newest version overlap in these columns, by default in those that the table is sorted or
+    /// clustered by (`None` where it is not): how many of them a lookup of a value reads, how many overlap others.
+    #[pyo3(signature = (columns=None))]
+    fn overlap(&self, py: Python<'_>, columns: Option<Names>) -> PyResult<Option<Py<PyList>>> {
+        let columns = columns.map(order::names).transpose()?;
+        let table = &self.table;
+        let found = wait(py, async move {
+            let snapshot = table.snapshot(&At::Latest).await?;
+            let files = table.files(&At::Version(snapshot.version)).await?;
+            table.overlaps(&snapshot, &files, columns.as_deref()).await
+        })?;
+        let told = found.map(|found| order::overlaps(py, &found)).transpose()?;
+        Ok(told.map(Bound::unbind))
     }
 
     /// Makes an older version current again, as a new commit. On a branch, -1 and times are those of the branch.

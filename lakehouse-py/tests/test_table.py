@@ -253,6 +253,33 @@ def test_compact_keeps_the_rows(table):
     assert not table.compact()["committed"]
 
 
+def test_compact_tells_its_groups_and_keeps_to_its_budget(table):
+    for i in range(5):
+        table.append(people(f"n{i}", first=i))
+    before = rows(table)
+    planned = table.compact(dry_run=True)
+    (group,) = planned["groups"]
+    assert (group["files"], group["expected_files"], group["outcome"]) == (5, 1, "planned")
+    assert group["bytes"] == planned["bytes_to_rewrite"]
+    assert not table.compact(min_input_files=6)["committed"]
+    assert table.compact(max_time=0)["groups"][0]["outcome"] == "skipped"
+    (too_much,) = table.compact(max_bytes=1)["groups"]
+    assert too_much["outcome"] == "skipped" and "bytes" in too_much["why"]
+    part = table.compact(max_bytes=group["bytes"] - 1)
+    assert [(group["files"], group["outcome"]) for group in part["groups"]] == [(1, "skipped"), (4, "committed")]
+    assert not table.compact(strategy="masked-files", delete_ratio_threshold=0.5)["committed"]
+    done = table.compact(strategy="small-files", idempotency_key="night-1")
+    assert [group["version"] for group in done["groups"]] == [done["version"]]
+    assert table.compact(idempotency_key="night-1")["already_committed_as"] == done["version"]
+    assert rows(table) == before
+    with pytest.raises(lakehouse.InvalidError, match="some-files"):
+        table.compact(strategy="some-files")
+    with pytest.raises(lakehouse.InvalidError, match="min-input-files"):
+        table.compact(min_input_files=1)
+    with pytest.raises(ValueError, match="max_time"):
+        table.compact(max_time=-1)
+
+
 def test_idempotency_key_commits_once(table):
     table.append(people("a"), idempotency_key="night-1")
     again = table.append(people("a"), idempotency_key="night-1")

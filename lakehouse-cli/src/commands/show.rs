@@ -5,21 +5,25 @@ use arrow::datatypes::Schema;
 use clap::Args;
 use lakehouse_core::Table;
 use lakehouse_core::model::schema::COMMENT;
-use lakehouse_core::model::{At, PartitionField, Snapshot};
+use lakehouse_core::model::{At, ColumnPath, PartitionField, Snapshot};
 use lakehouse_core::operations::Adopted;
 use serde_json::{Value, json};
 
 use super::health::health;
 use super::storage::StorageArgs;
 use crate::exit::Failure;
-use crate::output::Ui;
+use crate::output::{Ui, overlap_json, overlap_rows};
 use crate::values;
 
 /// Show what a table is: columns, partitioning, properties, sizes, version, format; or how it is (--health).
 ///
+/// Where the table has a sort order or is clustered, and for columns asked for, it tells how far files overlap: how
+/// many a lookup of one value reads, and how many share their range with others. `lake compact` puts them in order.
+///
 /// Example:
 ///   lake show flights
 ///   lake show flights --health --html flights.html
+///   lake show flights --overlap carrier,distance
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Show {
@@ -32,6 +36,9 @@ pub(super) struct Show {
     /// Write that to this file, as one page of HTML with charts
     #[arg(long, value_name = "FILE", requires = "health")]
     html: Option<PathBuf>,
+    /// Columns to tell the overlap of files in [default: those that the table is sorted or clustered by]
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    overlap: Vec<ColumnPath>,
     #[command(flatten)]
     storage: StorageArgs,
 }
@@ -53,8 +60,12 @@ pub(super) async fn show(args: Show, ui: &Ui) -> Result<(), Failure> {
         return health(&args.table, &table, args.html.as_deref(), ui).await;
     }
     let snapshot = table.snapshot(&At::Latest).await?;
+    let files = table.files(&At::Version(snapshot.version)).await?;
+    let asked: Vec<String> = args.overlap.iter().map(ColumnPath::dotted).collect();
+    let asked = (!asked.is_empty()).then_some(asked.as_slice());
+    let overlaps = table.overlaps(&snapshot, &files, asked).await?;
     let mut sizes = Sizes::default();
-    for file in table.files(&At::Version(snapshot.version)).await? {
+    for file in &files {
         sizes.files += 1;
         sizes.rows += file.rows;
         sizes.bytes += file.bytes;
@@ -75,7 +86,7 @@ pub(super) async fn show(args: Show, ui: &Ui) -> Result<(), Failure> {
             "sort_order": snapshot.sort_order.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "identifier": snapshot.identifier, "needs": snapshot.features,
             "features": features(&snapshot),
-            "files": sizes.files, "bytes": sizes.bytes,
+            "files": sizes.files, "bytes": sizes.bytes, "overlap": overlaps.as_ref().map(overlap_json),
             "rows": sizes.rows - sizes.masked, "masked_rows": sizes.masked, "rows_exact": !sizes.inexact,
         }));
     }
@@ -84,6 +95,12 @@ pub(super) async fn show(args: Show, ui: &Ui) -> Result<(), Failure> {
         &["column", "type", "null", "comment"],
         &commented_rows(&snapshot.schema),
     )?;
+    if let Some(overlaps) = &overlaps {
+        ui.table(
+            &["lookup by", "reads files", "overlapping"],
+            &overlap_rows(overlaps),
+        )?;
+    }
     if !snapshot.properties.is_empty() {
         let rows: Vec<_> = snapshot
             .properties

@@ -1,5 +1,5 @@
-//! Clustered tables (Delta protocol, "Clustered Table"): rows are not put in order here, and files have the statistics
-//! by which others find them.
+//! Clustered tables (Delta protocol, "Clustered Table"): which columns they are clustered by. Compaction puts rows in
+//! order, all files have the statistics by which others find them.
 
 use arrow::datatypes::{DataType, Field};
 use serde_json::Value;
@@ -65,6 +65,39 @@ pub(super) fn check_kept(clustered: &[Path], columns: &[Column]) -> Result<()> {
             "let the engine that clusters the table cluster it by others first",
         )),
     }
+}
+
+/// The names that users have for these columns, `a.b` inside structs.
+///
+/// # Errors
+/// [`Error::Invalid`] when the table has no such column.
+pub(super) fn logical(clustered: &[Path], columns: &[Column]) -> Result<Vec<String>> {
+    let name = |path: &Path| {
+        let mut fields: Vec<&Field> = columns.iter().map(|column| &column.field).collect();
+        let mut names: Vec<&str> = Vec::with_capacity(path.len());
+        for name in path {
+            let field = fields.into_iter().find(|field| physical_name(field) == name)?;
+            names.push(field.name());
+            fields = match field.data_type() {
+                DataType::Struct(inner) => inner.iter().map(AsRef::as_ref).collect(),
+                _ => Vec::new(),
+            };
+        }
+        Some(names.join("."))
+    };
+    let names = clustered.iter().map(|path| {
+        name(path).ok_or_else(|| {
+            Error::invalid(
+                format!(
+                    "the table is clustered by a column {} that it does not have",
+                    path.join(".")
+                ),
+                format!("the metadata domain {DOMAIN}"),
+            )
+            .with_hint("cluster it by others with the engine that clusters the table")
+        })
+    });
+    names.collect()
 }
 
 fn has(fields: &[&Field], path: &[String]) -> bool {

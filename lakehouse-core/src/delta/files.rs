@@ -13,7 +13,7 @@ use super::sieve::Sieve;
 use super::state::State;
 use super::{clustering, footer, stats, vectors};
 use crate::error::{Error, Result};
-use crate::model::{DataFile, FileNotes, Prune, Snapshot};
+use crate::model::{CLUSTERING, DataFile, FileNotes, Prune, Snapshot};
 use crate::planted::{self, Bug};
 use crate::store::Store;
 
@@ -52,6 +52,7 @@ fn notes(add: &AddFile) -> Option<Arc<FileNotes>> {
     let notes = FileNotes {
         tags: add.tags.clone().unwrap_or_default(),
         clustering: add.clustering_provider.clone(),
+        sorted_by: Vec::new(),
     };
     (notes != FileNotes::default()).then(|| Arc::new(notes))
 }
@@ -141,7 +142,10 @@ impl State {
             deletion_vector: vectors::descriptor(file)?,
             base_row_id: file.first_row_id.filter(|_| !planted::is(Bug::FileIdsForgotten)),
             default_row_commit_version: file.sequence,
-            clustering_provider: notes.and_then(|notes| notes.clustering.clone()),
+            clustering_provider: notes
+                .and_then(|notes| notes.clustering.clone())
+                // What others wrote stays; we write it where the table is clustered.
+                .filter(|name| name != CLUSTERING || self.protocol.has(clustering::FEATURE)),
         })
     }
 

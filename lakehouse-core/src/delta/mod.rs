@@ -162,6 +162,21 @@ impl Format for Delta {
         evolve::evolve(snapshot, schema, redefinition)
     }
 
+    fn clustering<'a>(&'a self, snapshot: &'a Snapshot) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(async move {
+            let state = State::of(snapshot)?;
+            if !state.protocol.has(clustering::FEATURE) {
+                return Ok(Vec::new());
+            }
+            let domains = state
+                .replay
+                .domains(&self.store, vec![clustering::DOMAIN])
+                .await?;
+            let domain = domains.get(clustering::DOMAIN).map(String::as_str);
+            clustering::logical(&clustering::columns(&state.protocol, domain)?, state.columns())
+        })
+    }
+
     fn files(&self, snapshot: &Arc<Snapshot>, prune: Arc<Prune>) -> BoxStream<'static, Result<DataFile>> {
         files::stream(self.store.clone(), Arc::clone(snapshot), prune)
     }

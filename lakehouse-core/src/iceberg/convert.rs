@@ -184,15 +184,15 @@ pub(super) fn partition_struct(
         .map(Struct::from_iter)
 }
 
-/// A new data file as a manifest entry's file.
+/// A new data file as a manifest entry's file; `sort_order_id` is that of the order of its rows.
 ///
 /// # Errors
 /// [`Error::Invalid`] when its partition values or statistics do not fit the table's columns.
 pub(super) fn added_file(
     file: &DataFile,
     recorded: String,
-    spec: &PartitionSpec,
-    types: &[PrimitiveType],
+    sort_order_id: Option<i32>,
+    (spec, types): (&PartitionSpec, &[PrimitiveType]),
     columns: &BTreeMap<i32, Leaf>,
 ) -> Result<IcebergFile> {
     let (mut sizes, mut values, mut nulls, mut nans) =
@@ -218,7 +218,8 @@ pub(super) fn added_file(
     }
     let mut offsets = file.split_offsets.clone();
     offsets.sort_unstable();
-    DataFileBuilder::default()
+    let mut entry = DataFileBuilder::default();
+    entry
         .content(DataContentType::Data)
         .file_path(recorded)
         .file_format(DataFileFormat::Parquet)
@@ -232,7 +233,11 @@ pub(super) fn added_file(
         .nan_value_counts(nans)
         .lower_bounds(lower)
         .upper_bounds(upper)
-        .split_offsets((!offsets.is_empty()).then_some(offsets))
+        .split_offsets((!offsets.is_empty()).then_some(offsets));
+    if let Some(id) = sort_order_id {
+        entry.sort_order_id(id);
+    }
+    entry
         .build()
         .map_err(|e| Error::invalid(format!("cannot describe a data file: {e}"), file.path.clone()))
 }

@@ -29,7 +29,7 @@ use super::staged::{Staged, staged};
 use super::summary::{Tally, restored};
 use super::tokens;
 use super::types::leaves;
-use super::view::{View, open, partition_types};
+use super::view::{View, open, partition_types, sort_order};
 use crate::error::{Error, Result};
 use crate::format::Outcome;
 use crate::model::{Change, MAIN, OperationKind, Snapshot};
@@ -332,6 +332,11 @@ impl Attempt<'_> {
     /// The added data files, by partition spec.
     fn added_files(&self) -> Result<BTreeMap<i32, Vec<IcebergFile>>> {
         let columns = leaves(&self.schema)?;
+        let metadata = self.view.metadata();
+        let (order, order_id) = (
+            sort_order(metadata, &self.schema),
+            metadata.default_sort_order_id(),
+        );
         let (mut added, mut seen) = (BTreeMap::<i32, Vec<_>>::new(), HashSet::new());
         let mut specs = HashMap::new();
         for file in &self.change.added {
@@ -343,7 +348,11 @@ impl Attempt<'_> {
                 std::collections::hash_map::Entry::Vacant(new) => new.insert(self.spec(file.spec_id)?),
             };
             let recorded = self.view.state.paths.absolute(&file.recorded);
-            let entry = added_file(file, recorded, spec, types, &columns)?;
+            let notes = file.notes.as_deref();
+            // Only files that were sorted are written with the id of an order (Iceberg spec, "Sorting").
+            let sorted = notes.is_some_and(|notes| !order.is_empty() && notes.sorted_by == order);
+            let order_id = sorted.then_some(order_id).and_then(|id| i32::try_from(id).ok());
+            let entry = added_file(file, recorded, order_id, (spec, types), &columns)?;
             added.entry(file.spec_id).or_default().push(entry);
         }
         Ok(added)

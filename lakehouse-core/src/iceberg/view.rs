@@ -228,7 +228,7 @@ fn fields(spec: &PartitionSpec, schema: &Schema) -> Result<Vec<PartitionField>> 
 }
 
 /// The columns of the default sort order; empty when it has others than columns as they are.
-fn sort_order(metadata: &TableMetadata, schema: &Schema) -> Vec<SortColumn> {
+pub(super) fn sort_order(metadata: &TableMetadata, schema: &Schema) -> Vec<SortColumn> {
     let fields = metadata.default_sort_order().fields.iter();
     let columns = fields.map(|field| {
         let column = schema.name_by_field_id(field.source_id)?;

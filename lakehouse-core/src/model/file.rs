@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use datafusion::scalar::ScalarValue;
 
+use super::SortColumn;
+
 /// One data file of a version: where it is, how large, what is in it, what is masked in it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DataFile {
@@ -37,13 +39,36 @@ pub struct DataFile {
     pub notes: Option<Arc<FileNotes>>,
 }
 
-/// Notes of others about a data file (Delta's `tags` and `clusteringProvider`).
+/// The name under which we put rows into files that lie close together (Delta's `clusteringProvider`).
+pub const CLUSTERING: &str = "lakehouse";
+
+/// An order of rows that a writer gives its files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FileOrder {
+    /// What it is, in one spelling: files note it in their Parquet metadata, with the id of who wrote them.
+    pub name: String,
+    /// The columns that rows are sorted by; none for rows along a curve.
+    pub sorted_by: Vec<SortColumn>,
+}
+
+impl FileOrder {
+    /// Under which key files note the name of the order.
+    pub const NAME_KEY: &str = "lakehouse.order";
+    /// Under which key files note who wrote them: those that have it in common are in order, one after the other.
+    pub const RUN_KEY: &str = "lakehouse.run";
+    /// Under which key files note the size in bytes that files of the run were to have.
+    pub const TARGET_KEY: &str = "lakehouse.target-file-bytes";
+}
+
+/// Notes about a data file beside what is in it (of others: Delta's `tags` and `clusteringProvider`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileNotes {
     /// By name.
     pub tags: BTreeMap<String, Option<String>>,
     /// What put rows that lie close together into the file.
     pub clustering: Option<String>,
+    /// The order of its rows, where that is the table's sort order (Iceberg's `sort_order_id`). Of new files only.
+    pub sorted_by: Vec<SortColumn>,
 }
 
 impl DataFile {

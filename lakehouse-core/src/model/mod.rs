@@ -16,6 +16,7 @@ pub mod json;
 pub mod limits;
 mod mask;
 pub mod objects;
+mod overlap;
 mod parquet_footer;
 mod partition;
 pub mod prune;
@@ -33,10 +34,12 @@ pub use change::{Change, CommitId, CommitInfo, MetadataChange, OperationKind};
 pub use column_path::ColumnPath;
 pub use definition::Definition;
 pub use evolve::{Evolved, evolve};
-pub use file::{ColumnStats, DataFile, EqualityDelete, FileNotes, MaskRef};
+pub use file::{CLUSTERING, ColumnStats, DataFile, EqualityDelete, FileNotes, FileOrder, MaskRef};
 pub use finding::{Audit, Code, Finding, NeededObject, Severity};
 pub use mask::RowMask;
 pub use objects::{Keep, Kept, Needed, ObjectKind};
+pub(crate) use overlap::Extents;
+pub use overlap::{Overlap, overlap};
 pub use parquet_footer::{
     PARQUET_TAIL, check_parquet_footer, check_whole_parquet_footer, is_sane_parquet_index,
     largest_parquet_page, parquet_footer_length,

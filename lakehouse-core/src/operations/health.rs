@@ -133,7 +133,7 @@ pub async fn health(handle: &Handle) -> Result<Health> {
     }
     drop(listed);
     let mut to_compact = Files::default();
-    compact::pending(taken.listed, target)
+    compact::pending(taken.listed, target, snapshot.spec_id)
         .iter()
         .for_each(|file| to_compact.add(file));
     let upkeep = handle.format.upkeep(&snapshot).await?;

@@ -81,6 +81,8 @@ struct Lot {
     footers: usize,
     /// Bytes of the row groups that the scan of `partly` reads.
     bytes: u64,
+    /// Row groups that are decoded, as far as that is known: a file of which nobody has seen the footer is one.
+    decoded: u64,
 }
 
 /// The row groups of one file that are copied, in order, with the positions of their rows.
@@ -99,13 +101,16 @@ impl Lot {
         mut hidden: RowMask,
         decider: Option<Decider>,
     ) -> Result<()> {
-        let Some(source) = source(work, &file, &hidden).await? else {
+        let (source, row_groups) = source(work, &file, &hidden).await?;
+        let Some(source) = source else {
+            self.decoded += row_groups;
             self.whole.push((file, hidden));
             return Ok(());
         };
         let may_stay = |rows, masked| decider.is_some_and(|decider| decider.may_stay(rows, masked));
         let groups = VecDeque::from(source.copied(&hidden, may_stay));
         if groups.is_empty() {
+            self.decoded += source.groups_to_read(&hidden);
             self.whole.push((file, hidden));
             return Ok(());
         }
@@ -118,6 +123,7 @@ impl Lot {
             hidden.insert_range(rows.clone());
         }
         self.bytes += copies.source.bytes_to_read(&hidden);
+        self.decoded += copies.source.groups_to_read(&hidden);
         self.footers += copies.source.memory();
         self.copies.insert(file.path.clone(), copies);
         self.partly.push((file, hidden));
@@ -128,12 +134,19 @@ impl Lot {
         let whole = std::mem::take(&mut self.whole);
         let partly = std::mem::take(&mut self.partly);
         let mut moved = 0;
+        let indexed = |copies: &Copies| copies.source.has_page_indexes();
+        if work.settings.traces_rows() && !self.copies.values().all(indexed) {
+            // Else each of them would begin a file of its own.
+            work.writer()?.leave_indexes_out();
+        }
+        work.count("num_target_row_groups_decoded", self.decoded);
         if !whole.is_empty() {
-            let (mut rows, report) = visible(work, whole, false).await?;
+            let (mut rows, report) = visible(work, whole, work.settings.traces_rows()).await?;
             while let Some(batch) = rows.try_next().await? {
                 moved += write_moved(work, &batch).await?;
             }
             work.count("bytes_read", report.bytes_planned.load(Relaxed));
+            work.count("bytes_decoded", report.bytes_planned.load(Relaxed));
         }
         if !partly.is_empty() {
             let (rows, _) = visible(work, partly, true).await?;
@@ -146,6 +159,7 @@ impl Lot {
                 moved += rest.copy_up_to(work, u64::MAX).await?;
             }
             work.count("bytes_read", self.bytes);
+            work.count("bytes_decoded", self.bytes);
         }
         Ok(moved)
     }
@@ -205,13 +219,14 @@ impl Copies {
     }
 }
 
-/// A file's row groups, if any of them might be copied.
-async fn source(work: &mut Work, file: &DataFile, hidden: &RowMask) -> Result<Option<CopySource>> {
+/// A file's row groups, if any of them might be copied; and how many there are, as far as that is known.
+async fn source(work: &mut Work, file: &DataFile, hidden: &RowMask) -> Result<(Option<CopySource>, u64)> {
     if !work.writer()?.may_copy(file, hidden) {
-        return Ok(None);
+        return Ok((None, file.split_offsets.len().max(1) as u64));
     }
     let footer = read_footer(&work.handle.store, &file.path, file.bytes).await?;
-    Ok(work.writer()?.source(file, footer))
+    let row_groups = footer.num_row_groups() as u64;
+    Ok((work.writer()?.source(file, footer), row_groups))
 }
 
 /// The rows of these files that are not hidden; where they are, if `places` are asked for.
@@ -264,15 +279,20 @@ fn weight(batch: &RecordBatch) -> u32 {
 }
 
 /// Writes rows of a scan to another file, with their lineage; returns how many.
-async fn write_moved(work: &mut Work, scanned: &RecordBatch) -> Result<u64> {
+pub(super) async fn write_moved(work: &mut Work, scanned: &RecordBatch) -> Result<u64> {
     let columns = table_columns(scanned, &work.snapshot.schema)?;
+    let places = match work.settings.traces_rows() {
+        true => Some(Places::of(scanned)?.origins()),
+        false => None,
+    };
+    let places = places.as_ref();
     if work.lineage() {
         let ids = named(scanned, ROW_ID_COLUMN)?;
         let updated = named(scanned, LAST_UPDATED_COLUMN)?;
-        work.write(&columns, Origin::Moved(Some((&ids, &updated))))
+        work.write(&columns, Origin::Moved(Some((&ids, &updated)), places))
             .await?;
     } else {
-        work.write(&columns, Origin::Moved(None)).await?;
+        work.write(&columns, Origin::Moved(None, places)).await?;
     }
     Ok(scanned.num_rows() as u64)
 }

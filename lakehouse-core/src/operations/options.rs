@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::cluster::Ordered;
+use super::compact::CompactedGroup;
 use crate::commit::{CommitOptions, Isolation};
 use crate::error::{Error, Result};
 use crate::model::{Token, Version};
@@ -133,7 +135,9 @@ pub struct Report {
     /// `_copied`, `num_target_row_groups_copied` (with these rows, as they are stored), `num_output_rows`,
     /// `num_target_files_scanned`, `num_target_files_skipped_during_scan`, of these `_skipped_by_partition` and
     /// `_skipped_by_statistics`, `num_target_files_added`, `_removed`, `_masked`, `_rewritten`, `bytes_written`,
-    /// `bytes_read`, `memory_predicted` (bytes that the source of a merge, the join and new files take at most).
+    /// `bytes_read`, of these `bytes_copied` and `bytes_decoded`, `num_target_row_groups_decoded`; of a compaction
+    /// `num_groups_planned`, `_committed`, `_skipped`, `num_commits`, `num_target_rows_carried` (they went while their
+    /// file was rewritten, and are masked in the new one); `memory_predicted` (bytes that the source of a merge, the join and new files take at most).
     /// Absent means that the verb has no such figure.
     pub metrics: BTreeMap<&'static str, u64>,
     /// The files of which rows change, and what becomes of them.
@@ -146,6 +150,10 @@ pub struct Report {
     pub changes: Vec<String>,
     /// Wall time per phase, in the order in which they ran.
     pub phases: Vec<(&'static str, Duration)>,
+    /// The groups of files of a compaction, and what became of each.
+    pub groups: Vec<CompactedGroup>,
+    /// The order that a compaction put rows in, and what it won.
+    pub order: Option<Ordered>,
 }
 
 /// A file of which rows change.

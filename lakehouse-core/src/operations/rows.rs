@@ -19,6 +19,7 @@ use crate::model::schema::{FILE_COLUMN, POSITION_COLUMN};
 use crate::model::{DataFile, RowMask, Snapshot};
 use crate::planted::{self, Bug};
 use crate::scan::{MetadataColumns, ScanReport, SnapshotTable, read_file_masks};
+use crate::write::Origins;
 
 /// The files that an operation reads, and of each the rows that it touched.
 pub(super) struct Touched {
@@ -54,6 +55,14 @@ impl Places {
             files: files.as_dictionary::<Int32Type>().clone(),
             positions: positions.as_primitive::<Int64Type>().clone(),
         })
+    }
+
+    /// The places as a writer wants to know them.
+    pub(super) fn origins(&self) -> Origins {
+        Origins {
+            files: self.files.clone(),
+            positions: self.positions.clone(),
+        }
     }
 
     /// The place of one row.

@@ -1,10 +1,11 @@
 //! How data files are written: as the operation was asked to, as the table's properties say, else as usual.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::Options;
 use crate::error::{Error, Result};
-use crate::model::parse_size;
+use crate::model::{FileOrder, parse_size};
 use crate::write::{Codec, WriteOptions};
 
 /// Table properties that say how large data files shall be, the first that is set counts.
@@ -28,8 +29,11 @@ pub(super) struct Settings {
     target_file_bytes: Option<u64>,
     memory_limit: Option<usize>,
     lasting: bool,
+    trace: bool,
     /// Writers that share the memory.
     writers: usize,
+    /// The order in which rows come.
+    order: Option<Arc<FileOrder>>,
 }
 
 impl Settings {
@@ -39,7 +43,9 @@ impl Settings {
             target_file_bytes: options.target_file_bytes,
             memory_limit: options.memory_limit,
             lasting: false,
+            trace: false,
             writers: if two { 2 } else { 1 },
+            order: None,
         }
     }
 
@@ -48,6 +54,21 @@ impl Settings {
     pub(super) fn for_lasting_files(&mut self, target_file_bytes: Option<u64>) {
         self.lasting = true;
         self.target_file_bytes = target_file_bytes.or(self.target_file_bytes);
+    }
+
+    /// The order in which rows come that are written from now on, for the next files.
+    pub(super) fn in_order(&mut self, order: Option<Arc<FileOrder>>) {
+        self.order = order;
+    }
+
+    /// Says whether it is noted where rows that move come to be.
+    pub(super) fn trace_rows(&mut self, trace: bool) {
+        self.trace = trace;
+    }
+
+    /// Whether it is noted where rows that move come to be.
+    pub(super) fn traces_rows(&self) -> bool {
+        self.trace
     }
 
     /// Size at which data files are closed: what was asked for, the table's property, or 512 MiB.
@@ -93,6 +114,8 @@ impl Settings {
                 usual.copy_from_bytes
             },
             codec: self.codec(properties)?,
+            order: self.order.clone(),
+            trace: self.trace,
         })
     }
 

@@ -25,7 +25,7 @@ use crate::model::{
 };
 use crate::planted::{self, Bug};
 use crate::store::clock;
-use crate::write::{CopySource, TableWriter, conform};
+use crate::write::{CopySource, Origins, RowMap, TableWriter, conform};
 
 /// An operation: how it turns the snapshot of `work` into a change. Called again when another
 /// commit makes the plan wrong, so it must keep what it needs.
@@ -35,6 +35,18 @@ pub(super) trait Verb: Send {
 
     /// Fills `work.change`; an empty change means that there is nothing to do.
     fn plan<'a>(&'a mut self, work: &'a mut Work) -> BoxFuture<'a, Result<()>>;
+
+    /// Fits `mine`, which was planned last and on `base`, to the winners since, in a way of its own; `work` is for the
+    /// newest version. `None`: as other operations are fitted, or else planned again.
+    fn carry<'a>(
+        &'a mut self,
+        _work: &'a mut Work,
+        _mine: &'a Change,
+        _base: &'a Arc<Snapshot>,
+        _winners: &'a [Change],
+    ) -> BoxFuture<'a, Result<Option<Change>>> {
+        Box::pin(async move { Ok(None) })
+    }
 
     /// The rows of these files that the operation would match and touch; nothing is written. `None`,
     /// whatever files there are, if what it does to a row depends on other rows of the table.
@@ -56,6 +68,8 @@ pub(super) struct Work {
     /// Writers opened so far: their files have names of their own.
     writers: u32,
     writer: Option<TableWriter>,
+    /// Where rows that moved are in the files written so far; `None` once that is not known of all.
+    pub(super) moved: Option<RowMap>,
     /// Rows of new files that are masked, by path.
     masked_anew: BTreeMap<String, RowMask>,
     /// New files carry the lineage columns.
@@ -68,7 +82,7 @@ pub(super) struct Work {
     pub(super) settings: Settings,
     /// The rows that the change depends on, for when other commits come first.
     pub(super) found: Found,
-    summary: Summary,
+    pub(super) summary: Summary,
 }
 
 /// Where rows that are written come from, as far as their identity goes.
@@ -77,8 +91,9 @@ pub(super) enum Origin<'a> {
     New,
     /// They are new versions of rows with these ids.
     Updated(Option<&'a ArrayRef>),
-    /// They are the same rows in another file: ids and sequence numbers of their last change.
-    Moved(Option<(&'a ArrayRef, &'a ArrayRef)>),
+    /// They are the same rows in another file: ids and sequence numbers of their last change, and where they were, if
+    /// that is to be noted.
+    Moved(Option<(&'a ArrayRef, &'a ArrayRef)>, Option<&'a Origins>),
 }
 
 /// Runs a verb to its report.
@@ -134,6 +149,8 @@ async fn real_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Re
         columns_widened: summary.columns_widened,
         changes: summary.changes,
         phases: summary.phases,
+        groups: Vec::new(),
+        order: None,
     })
 }
 
@@ -177,7 +194,10 @@ impl Plan for Planner<'_> {
                 Arc::clone(newest),
                 id,
             );
-            let adapted = adapt(&mut work, self.verb, &mut self.found, change, base, winners).await;
+            let mut adapted = self.verb.carry(&mut work, change, base, winners).await;
+            if matches!(adapted, Ok(None)) {
+                adapted = adapt(&mut work, self.verb, &mut self.found, change, base, winners).await;
+            }
             if adapted.is_err() {
                 work.discard().await;
             }
@@ -204,6 +224,8 @@ async fn dry_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Res
         columns_widened: Vec::new(),
         changes: Vec::new(),
         phases: Vec::new(),
+        groups: Vec::new(),
+        order: None,
     };
     if let Some(token) = &options.token {
         report.already = handle.format.find_token(&snapshot, token).await?;
@@ -225,7 +247,7 @@ async fn dry_run(handle: &Handle, options: &Options, verb: &mut dyn Verb) -> Res
 }
 
 impl Work {
-    fn new(
+    pub(super) fn new(
         handle: &Handle,
         options: &Options,
         kind: OperationKind,
@@ -244,6 +266,7 @@ impl Work {
             change,
             writers: 0,
             writer: None,
+            moved: Some(RowMap::default()),
             masked_anew: BTreeMap::new(),
             lineage: false,
             rules: None,
@@ -409,7 +432,7 @@ impl Work {
     pub(super) async fn write(&mut self, rows: &RecordBatch, origin: Origin<'_>) -> Result<()> {
         let rows = match origin {
             Origin::New | Origin::Updated(_) => self.fit(rows, None)?,
-            Origin::Moved(_) => conform(rows, &self.snapshot.schema)?,
+            Origin::Moved(..) => conform(rows, &self.snapshot.schema)?,
         };
         self.write_fitting(rows, origin).await
     }
@@ -424,10 +447,17 @@ impl Work {
             Origin::Updated(_) if self.changed.is_on() => self.note_rows(&rows, RowChange::After).await?,
             _ => {}
         }
+        let places = match &origin {
+            Origin::Moved(_, places) => *places,
+            _ => None,
+        };
         if self.lineage {
             rows = with_lineage(&rows, origin)?;
         }
-        self.writer()?.write(&rows).await?;
+        match places {
+            Some(places) => self.writer()?.write_from(&rows, places).await?,
+            None => self.writer()?.write(&rows).await?,
+        }
         self.count("num_output_rows", rows.num_rows() as u64);
         Ok(())
     }
@@ -448,6 +478,7 @@ impl Work {
             self.masked_anew.entry(copied.path).or_default().union(&masked);
         }
         self.count("bytes_read", copied.bytes_read);
+        self.count("bytes_copied", copied.bytes_read);
         self.count("num_target_row_groups_copied", 1);
         self.count("num_output_rows", visible);
         Ok(visible)
@@ -520,6 +551,8 @@ impl Work {
         self.change.staged.extend(writer.staged());
         let rows = written.map(|written| {
             self.change.added.extend(written.files);
+            let moved = self.moved.take().zip(written.moved);
+            self.moved = moved.and_then(|(all, new)| all.with(new));
             written.rows
         });
         (other, rows)
@@ -538,9 +571,9 @@ impl Work {
 fn with_lineage(rows: &RecordBatch, origin: Origin<'_>) -> Result<RecordBatch> {
     let unknown = || Arc::new(Int64Array::new_null(rows.num_rows())) as ArrayRef;
     let (ids, updated) = match origin {
-        Origin::New | Origin::Updated(None) | Origin::Moved(None) => (unknown(), unknown()),
+        Origin::New | Origin::Updated(None) | Origin::Moved(None, _) => (unknown(), unknown()),
         Origin::Updated(Some(ids)) => (Arc::clone(ids), unknown()),
-        Origin::Moved(Some((ids, updated))) => (Arc::clone(ids), Arc::clone(updated)),
+        Origin::Moved(Some((ids, updated)), _) => (Arc::clone(ids), Arc::clone(updated)),
     };
     let mut columns = rows.columns().to_vec();
     columns.push(ids);

@@ -114,7 +114,7 @@ impl Digits {
             },
             (Self::Bits(bits, signed), Self::Decimal(whole, _)) => {
                 let largest = u64::MAX >> (64 - bits + u32::from(signed));
-                whole >= largest.ilog10() as i32 + 1
+                whole > largest.ilog10() as i32
             }
             (Self::Decimal(..), Self::Bits(..)) => false,
             (Self::Decimal(whole, fraction), Self::Decimal(wide, fine)) => wide >= whole && fine >= fraction,

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -14,7 +14,7 @@ use parquet::arrow::arrow_writer::{
     ArrowColumnChunk, ArrowColumnWriter, ArrowLeafColumn, ArrowRowGroupWriterFactory, compute_leaves,
 };
 use parquet::basic::Encoding;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{ColumnPath, SchemaDescriptor};
@@ -27,7 +27,7 @@ use super::copy::Incoming;
 use super::layout::Layout;
 use super::statistics;
 use crate::error::{Error, Result};
-use crate::model::CommitId;
+use crate::model::{CommitId, FileOrder};
 
 /// Rows handed to the encoder at once: how finely file sizes are met.
 const STEP_ROWS: usize = 8_192;
@@ -57,6 +57,9 @@ pub(super) struct Recipe {
     pub(super) row_group_rows: usize,
     pub(super) row_group_bytes: usize,
     pub(super) codec: Codec,
+    pub(super) order: Option<Arc<FileOrder>>,
+    /// New files have no page indexes.
+    pub(super) without_indexes: AtomicBool,
 }
 
 /// A file that is being encoded.
@@ -149,8 +152,9 @@ impl Recipe {
             let before = encoder.size();
             let missing = self.target_file_bytes.saturating_sub(before);
             let exceeding = (before + group.bytes).saturating_sub(self.target_file_bytes);
+            let large = self.is_large(before);
             // Page indexes are all or nothing, see `Encoder::leave_indexes_out`.
-            if exceeding > missing || !(group.indexed || encoder.leave_indexes_out()) {
+            if (large && exceeding > missing) || !(group.indexed || encoder.leave_indexes_out()) {
                 complete.extend(open.take().map(Encoder::finish).transpose()?);
             }
         }
@@ -172,12 +176,23 @@ impl Recipe {
     }
 
     fn complete_if_full(&self, open: &mut Option<Encoder>, complete: &mut Vec<Encoded>) -> Result<()> {
-        let full =
-            |encoder: &Encoder| encoder.size() >= self.target_file_bytes || encoder.groups() >= MAX_GROUPS;
-        if open.as_ref().is_some_and(full) {
+        let Some(encoder) = open else { return Ok(()) };
+        let many = encoder.groups() >= MAX_GROUPS;
+        if !many && encoder.size() < self.target_file_bytes {
+            return Ok(());
+        }
+        // What the open row group takes is known for certain once it is closed. It can be much less, and a file that is
+        // closed while it is small is one that the next compaction takes up again.
+        encoder.flush()?;
+        if many || self.is_large(encoder.size()) {
             complete.extend(open.take().map(Encoder::finish).transpose()?);
         }
         Ok(())
+    }
+
+    /// Whether a file of so many bytes is as large as it should be, which compactions judge in the same way.
+    fn is_large(&self, bytes: u64) -> bool {
+        bytes >= self.target_file_bytes / 4 * 3
     }
 
     fn path(&self, folder: &str) -> String {
@@ -206,6 +221,16 @@ impl Encoder {
                 .set_column_dictionary_enabled(ids(), false)
                 .set_column_encoding(ids(), Encoding::DELTA_BINARY_PACKED);
         }
+        if let Some(order) = &recipe.order {
+            let note = |key: &str, value: &str| KeyValue::new(key.to_owned(), value.to_owned());
+            properties = properties
+                .set_key_value_metadata(Some(vec![
+                    note(FileOrder::NAME_KEY, &order.name),
+                    note(FileOrder::RUN_KEY, &recipe.commit_id.0),
+                    note(FileOrder::TARGET_KEY, &recipe.target_file_bytes.to_string()),
+                ]))
+                .set_sorting_columns(recipe.layout.sorting_columns(&order.sorted_by));
+        }
         let root = recipe.parquet.root_schema_ptr();
         let writer = SerializedFileWriter::new(Vec::new(), root, Arc::new(properties.build()))?;
         let schema = Arc::clone(&recipe.layout.file);
@@ -215,7 +240,7 @@ impl Encoder {
             writer,
             schema,
             group: None,
-            indexed: true,
+            indexed: !recipe.without_indexes.load(Ordering::Relaxed),
             max_group_rows: recipe.row_group_rows,
             max_group_bytes: recipe.row_group_bytes,
             nans: vec![Some(0); recipe.layout.leaves.len()],

@@ -9,6 +9,7 @@ use datafusion::scalar::ScalarValue;
 use object_store::WriteMultipart;
 
 use super::encode::Encoder;
+use super::trace::LaneTrace;
 use crate::error::Result;
 
 /// The rows and the open file of one partition.
@@ -28,6 +29,8 @@ pub(super) struct Lane {
     pub(super) open_bytes: usize,
     /// What of the open file is stored already.
     pub(super) upload: Option<Alone<WriteMultipart>>,
+    /// Where its rows are from.
+    pub(super) trace: LaneTrace,
 }
 
 impl Lane {
@@ -43,6 +46,7 @@ impl Lane {
             open: None,
             open_bytes: 0,
             upload: None,
+            trace: LaneTrace::default(),
         }
     }
 

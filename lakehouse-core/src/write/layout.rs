@@ -8,9 +8,11 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 
+use parquet::file::metadata::SortingColumn;
+
 use crate::error::{Error, Result};
 use crate::model::schema::{FIELD_ID, WRITTEN_ID, physical_name};
-use crate::model::{Snapshot, Transform};
+use crate::model::{Snapshot, SortColumn, Transform};
 
 /// The columns of a data file.
 #[derive(Debug)]
@@ -86,6 +88,22 @@ impl Layout {
             leaves,
             lineage,
         })
+    }
+
+    /// The columns of the file that rows in this order are sorted by: those that are stored, up to the first that is
+    /// not. `None` if there is none.
+    pub(super) fn sorting_columns(&self, order: &[SortColumn]) -> Option<Vec<SortingColumn>> {
+        let stored = order.iter().map_while(|column| {
+            let is_it = |leaf: &Leaf| leaf.name.as_ref() == Some(&column.column);
+            let at = self.leaves.iter().position(is_it)?;
+            Some(SortingColumn {
+                column_idx: i32::try_from(at).ok()?,
+                descending: column.descending,
+                nulls_first: column.nulls_first,
+            })
+        });
+        let stored: Vec<SortingColumn> = stored.collect();
+        (!stored.is_empty()).then_some(stored)
     }
 
     /// A batch of the table's columns as the file stores it.

@@ -9,6 +9,7 @@ mod lane;
 mod layout;
 mod split;
 mod statistics;
+mod trace;
 mod writer;
 
 #[cfg(test)]
@@ -18,4 +19,5 @@ pub use codec::Codec;
 pub use conform::{conform, conform_at};
 pub use copy::CopySource;
 pub use footer::{footer_statistics, row_group_offsets};
+pub use trace::{Origins, RowMap};
 pub use writer::{TableWriter, WriteOptions, Written};

@@ -11,9 +11,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::available_parallelism;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, Int32Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
 use bytes::Bytes;
 use datafusion::error::DataFusionError;
 use datafusion::scalar::ScalarValue;
@@ -28,8 +30,9 @@ use super::lane::{Alone, Lane};
 use super::layout::Layout;
 use super::split::{Part, Splitter};
 use super::statistics;
+use super::trace::{Origins, RowMap, Tracer};
 use crate::error::{Error, Result};
-use crate::model::{CommitId, DataFile, Snapshot, partition_folder};
+use crate::model::{CLUSTERING, CommitId, DataFile, FileNotes, FileOrder, Snapshot, partition_folder};
 use crate::planted::{self, Bug};
 use crate::store::Store;
 
@@ -63,6 +66,10 @@ pub struct WriteOptions {
     pub copy_from_bytes: Option<u64>,
     /// How pages are compressed.
     pub codec: Codec,
+    /// The order in which the rows of each partition come. Noted in the files, nothing is sorted for it.
+    pub order: Option<Arc<FileOrder>>,
+    /// Note where rows are from that move ([`Written::moved`]); all rows are then written with their origins.
+    pub trace: bool,
 }
 
 /// Splits rows by the snapshot's current partitioning and writes them to Parquet files below the
@@ -88,6 +95,8 @@ pub struct TableWriter {
     kept_alive: usize,
     staged: Vec<String>,
     written: Written,
+    /// What is noted of rows that move, if anything is.
+    pub(super) tracer: Option<Tracer>,
 }
 
 /// What a writer left behind.
@@ -99,6 +108,8 @@ pub struct Written {
     pub rows: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Where the rows of old files are in these; `None` if nobody asked, or if that is too much to hold.
+    pub moved: Option<RowMap>,
 }
 
 /// What a job returns.
@@ -121,6 +132,8 @@ impl Default for WriteOptions {
             row_group_bytes: 128 << 20,
             copy_from_bytes: Some(1 << 20),
             codec: Codec::default(),
+            order: None,
+            trace: false,
         }
     }
 }
@@ -146,6 +159,8 @@ impl TableWriter {
             row_group_rows: options.row_group_rows.max(1),
             row_group_bytes: options.row_group_bytes.max(1),
             codec: options.codec,
+            order: options.order,
+            without_indexes: AtomicBool::new(false),
         };
         Ok(Self {
             store,
@@ -165,6 +180,7 @@ impl TableWriter {
             kept_alive: 0,
             staged: Vec::new(),
             written: Written::default(),
+            tracer: options.trace.then(Tracer::default),
         })
     }
 
@@ -173,8 +189,32 @@ impl TableWriter {
     /// # Errors
     /// When rows cannot be encoded or stored; [`TableWriter::staged`] then names what may have been left.
     pub async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        let result = self.take_rows(batch).await;
+        let result = self.take_rows(batch, false).await;
         self.quiet_after(result).await
+    }
+
+    /// The same with rows that are in other files now, for [`WriteOptions::trace`].
+    ///
+    /// # Errors
+    /// As [`TableWriter::write`].
+    pub async fn write_from(&mut self, batch: &RecordBatch, origins: &Origins) -> Result<()> {
+        let placed = match &mut self.tracer {
+            Some(tracer) => tracer
+                .numbers(origins)
+                .and_then(|files| with_places(batch, files, origins)),
+            None => return self.write(batch).await,
+        };
+        let result = match placed {
+            Ok(placed) => self.take_rows(&placed, true).await,
+            Err(error) => Err(error),
+        };
+        self.quiet_after(result).await
+    }
+
+    /// Files that are begun from now on have no page indexes: row groups that have none are going to be copied, and a
+    /// file has them for all row groups or for none.
+    pub fn leave_indexes_out(&mut self) {
+        self.recipe.without_indexes.store(true, Ordering::Relaxed);
     }
 
     /// Object keys written so far: what must be deleted if the operation fails. Complete after an error
@@ -192,16 +232,30 @@ impl TableWriter {
         self.quiet_after(result).await?;
         let mut written = std::mem::take(&mut self.written);
         written.files.sort_by(|a, b| a.path.cmp(&b.path));
+        let tracer = self.tracer.take();
+        let lanes = self.lanes.iter_mut().map(|lane| &mut lane.trace);
+        written.moved = tracer.and_then(|tracer| tracer.finish(lanes));
         Ok(written)
     }
 
-    async fn take_rows(&mut self, batch: &RecordBatch) -> Result<()> {
+    /// `placed`: the last two columns are the rows' origins.
+    async fn take_rows(&mut self, batch: &RecordBatch, placed: bool) -> Result<()> {
         let parts = self.splitter.split(batch)?;
         let total = memory(batch);
         let sliced = parts.len() > 1;
-        for part in parts {
+        for mut part in parts {
+            let places = if placed {
+                Some(take_places(&mut part)?)
+            } else {
+                None
+            };
             let bytes = total * part.rows.num_rows() / batch.num_rows().max(1);
             let lane = self.lane_of(part, bytes, sliced);
+            if let (Some(tracer), Some([files, positions])) = (&mut self.tracer, places) {
+                let files = files.as_primitive::<Int32Type>().values();
+                let positions = positions.as_primitive::<Int64Type>().values();
+                tracer.take(&mut self.lanes[lane].trace, files, positions);
+            }
             if self.lanes[lane].rows >= HAND_OVER_ROWS || self.lanes[lane].bytes >= self.hand_over_bytes() {
                 self.start(lane, false).await?;
             }
@@ -349,6 +403,9 @@ impl TableWriter {
         }
         let columns = statistics::of_file(&encoded.metadata, &self.recipe.layout.leaves, &encoded.nans);
         self.written.rows += encoded.rows;
+        if self.tracer.is_some() {
+            self.lanes[lane].trace.complete(&encoded.path, encoded.rows);
+        }
         self.written.bytes += encoded.bytes;
         self.written.files.push(DataFile {
             path: encoded.path.clone(),
@@ -363,7 +420,7 @@ impl TableWriter {
             sequence: None,
             first_row_id: None,
             split_offsets: row_group_offsets(&encoded.metadata),
-            notes: None,
+            notes: self.recipe.order.as_deref().map(notes),
         });
         if upload.is_none() {
             self.staged.push(encoded.path.clone());
@@ -453,6 +510,37 @@ impl TableWriter {
         }
         result
     }
+}
+
+/// What the formats keep about a file in this order.
+fn notes(order: &FileOrder) -> Arc<FileNotes> {
+    Arc::new(FileNotes {
+        clustering: Some(CLUSTERING.to_owned()),
+        sorted_by: order.sorted_by.clone(),
+        ..FileNotes::default()
+    })
+}
+
+/// The batch with numbers of old files and old positions as its last columns, so that they are split as its rows are.
+fn with_places(batch: &RecordBatch, files: Vec<i32>, origins: &Origins) -> Result<RecordBatch> {
+    let mut fields = batch.schema_ref().fields().to_vec();
+    fields.push(Arc::new(Field::new("", DataType::Int32, false)));
+    fields.push(Arc::new(Field::new("", DataType::Int64, false)));
+    let mut columns = batch.columns().to_vec();
+    columns.push(Arc::new(Int32Array::from(files)));
+    columns.push(Arc::new(origins.positions.clone()));
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+/// Takes the two columns off again.
+fn take_places(part: &mut Part) -> Result<[ArrayRef; 2]> {
+    let own = part.rows.num_columns() - 2;
+    let places = [
+        Arc::clone(part.rows.column(own)),
+        Arc::clone(part.rows.column(own + 1)),
+    ];
+    part.rows = part.rows.project(&(0..own).collect::<Vec<_>>())?;
+    Ok(places)
 }
 
 /// Bytes of a batch's rows, without what its buffers hold beside them.

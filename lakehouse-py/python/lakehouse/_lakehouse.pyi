@@ -230,6 +230,18 @@ class Table:
         *,
         target_file_size: int | None = None,
         predicate: str | None = None,
+        sort_by: str | None = None,
+        zorder: str | Sequence[str] | None = None,
+        hilbert: str | Sequence[str] | None = None,
+        unordered: bool = False,
+        memory_limit: int | None = None,
+        strategy: Literal["auto", "small-files", "masked-files", "all"] = "auto",
+        min_input_files: int | None = None,
+        delete_ratio_threshold: float | None = None,
+        max_rewrite: int | None = None,
+        max_bytes: int | None = None,
+        max_time: float | None = None,
+        idempotency_key: str | None = None,
         dry_run: bool = False,
         branch: str | None = None,
     ) -> Report: ...
@@ -242,6 +254,7 @@ class Table:
         quarantine: str | None = None,
         unsafe_no_writers: bool = False,
     ) -> Report: ...
+    def overlap(self, columns: str | Sequence[str] | None = None) -> list[dict[str, Any]] | None: ...
     def restore(
         self,
         version: int | str | None = None,

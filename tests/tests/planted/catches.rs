@@ -140,6 +140,16 @@ pub(super) const CATCHES: &[Catch] = &[
         "deleted rows are back",
     ),
     catch(
+        Bug::CarriedMaskForgotten,
+        "races::compacted::rows_that_are_deleted_while_their_file_is_rewritten_are_masked_in_the_new_one",
+        "rows are not conserved",
+    ),
+    catch(
+        Bug::MovedPositionsOff,
+        "races::compacted::rows_that_are_deleted_while_their_file_is_rewritten_are_masked_in_the_new_one",
+        "other rows are there",
+    ),
+    catch(
         Bug::OverwriteReadsNothing,
         "races::isolation::of_an_overwrite_and_what_came_before_it_only_its_rows_are_left",
         "an overwrite left rows of its winner",

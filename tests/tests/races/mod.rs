@@ -3,6 +3,7 @@
 
 mod altered;
 mod columns;
+mod compacted;
 mod differential;
 mod feed;
 mod hooked;

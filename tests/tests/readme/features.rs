@@ -55,6 +55,17 @@ const FEATURES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "rows put in order by compact",
+        &[
+            "each_order_keeps_the_rows_makes_filters_read_fewer_files_and_a_second_run_does_nothing",
+            "new_rows_are_merged_with_what_they_overlap_and_the_other_files_stay",
+            "sorting_keeps_to_the_memory_limit",
+            "the_sort_order_of_a_table_is_kept_unless_rows_shall_stay_as_they_lie",
+            "a_clustered_delta_table_is_put_in_order_by_its_columns_and_files_say_who_did_it",
+            "test_every_reader_reads_rows_that_were_put_in_order",
+        ],
+    ),
+    (
         "columns that come with rows",
         &[
             "columns_come_with_rows_when_told",
@@ -133,6 +144,24 @@ const FEATURES: &[(&str, &[&str])] = &[
             "files_of_no_version_go_once_they_are_old_enough_and_those_of_others_stay",
             "vacuums_beside_writers_and_readers_remove_nothing_that_is_needed_on_delta",
             "test_a_vacuum_of_lake_and_one_of_deltalake_remove_the_same_files",
+        ],
+    ),
+    (
+        "`lake compact`: group by group",
+        &[
+            "whatever_the_files_are_a_second_run_has_nothing_to_do",
+            "on_real_tables_too_a_second_run_does_nothing_and_rows_keep_their_order_within_a_file",
+            "whenever_it_is_killed_the_table_is_good_and_the_next_run_goes_on",
+            "budgets_of_bytes_and_time_leave_the_rest_for_the_next_run",
+            "large_row_groups_are_copied_and_only_small_or_masked_ones_decoded",
+        ],
+    ),
+    (
+        "`lake compact` beside writers",
+        &[
+            "rows_that_are_deleted_while_their_file_is_rewritten_are_masked_in_the_new_one",
+            "what_is_carried_stays_carried_when_others_come_first_again",
+            "a_compaction_without_end_fails_no_merging_writer_on_delta",
         ],
     ),
     (

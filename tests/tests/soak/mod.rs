@@ -6,6 +6,7 @@
 //! `LAKEHOUSE_SOAK_SECONDS=600` runs seeds for so long; `LAKEHOUSE_SEED` repeats the one that failed.
 
 mod actors;
+mod beside;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};

@@ -18,7 +18,7 @@ use crate::support::setting;
 
 /// Both formats that give rows ids, with what it takes.
 type Kind = ((TableFormat, Option<u8>), &'static [(&'static str, &'static str)]);
-const KINDS: [Kind; 2] = [
+pub(crate) const KINDS: [Kind; 2] = [
     ((TableFormat::Iceberg, Some(3)), &[]),
     (
         (TableFormat::Delta, None),

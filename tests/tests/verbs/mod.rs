@@ -5,6 +5,7 @@ mod alter;
 mod bad_input;
 pub(crate) mod change_feed;
 pub(crate) mod check;
+mod cluster;
 mod compact;
 mod concurrent;
 mod confined;

@@ -347,7 +347,7 @@ async fn of_many_files_only_those_that_a_filter_leaves_are_read_in_full() {
 }
 
 /// The peak memory of a command in kilobytes.
-fn peak(folder: &Path, args: &[&str]) -> u64 {
+pub(super) fn peak(folder: &Path, args: &[&str]) -> u64 {
     let lake = lake();
     let numbers = folder.join("numbers");
     let done = Command::new(lake.with_file_name("peak"))

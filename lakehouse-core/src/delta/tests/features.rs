@@ -227,6 +227,7 @@ async fn files_of_a_clustered_table_have_statistics_of_its_columns_and_keep_what
         ]
         .into(),
         clustering: Some("liquid".to_owned()),
+        sorted_by: Vec::new(),
     };
     let files = list(&table, &newest).await.unwrap();
     assert_eq!(files[0].notes.as_deref(), Some(&notes));

@@ -135,6 +135,10 @@ impl TableWriter {
             ));
         };
         bytes_read += sent;
+        if let Some(tracer) = &mut self.tracer {
+            let rows = source.positions(group);
+            tracer.take_group(&mut self.lanes[lane].trace, source.path(), rows);
+        }
         self.relieve().await?;
         Ok(Copied {
             path,

@@ -171,6 +171,25 @@ impl CopySource {
         self.metadata.memory_size()
     }
 
+    /// Number of row groups that hold a row that is not hidden.
+    pub fn groups_to_read(&self, hidden: &RowMask) -> u64 {
+        let visible =
+            |group: &&Group| hidden.hidden_in(group.rows.clone()) < group.rows.end - group.rows.start;
+        self.groups.iter().filter(visible).count() as u64
+    }
+
+    /// Whether every chunk has an offset index, as far as the footer tells.
+    pub fn has_page_indexes(&self) -> bool {
+        let groups = self.metadata.row_groups().iter();
+        let mut chunks = groups.flat_map(|group| group.columns());
+        chunks.all(|chunk| chunk.offset_index_offset().is_some())
+    }
+
+    /// Positions of the rows of a row group.
+    pub(super) fn positions(&self, group: usize) -> Range<u64> {
+        self.groups[group].rows.clone()
+    }
+
     pub(super) fn rows_of(&self, group: usize) -> u64 {
         self.groups[group].rows.end - self.groups[group].rows.start
     }
