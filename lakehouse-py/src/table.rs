@@ -6,12 +6,9 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::col;
-use lakehouse_core::model::{
-    At, CheckpointKind, Compact, Definition, Expire, Merge, RefKind, Retention, SetRef, parse_partitioning,
-};
-use lakehouse_core::operations::Adoption;
+use lakehouse_core::model::{At, CheckpointKind, Definition, RefKind, Retention, parse_partitioning};
 use lakehouse_core::operations::check::Check;
-use lakehouse_core::operations::{Adoption, parse_partitioning};
+use lakehouse_core::operations::{Adoption, Compact, Expire, Merge, SetRef};
 use lakehouse_core::scan::{parse_columns, parse_predicate, session};
 use lakehouse_core::store::{StorageOptions, Store};
 use lakehouse_core::{Error, Options, Table as Core, TableFormat, Vacuum};
@@ -418,7 +415,7 @@ impl Table {
         max_rewrite: Option<u64>,
         max_bytes: Option<u64>,
         max_time: Option<f64>,
-        idempotency_key: Option<String>,
+        idempotency_key: Option<Key>,
         dry_run: bool,
         branch: Option<String>,
     ) -> PyResult<Py<PyDict>> {
@@ -507,7 +504,7 @@ impl Table {
     fn expire(
         &self,
         py: Python<'_>,
-        older_than: Option<std::time::Duration>,
+        older_than: Option<Duration>,
         retain_last: Option<u32>,
         dry_run: bool,
     ) -> PyResult<Py<PyDict>> {

@@ -632,6 +632,8 @@ def test_old_versions_go_and_metadata_is_put_in_order(format, tmp_path):
     assert table.scan().count() == 4
     with pytest.raises(ValueError):
         table.expire(timedelta(days=-1))
+
+
 def test_a_vacuum_removes_what_no_version_needs_unless_it_is_dry(table, tmp_path):
     table.append(people("Ada", "Grace"))
     before = table.version()

@@ -241,7 +241,7 @@ class Table:
         max_rewrite: int | None = None,
         max_bytes: int | None = None,
         max_time: float | None = None,
-        idempotency_key: str | None = None,
+        idempotency_key: str | tuple[str, int] | None = None,
         dry_run: bool = False,
         branch: str | None = None,
     ) -> Report: ...
