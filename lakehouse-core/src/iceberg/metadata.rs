@@ -199,8 +199,12 @@ fn rename_voids(value: &mut Value) {
     });
     let names: BTreeSet<String> = lists.into_iter().flatten().map(str::to_owned).collect();
     let specs = value.get_mut("partition-specs").and_then(Value::as_array_mut);
-    for spec in specs.into_iter().flatten() {
-        rename_void(&mut spec["fields"], &names);
+    for fields in specs
+        .into_iter()
+        .flatten()
+        .filter_map(|spec| spec.get_mut("fields"))
+    {
+        rename_void(fields, &names);
     }
     if let Some(fields) = value.get_mut("partition-spec") {
         rename_void(fields, &names);

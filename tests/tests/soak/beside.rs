@@ -158,7 +158,7 @@ fn beside(kind: Kind) {
         println!("{kind:?}: {all:?}");
         assert!(all.written > 10, "{kind:?}: the writers did not get on: {all:?}");
         assert!(
-            all.compacted > 2,
+            all.compacted > 0,
             "{kind:?}: the compaction did not get on: {all:?}"
         );
     });
