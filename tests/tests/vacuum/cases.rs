@@ -398,7 +398,8 @@ async fn masks_and_changed_rows_of_retained_versions_stay() {
                 aged.clock.advance(10 * DAY);
                 let report = vacuum(table).await;
                 assert_eq!(report.removed[&ObjectKind::Changes].count, 1, "{report:?}");
-                assert_eq!(report.removed[&ObjectKind::Mask].count, 1, "{report:?}");
+                let masks = report.removed.get(&ObjectKind::Mask).map(|removed| removed.count);
+                assert_eq!(masks, Some(1), "masks are gone already: {report:?}");
                 assert_eq!(content(table).await, rows);
             }
         })
