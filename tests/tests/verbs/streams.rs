@@ -299,3 +299,66 @@ async fn a_folder_is_watched_by_one() {
     assert!(matches!(second, Err(Error::Conflict { .. })), "{second:?}");
     first.abort();
 }
+
+/// A copy of the folder, with the name of its stream: what the other copy committed is not taken for this one's.
+#[tokio::test]
+async fn two_folders_of_one_stream_lose_nothing() {
+    for format in FORMATS {
+        let table = table(format, "").await;
+        let (at, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(at.path().join("a.ndjson"), lines(0..1)).unwrap();
+        run_folder(&table, &watched(at.path()), 100)
+            .await
+            .unwrap()
+            .unwrap();
+        fs::create_dir_all(copy.path().join(".lake")).unwrap();
+        fs::copy(at.path().join(".lake/stream"), copy.path().join(".lake/stream")).unwrap();
+        // One that is at work while the other commits: it began behind.
+        let waiting = Folder {
+            settle: Duration::from_millis(700),
+            ..watched(at.path())
+        };
+        fs::write(at.path().join("b.ndjson"), lines(1..3)).unwrap();
+        let other = table.clone();
+        let slow = tokio::spawn(async move { run_folder(&other, &waiting, 100).await });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        fs::write(copy.path().join("c.ndjson"), lines(3..4)).unwrap();
+        run_folder(&table, &watched(copy.path()), 100)
+            .await
+            .unwrap()
+            .unwrap();
+        let behind = slow.await.unwrap().unwrap();
+        assert!(
+            matches!(behind, Err(Error::Conflict { .. })),
+            "{format:?}: {behind:?}"
+        );
+        assert!(at.path().join("b.ndjson").exists(), "{format:?}");
+        run_folder(&table, &watched(at.path()), 100)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(sorted(&table).await, expected(0..4), "{format:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_compaction_that_fails_on_the_way_is_no_failure_of_the_rows() {
+    for format in FORMATS {
+        let table = table(format, "").await;
+        run_lines(&table, lines(0..1), &named(1), 100, false)
+            .await
+            .unwrap();
+        let file = table
+            .files(&lakehouse_core::model::At::Latest)
+            .await
+            .unwrap()
+            .remove(0);
+        table.handle().store.delete(&[file.path]).await.unwrap();
+        let stream = Stream {
+            compact_every: Some(1),
+            ..named(1)
+        };
+        let done = run_lines(&table, lines(0..7), &stream, 100, false).await.unwrap();
+        assert_eq!((done.rows, done.skipped), (6, 1), "{format:?}");
+    }
+}

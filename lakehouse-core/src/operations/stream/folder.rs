@@ -98,6 +98,10 @@ pub async fn append_folder(
             let note = Batch { step, files: batch };
             state.note(&note)?;
             let committed = commits.commit(rows, Some(&state.key), step).await;
+            if let Err(Error::Conflict { .. }) = &committed {
+                // The table may have this step by another run, which had other files.
+                state.forget()?;
+            }
             committed.map_err(|error| with_files(error, &note.files, &folder.path))?;
             state.finish(&note, folder.remove)?;
             committed_ms = now;
@@ -290,6 +294,10 @@ impl State {
             }
             fs::rename(&path, &done).map_err(cannot("move", &path))?;
         }
+        self.forget()
+    }
+
+    fn forget(&self) -> Result<()> {
         let note = self.at.join("batch.json");
         fs::remove_file(&note).map_err(cannot("remove", &note))
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::{Compact, Options, Report, Rows, append, compact};
 use crate::commit::newest;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::Token;
 
@@ -79,6 +79,13 @@ impl<'a> Commits<'a> {
             ..self.options.clone()
         };
         let report = append(self.handle, rows, &options).await?;
+        if let (Some(token), Some(_)) = (&options.token, report.already) {
+            // We began behind what the table had, so that these rows are not those of that step.
+            return Err(Error::Conflict {
+                table: self.handle.store.location().to_owned(),
+                detail: format!("another run of this stream has come further meanwhile (\"{token}\")"),
+            });
+        }
         self.done.rows += report
             .metrics
             .get("num_target_rows_inserted")
@@ -96,9 +103,11 @@ impl<'a> Commits<'a> {
                 token: None,
                 ..self.options.clone()
             };
-            let report = compact(self.handle, &Compact::default(), &options).await?;
-            if report.committed {
-                self.tell(&report);
+            // The rows are committed, whatever comes of this: the next one tries again.
+            match compact(self.handle, &Compact::default(), &options).await {
+                Ok(report) if report.committed => self.tell(&report),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "small files could not be compacted"),
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 //!
 //! Two keys with one hash, or in one spelling, are kept as soon as one of them is needed: the error is on the safe side.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use futures::TryStreamExt;
@@ -23,6 +23,8 @@ pub(super) struct Unneeded {
     keys: HashSet<u64>,
     /// Names of files that the metadata places outside of the table.
     outside: HashSet<u64>,
+    /// Folders of other tables that lie inside of this one: what is in them is theirs.
+    tables: BTreeSet<String>,
 }
 
 impl Unneeded {
@@ -42,6 +44,7 @@ impl Unneeded {
         let mut objects = store.objects();
         while let Some(object) = objects.try_next().await? {
             listed.keys.insert(hash(&owner(&object.path)));
+            listed.tables.extend(other_table(&object.path).map(str::to_owned));
         }
         Ok(listed)
     }
@@ -107,9 +110,23 @@ impl Unneeded {
     /// table may be that file: places have more spellings than are known.
     pub(super) fn contains(&self, key: &str) -> bool {
         let owner = owner(key);
-        self.keys.contains(&hash(&owner))
+        let lies_in = |table: &String| {
+            key.strip_prefix(table.as_str())
+                .is_some_and(|rest| rest.starts_with('/'))
+        };
+        !self.tables.iter().any(lies_in)
+            && self.keys.contains(&hash(&owner))
             && (self.outside.is_empty() || !self.outside.contains(&hash(name(&owner))))
     }
+}
+
+/// The folder of another table, if this object shows that there is one: its log, or its metadata.
+fn other_table(key: &str) -> Option<&str> {
+    if let Some((table, _)) = key.split_once("/_delta_log/") {
+        return Some(table);
+    }
+    let (table, file) = key.rsplit_once("/metadata/")?;
+    file.ends_with(".metadata.json").then_some(table)
 }
 
 /// The object that a checksum belongs to, and stays with; of any other the object itself.
@@ -167,6 +184,26 @@ mod tests {
         for (one, other) in [("p=a/x", "p=a/y"), ("p=a/x", "p=b/x"), ("p=%/x", "p=/x")] {
             assert_ne!(canonical(one), canonical(other));
         }
+    }
+
+    #[test]
+    fn what_lies_in_another_table_is_that_tables() {
+        for (key, table) in [
+            ("a/_delta_log/00000000000000000000.json", Some("a")),
+            ("a/b/metadata/v1.metadata.json", Some("a/b")),
+            ("_delta_log/00000000000000000000.json", None),
+            ("metadata/v1.metadata.json", None),
+            ("a/metadata/x.parquet", None),
+        ] {
+            assert_eq!(other_table(key), table, "{key}");
+        }
+        let mut unneeded = Unneeded::default();
+        unneeded.tables.insert("a/b".to_owned());
+        for key in ["a/b/x.parquet", "a/bc.parquet", "a/y.parquet"] {
+            unneeded.keys.insert(hash(key));
+        }
+        let left = ["a/b/x.parquet", "a/bc.parquet", "a/y.parquet"].map(|key| unneeded.contains(key));
+        assert_eq!(left, [false, true, true]);
     }
 
     #[test]
