@@ -27,14 +27,14 @@ from tests.interop.tables import (
     spark_hash,
     table,
 )
-from tests.interop.test_spark_fixtures import REFUSED, WRONG
+from tests.interop.test_spark_fixtures import REFUSED
 from tests.spark import lineage
 from tests.spark.fixtures import WAREHOUSE
 
 MASKS = tuple(f"write.{verb}.mode=merge-on-read" for verb in ("delete", "update", "merge"))
 TRACKED = ("delta.enableRowTracking=true", "delta.enableChangeDataFeed=true")
 # Tables of fixtures/spark that `lake` cannot read, or that have no rows.
-CANNOT = [*REFUSED, *(name for name, number in WRONG if number is None), "iceberg_empty", "iceberg_emptied"]
+CANNOT = [*REFUSED, "iceberg_empty", "iceberg_emptied"]
 HIDDEN = ("ts_day", "id_bucket")
 # Spark rewrites files unless it is told to mask rows.
 KINDS = [
