@@ -95,7 +95,9 @@ def test_spark_clusters_a_table_that_lake_writes_and_lake_writes_on(spark, cli, 
     same()
     spark.run(f"OPTIMIZE {name} FULL")
     same()
+    # What Spark has put in order stays as it is, new files are joined.
     append(life, [row(i) for i in range(400, 410)])
+    append(life, [row(i) for i in range(410, 420)])
     life.step("compact", "compact", change=lambda rows: None)
     same()
 
