@@ -110,7 +110,7 @@ impl Prune {
                 .strip_prefix(outer)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
-        told.iter().any(|outer| inside(outer)) || self.columns().into_iter().any(inside)
+        told.iter().any(|outer| inside(outer)) || self.deciding().any(inside)
     }
 
     /// The predicate, if there is one.
@@ -156,8 +156,12 @@ impl Prune {
 
     /// The columns whose statistics decide which files are kept (`a.b` inside structs), in no order.
     pub fn columns(&self) -> BTreeSet<&str> {
+        self.deciding().collect()
+    }
+
+    fn deciding(&self) -> impl Iterator<Item = &str> {
         let analysed = self.analysed.iter().flat_map(Analysed::columns);
-        analysed.chain(self.keys.iter().flat_map(Keys::columns)).collect()
+        analysed.chain(self.keys.iter().flat_map(Keys::columns))
     }
 
     /// Which of these partitions may hold a matching row. Counts nothing: see [`Prune::count`].

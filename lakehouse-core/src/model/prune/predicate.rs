@@ -1,6 +1,6 @@
 //! From a predicate to what it demands of minima, maxima, NULL counts and buckets.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, UInt64Array};
@@ -12,11 +12,11 @@ use datafusion::common::{Column, DFSchema};
 use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::utils::{conjunction, split_conjunction};
-use datafusion::logical_expr::{Expr, ExprSchemable, Volatility};
+use datafusion::logical_expr::utils::{split_binary, split_conjunction};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, Volatility};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use datafusion::physical_expr::create_physical_expr;
 use datafusion::physical_expr::utils::collect_columns;
+use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 use datafusion::scalar::ScalarValue;
 
@@ -25,12 +25,93 @@ use super::outlines::Known;
 use crate::error::{Error, Result};
 use crate::model::schema::is_utc;
 
+/// Alternatives that are looked at one by one; more of them are looked at together, by ranges of values only.
+const MOST_ALTERNATIVES: usize = 64;
+
 /// A predicate that can skip something.
 #[derive(Debug)]
 pub(super) struct Analysed {
-    predicate: PruningPredicate,
+    predicate: Node,
     /// Columns that it looks at, with their types; `a.b` inside structs.
     columns: Vec<(String, DataType)>,
+}
+
+/// AND and OR are taken apart here: the engine looks for values that a row must have (which buckets exclude, and long
+/// lists) in a conjunction, not beside OR.
+#[derive(Debug)]
+enum Node {
+    /// A row meets each of these.
+    All(Vec<Node>),
+    /// A row meets one of these.
+    Any(Vec<Node>),
+    Leaf(Box<PruningPredicate>),
+}
+
+impl Node {
+    /// `None` if it can skip nothing.
+    fn new(expr: &Expr, flat: &SchemaRef, df_schema: &DFSchema) -> Option<Self> {
+        if let Expr::BinaryExpr(BinaryExpr {
+            op: Operator::And, ..
+        }) = expr
+        {
+            let parts = split_conjunction(expr).into_iter();
+            let parts: Vec<Self> = parts
+                .filter_map(|part| Self::new(part, flat, df_schema))
+                .collect();
+            return (!parts.is_empty()).then_some(Self::All(parts));
+        }
+        let alternatives = split_binary(expr, Operator::Or);
+        if (2..=MOST_ALTERNATIVES).contains(&alternatives.len()) {
+            let alternatives = alternatives.into_iter();
+            let alternatives = alternatives.map(|part| Self::new(part, flat, df_schema));
+            return alternatives.collect::<Option<_>>().map(Self::Any);
+        }
+        let physical = physical(expr, df_schema)?;
+        let built = PruningPredicateBuilder::new()
+            .with_file_schema(Arc::clone(flat))
+            .try_build(physical);
+        let predicate = built.ok().filter(|predicate| !predicate.always_true())?;
+        Some(Self::Leaf(Box::new(predicate)))
+    }
+
+    fn columns(&self, names: &mut BTreeSet<String>) {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.iter().for_each(|part| part.columns(names)),
+            Self::Leaf(predicate) => {
+                let columns = collect_columns(predicate.orig_expr()).into_iter();
+                names.extend(columns.map(|column| column.name().to_owned()));
+            }
+        }
+    }
+
+    /// Which containers may hold a row that meets it.
+    fn keep(&self, containers: &Containers<'_>) -> Vec<bool> {
+        let count = containers.num_containers();
+        match self {
+            Self::All(parts) => parts.iter().fold(vec![true; count], |mut keep, part| {
+                let also = part.keep(containers);
+                keep.iter_mut().zip(also).for_each(|(keep, also)| *keep &= also);
+                keep
+            }),
+            Self::Any(parts) => parts.iter().fold(vec![false; count], |mut keep, part| {
+                let also = part.keep(containers);
+                keep.iter_mut().zip(also).for_each(|(keep, also)| *keep |= also);
+                keep
+            }),
+            // Bounds are not values: a cast of one may fail although no row is like it. Then nothing is known.
+            Self::Leaf(predicate) => predicate.prune(containers).unwrap_or_else(|_| vec![true; count]),
+        }
+    }
+}
+
+fn physical(expr: &Expr, schema: &DFSchema) -> Option<Arc<dyn PhysicalExpr>> {
+    create_physical_expr(
+        expr,
+        schema,
+        &ExecutionProps::new(),
+        &PhysicalPlanningContext::default(),
+    )
+    .ok()
 }
 
 impl Analysed {
@@ -57,44 +138,23 @@ impl Analysed {
                 return None;
             }
             let part = simplifier.simplify(coerced).ok()?;
-            (keeps_order(&part, &df_schema)
-                && create_physical_expr(
-                    &part,
-                    &df_schema,
-                    &ExecutionProps::new(),
-                    &PhysicalPlanningContext::default(),
-                )
-                .is_ok())
-            .then_some(part)
+            (keeps_order(&part, &df_schema) && physical(&part, &df_schema).is_some()).then_some(part)
         });
-        let Some(all) = conjunction(parts) else {
-            return Ok(None);
-        };
-        let built = create_physical_expr(
-            &all,
-            &df_schema,
-            &ExecutionProps::new(),
-            &PhysicalPlanningContext::default(),
-        )
-        .and_then(|expr| {
-            PruningPredicateBuilder::new()
-                .with_file_schema(Arc::clone(&flat))
-                .try_build(expr)
-        });
-        let Ok(predicate) = built else {
-            return Ok(None);
-        };
-        if predicate.always_true() {
+        let nodes = parts.filter_map(|part| Node::new(&part, &flat, &df_schema));
+        let predicate = Node::All(nodes.collect());
+        if matches!(&predicate, Node::All(nodes) if nodes.is_empty()) {
             return Ok(None);
         }
-        let columns = collect_columns(predicate.orig_expr())
-            .into_iter()
-            .filter_map(|column| {
-                let field = flat.field_with_name(column.name()).ok()?;
-                Some((column.name().to_owned(), field.data_type().clone()))
-            })
-            .collect();
-        Ok(Some(Self { predicate, columns }))
+        let mut names = BTreeSet::new();
+        predicate.columns(&mut names);
+        let columns = names.into_iter().filter_map(|name| {
+            let data_type = flat.field_with_name(&name).ok()?.data_type().clone();
+            Some((name, data_type))
+        });
+        Ok(Some(Self {
+            columns: columns.collect(),
+            predicate,
+        }))
     }
 
     /// The columns that it looks at.
@@ -120,11 +180,7 @@ impl Analysed {
             known,
             rows: Arc::new(UInt64Array::from(rows)),
         };
-        // Bounds are not values: a cast of one may fail although no row is like it. Then nothing is known.
-        Ok(self
-            .predicate
-            .prune(&containers)
-            .unwrap_or_else(|_| vec![true; witness.len()]))
+        Ok(self.predicate.keep(&containers))
     }
 }
 

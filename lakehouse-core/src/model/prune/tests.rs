@@ -723,6 +723,45 @@ fn partitions_are_found_from_the_source_columns() {
 }
 
 #[test]
+fn buckets_exclude_files_under_or_of_whatever_columns() {
+    for hash in [BucketHash::Iceberg, BucketHash::Spark] {
+        let fields = vec![field("id", bucket(4, hash), 0), field("d", bucket(4, hash), 0)];
+        let files: Vec<DataFile> = (0..16)
+            .map(|i| {
+                let buckets = vec![ScalarValue::Int32(Some(i / 4)), ScalarValue::Int32(Some(i % 4))];
+                file(0, buckets, 10, BTreeMap::new())
+            })
+            .collect();
+        let table = snapshot(columns(), vec![fields]);
+        let of = |value: ScalarValue| match bucket(4, hash).apply_scalar(&value).unwrap() {
+            ScalarValue::Int32(Some(bucket)) => bucket,
+            other => panic!("{other}"),
+        };
+        let id = |v: i64| of(ScalarValue::Int64(Some(v)));
+        let d = of(ScalarValue::Date32(Some(9)));
+        let day = || col("d").eq(lit(ScalarValue::Date32(Some(9))));
+        let expected = |may: &dyn Fn(i32, i32) -> bool| -> Vec<usize> {
+            (0..16).filter(|i| may(*i as i32 / 4, *i as i32 % 4)).collect()
+        };
+        let ids = col("id").in_list(vec![lit(34i64), lit(35i64)], false);
+        assert_eq!(
+            kept(&table, &files, ids.or(day())),
+            expected(&|a, b| a == id(34) || a == id(35) || b == d)
+        );
+        let both = col("id").eq(lit(34i64)).and(day()).or(col("id").eq(lit(7i64)));
+        assert_eq!(
+            kept(&table, &files, both),
+            expected(&|a, b| (a == id(34) && b == d) || a == id(7))
+        );
+        // What says nothing of buckets keeps all.
+        assert_eq!(kept(&table, &files, day().or(col("flag"))).len(), 16);
+        // So many alternatives are not looked at one by one, and lose nothing.
+        let many = (0..200i64).map(|v| col("id").eq(lit(v)).and(col("name").eq(lit(v.to_string()))));
+        assert_eq!(kept(&table, &files, many.reduce(Expr::or).unwrap()).len(), 16);
+    }
+}
+
+#[test]
 fn keys_select_the_exact_partitions_and_the_files_between_whose_bounds_they_lie() {
     let (table, files) = by_day_and_bucket(BucketHash::Spark, 0);
     let ids: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), Some(2), None, Some(3)]));
