@@ -63,8 +63,21 @@ impl State {
     /// # Errors
     /// [`Error::Invalid`] when a value cannot be read; [`Error::Denied`] when it lies outside the table.
     pub(super) fn data_file(&self, add: &AddFile, store: &Store) -> Result<Found> {
+        self.data_file_telling(add, store, &|_| true)
+    }
+
+    /// The same, with the statistics of the columns that are `wanted` only.
+    ///
+    /// # Errors
+    /// As [`State::data_file`].
+    fn data_file_telling(
+        &self,
+        add: &AddFile,
+        store: &Store,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<Found> {
         let broken = |what: &str| Error::invalid(format!("the file {:?} {what}", add.path), "the Delta log");
-        let statistics = stats::parse(add.stats.as_deref(), &self.data_fields());
+        let statistics = stats::parse(add.stats.as_deref(), &self.data_fields(), wanted);
         let partition: Result<Vec<_>> = self
             .partitions
             .iter()
@@ -187,10 +200,7 @@ pub(super) fn stream(
                 return Ok::<_, Error>(None);
             };
             let batch = batch?;
-            let (mut files, known) = data_files(state, &store, &batch.adds)?;
-            for file in &mut files {
-                file.columns.retain(|column, _| prune.tells_of(column));
-            }
+            let (files, known) = data_files(state, &store, &prune, &batch.adds)?;
             prune.counts().read_in_full.fetch_add(files.len() as u64, Relaxed);
             let keep = match batch.sifted {
                 true => vec![true; files.len()],
@@ -206,9 +216,14 @@ pub(super) fn stream(
 }
 
 /// The data files of these, and whether their rows are counted.
-fn data_files(state: &State, store: &Store, adds: &[AddFile]) -> Result<(Vec<DataFile>, Vec<bool>)> {
+fn data_files(
+    state: &State,
+    store: &Store,
+    prune: &Prune,
+    adds: &[AddFile],
+) -> Result<(Vec<DataFile>, Vec<bool>)> {
     let found = adds.iter().map(|add| {
-        let found = state.data_file(add, store)?;
+        let found = state.data_file_telling(add, store, &|column| prune.tells_of(column))?;
         Ok((found.file, found.rows_known))
     });
     found.collect()

@@ -37,6 +37,7 @@ mod state;
 mod stats;
 mod upkeep;
 mod vectors;
+mod walk;
 mod z85;
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
 //! Of statistics as text, those of a few columns: the others are passed over, and take no memory.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use arrow::datatypes::{DataType, Field};
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
+use super::walk::Walk;
 use crate::model::schema::{ambiguous_paths, physical_name};
 
 /// A column without columns inside.
@@ -23,6 +22,8 @@ pub(super) struct Leaf {
 #[derive(Debug)]
 pub(super) struct Named {
     pub(super) leaves: Vec<Leaf>,
+    /// The places of all of them.
+    all: Vec<usize>,
 }
 
 /// What the statistics of one file say of them.
@@ -62,16 +63,18 @@ impl Named {
         }
         let ambiguous = ambiguous_paths(columns);
         leaves.retain(|leaf| !ambiguous.contains(&leaf.name));
-        Self { leaves }
+        Self {
+            all: (0..leaves.len()).collect(),
+            leaves,
+        }
     }
 
     /// Reads the `stats` of an `add`. Statistics that cannot be read are as good as none: they only help.
     pub(super) fn read(&self, text: Option<&str>, told: &mut Told) {
         self.clear(told);
         let Some(text) = text else { return };
-        let mut json = serde_json::Deserializer::from_str(text);
-        let read = json.deserialize_map(Whole { named: self, told });
-        if read.and_then(|()| json.end()).is_err() {
+        let mut walk = Walk::new(text);
+        if self.whole(&mut walk, told).is_none() || !walk.is_over() {
             self.clear(told);
         }
     }
@@ -83,165 +86,121 @@ impl Named {
             values.resize(self.leaves.len(), Value::Null);
         }
     }
-}
 
-/// The statistics of a file.
-struct Whole<'a> {
-    named: &'a Named,
-    told: &'a mut Told,
-}
-
-/// What a key of them says.
-enum Key {
-    Rows,
-    Kind(usize),
-    Other,
-}
-
-/// Asks a key what it is.
-struct Ask<F>(F);
-
-impl<'de, T, F: FnOnce(&str) -> T> DeserializeSeed<'de> for Ask<F> {
-    type Value = T;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
-        struct Text<F>(F);
-        impl<T, F: FnOnce(&str) -> T> Visitor<'_> for Text<F> {
-            type Value = T;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name")
-            }
-
-            fn visit_str<E>(self, name: &str) -> Result<T, E> {
-                Ok(self.0(name))
-            }
-        }
-        deserializer.deserialize_str(Text(self.0))
-    }
-}
-
-impl<'de> Visitor<'de> for Whole<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("statistics")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let key = |name: &str| match name {
-            "numRecords" => Key::Rows,
-            "minValues" => Key::Kind(0),
-            "maxValues" => Key::Kind(1),
-            "nullCount" => Key::Kind(2),
-            _ => Key::Other,
-        };
-        let all: Vec<usize> = (0..self.named.leaves.len()).collect();
-        while let Some(key) = map.next_key_seed(Ask(key))? {
-            match key {
-                Key::Rows => self.told.rows = map.next_value::<Value>()?.as_u64(),
-                Key::Kind(kind) => {
-                    let values = &mut self.told.values[kind];
-                    values.fill(Value::Null);
-                    map.next_value_seed(Level {
-                        named: self.named,
-                        within: &all,
-                        depth: 0,
-                        values,
-                    })?;
+    fn whole(&self, walk: &mut Walk<'_>, told: &mut Told) -> Option<()> {
+        walk.members(|walk, name| {
+            let kind = match name {
+                "numRecords" => {
+                    told.rows = walk.value()?.as_u64();
+                    return Some(());
                 }
-                Key::Other => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
+                "minValues" => 0,
+                "maxValues" => 1,
+                "nullCount" => 2,
+                _ => return walk.skip(),
+            };
+            let values = &mut told.values[kind];
+            values.fill(Value::Null);
+            self.level(walk, &self.all, 0, values)
+        })
+    }
+
+    /// The values of the columns `within`, all of which have come to this depth.
+    fn level(&self, walk: &mut Walk<'_>, within: &[usize], depth: usize, values: &mut [Value]) -> Option<()> {
+        // Something else than columns says nothing of them.
+        if !walk.is_object() {
+            return walk.skip();
         }
-        Ok(())
-    }
-}
-
-/// The values of the columns `within`, all of which have come to this depth.
-struct Level<'a> {
-    named: &'a Named,
-    within: &'a [usize],
-    depth: usize,
-    values: &'a mut [Value],
-}
-
-impl<'de> DeserializeSeed<'de> for Level<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-/// Something else than columns says nothing of them.
-macro_rules! nothing {
-    ($($visit:ident: $type:ty),*) => {
-        $(fn $visit<E>(self, _: $type) -> Result<(), E> {
-            Ok(())
-        })*
-    };
-}
-
-impl<'de> Visitor<'de> for Level<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("values by column")
-    }
-
-    nothing!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self {
-            named,
-            within,
-            depth,
-            values,
-        } = self;
-        // Schemas are not nested deeper, and their names are short.
-        if depth > 128 {
-            return Err(A::Error::custom("statistics are nested too deeply"));
-        }
-        let name_at = |at: usize| named.leaves[at].path.get(depth).map(String::as_str);
-        loop {
+        let name_at = |at: usize| self.leaves[at].path.get(depth).map(String::as_str);
+        walk.members(|walk, name| {
             // One column, as it mostly is, needs no list.
-            let mut first = None;
-            let key = Ask(|name: &str| {
-                first = within.iter().copied().find(|at| name_at(*at) == Some(name));
-            });
-            if map.next_key_seed(key)?.is_none() {
-                return Ok(());
+            let Some(first) = within.iter().copied().find(|at| name_at(*at) == Some(name)) else {
+                return walk.skip();
+            };
+            if self.leaves[first].path.len() == depth + 1 {
+                values[first] = walk.value()?;
+                return Some(());
             }
-            match first {
-                None => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-                Some(at) if named.leaves[at].path.len() == depth + 1 => values[at] = map.next_value()?,
-                Some(at) => {
-                    let same = within
-                        .iter()
-                        .copied()
-                        .filter(|other| name_at(*other) == name_at(at));
-                    let inner: Vec<usize> = same.collect();
-                    map.next_value_seed(Level {
-                        named,
-                        within: &inner,
-                        depth: depth + 1,
-                        values: &mut *values,
-                    })?;
-                }
+            let same = within.iter().copied().filter(|at| name_at(*at) == Some(name));
+            self.level(walk, &same.collect::<Vec<_>>(), depth + 1, values)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+    use crate::delta::stats;
+
+    #[test]
+    fn the_columns_that_are_asked_for_say_what_they_say_when_all_are_read() {
+        let number = |name: &str| Field::new(name, DataType::Int64, true);
+        let inner = DataType::Struct(vec![number("x"), number("y\"z")].into());
+        let columns = [
+            number("a"),
+            Field::new(
+                "s",
+                DataType::Struct(vec![number("a"), Field::new("t", inner, true)].into()),
+                true,
+            ),
+            Field::new("text", DataType::Utf8, true),
+            number("last"),
+        ];
+        let columns: Vec<&Field> = columns.iter().collect();
+        let names = ["a", "s.a", "s.t.x", "s.t.y\"z", "text", "last"];
+        let mut rng = StdRng::seed_from_u64(3);
+        let mut told = Told::default();
+        let mut told_of = 0;
+        for round in 0..3000 {
+            let value = |rng: &mut StdRng| match rng.random_range(0..9) {
+                0 => "null".to_owned(),
+                1 => r#"{"a": [1, "}"], "x": {}}"#.to_owned(),
+                2 => "[[], {}]".to_owned(),
+                _ => rng.random_range(-9..9).to_string(),
+            };
+            let kind = |rng: &mut StdRng| {
+                let (a, b, x, y, last) = (value(rng), value(rng), value(rng), value(rng), value(rng));
+                format!(
+                    r#"{{"a":{a},"s":{{"t":{{"x" : {x},"y\"z":{y},"w":1}},"a":{b}}},"text":"\"}}\u00e4","last":{last}}}"#
+                )
+            };
+            let (min, max, nulls) = (kind(&mut rng), kind(&mut rng), kind(&mut rng));
+            let mut text = format!(
+                r#"{{"numRecords":{round},"minValues":{min},"tightBounds":true,"maxValues":{max}, "nullCount":{nulls}}}"#
+            );
+            if rng.random_bool(0.1) {
+                text.truncate(rng.random_range(0..text.len()));
+            }
+            let asked = names.into_iter().filter(|_| rng.random_bool(0.5)).collect();
+            let named = Named::new(&asked, &columns);
+            assert_eq!(named.leaves.len(), asked.len());
+            named.read(Some(&text), &mut told);
+            let all = stats::parse(Some(&text), &columns, &|_| true);
+            assert_eq!(told.rows, all.rows, "{text}");
+            for (at, leaf) in named.leaves.iter().enumerate() {
+                let known = all.columns.get(&leaf.name).cloned().unwrap_or_default();
+                let bound = |upper: bool| {
+                    let value = &told.values[usize::from(upper)][at];
+                    stats::bound(value, &leaf.data_type, upper).map(|(value, _)| value)
+                };
+                assert_eq!(
+                    (bound(false), bound(true)),
+                    (known.min, known.max),
+                    "{} of {text}",
+                    leaf.name
+                );
+                assert_eq!(
+                    told.values[2][at].as_u64(),
+                    known.nulls,
+                    "{} of {text}",
+                    leaf.name
+                );
+                told_of += 1;
             }
         }
+        assert!(told_of > 5000);
     }
 }

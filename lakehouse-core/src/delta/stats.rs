@@ -27,8 +27,13 @@ pub(super) struct Statistics {
     pub(super) columns: BTreeMap<String, ColumnStats>,
 }
 
-/// Reads the `stats` of an `add`. Statistics that cannot be read are as good as none: they only help.
-pub(super) fn parse(text: Option<&str>, data_columns: &[&Field]) -> Statistics {
+/// Reads the `stats` of an `add`, of the columns that are `wanted` by their names. Statistics that cannot be read are as
+/// good as none: they only help.
+pub(super) fn parse(
+    text: Option<&str>,
+    data_columns: &[&Field],
+    wanted: &dyn Fn(&str) -> bool,
+) -> Statistics {
     let Some(value) = text.and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
         return Statistics::default();
     };
@@ -39,16 +44,25 @@ pub(super) fn parse(text: Option<&str>, data_columns: &[&Field]) -> Statistics {
     let tight = value["tightBounds"].as_bool().unwrap_or(true);
     let sources = [&value["minValues"], &value["maxValues"], &value["nullCount"]];
     for field in data_columns {
-        read_column(field, sources, "", tight, &mut found);
+        read_column(field, sources, "", tight, wanted, &mut found);
     }
-    // More than one column has these paths: they say nothing.
-    for path in ambiguous_paths(data_columns) {
-        found.columns.remove(&path);
+    if !found.columns.is_empty() {
+        // More than one column has these paths: they say nothing.
+        for path in ambiguous_paths(data_columns) {
+            found.columns.remove(&path);
+        }
     }
     found
 }
 
-fn read_column(field: &Field, within: [&Value; 3], parent: &str, tight: bool, found: &mut Statistics) {
+fn read_column(
+    field: &Field,
+    within: [&Value; 3],
+    parent: &str,
+    tight: bool,
+    wanted: &dyn Fn(&str) -> bool,
+    found: &mut Statistics,
+) {
     let physical = physical_name(field);
     let [min, max, nulls] = within.map(|value| &value[physical]);
     let name = if parent.is_empty() {
@@ -58,8 +72,11 @@ fn read_column(field: &Field, within: [&Value; 3], parent: &str, tight: bool, fo
     };
     if let DataType::Struct(children) = field.data_type() {
         for child in children {
-            read_column(child, [min, max, nulls], &name, tight, found);
+            read_column(child, [min, max, nulls], &name, tight, wanted, found);
         }
+        return;
+    }
+    if !wanted(&name) {
         return;
     }
     let low = bound(min, field.data_type(), false);
@@ -348,6 +365,10 @@ fn shorten(text: &str, upper: bool) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(text: Option<&str>, data_columns: &[&Field]) -> Statistics {
+        super::parse(text, data_columns, &|_| true)
+    }
 
     fn first(limit: i64) -> Wanted<'static> {
         Wanted { limit, always: &[] }
