@@ -60,6 +60,42 @@ def test_spark_reads_the_row_ids_that_lake_keeps(spark, cli, kind, tmp_path):
     lineage.check_delta(spark, life, life.steps.values())
 
 
+def test_spark_reads_the_row_ids_of_a_table_that_began_to_track_rows_and_goes_on(spark, cli, tmp_path):
+    path = tmp_path / "t"
+    cli("create", path, "--format", "delta", "--schema", "id bigint, n int", "--property", "delta.checkpointInterval=2")
+    for first in (0, 10, 20):
+        (tmp_path / "rows.csv").write_text("id,n\n" + "".join(f"{i},0\n" for i in range(first, first + 10)))
+        cli("append", path, tmp_path / "rows.csv")
+    cli("delete", path, "--where", "id % 7 = 3")
+    cli("alter", path, "--set", "delta.enableRowTracking=true")
+    name = spark.name("delta", path)
+
+    def ids() -> dict[int, tuple[int, int]]:
+        rows = spark.sql(f"SELECT id, _metadata.row_id AS r, _metadata.row_commit_version AS v FROM {name}")
+        return {r["id"]: (r["r"], r["v"]) for r in rows.to_pylist()}
+
+    first = ids()
+    assert len(first) == 26 and len({row for row, _ in first.values()}) == 26
+    began = {version for _, version in first.values()}
+    assert began == {5}
+    spark.run(f"UPDATE {name} SET n = 1 WHERE id = 5")
+    cli("update", path, "--set", "n = 2", "--where", "id = 15")
+    (tmp_path / "rows.csv").write_text("id,n\n30,0\n")
+    cli("append", path, tmp_path / "rows.csv")
+    spark.run(f"INSERT INTO {name} VALUES (31, 0)")
+    cli("compact", path)
+    last = ids()
+    assert {i: last[i] for i in first if i not in (5, 15)} == {i: first[i] for i in first if i not in (5, 15)}
+    assert (last[5], last[15]) == ((first[5][0], 6), (first[15][0], 7))
+    assert len({row for row, _ in last.values()}) == 28
+    # Switched off by either, switched on again by the other.
+    cli("alter", path, "--set", "delta.enableRowTracking=false")
+    spark.run(f"INSERT INTO {name} VALUES (32, 0)")
+    spark.run(f"ALTER TABLE {name} SET TBLPROPERTIES ('delta.enableRowTracking' = 'true')")
+    again = ids()
+    assert {i: again[i] for i in last} == last and len({row for row, _ in again.values()}) == 29
+
+
 def test_spark_reads_the_row_ids_of_row_groups_that_were_copied(spark, cli, tmp_path):
     kind = Kind("delta", properties=(*TRACKED, *SMALL_GROUPS))
     life = copied_life(cli, kind, tmp_path)

@@ -16,7 +16,8 @@ use crate::values;
 /// optional, type, comment, drop, rename, add, default, move; the last three know columns by their new names.
 ///
 /// A Delta table maps column names once a column is renamed or dropped, and widens types once one is widened: readers
-/// must understand these table features then, and the report says so. Its partitioning stays as it is.
+/// must understand these table features then, and the report says so. Its partitioning stays as it is. With
+/// --set delta.enableRowTracking=true rows that are there get ids, in the same commit.
 ///
 /// Example:
 ///   lake alter sales --add "tip double" --move "tip after amount" --rename day=sold_on

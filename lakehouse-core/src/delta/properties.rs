@@ -30,12 +30,6 @@ pub(super) fn apply(
             continue;
         }
         check(key, value.as_deref().unwrap_or("false"))?;
-        if key == row_tracking::ENABLE && value.as_deref().is_some_and(is_true) {
-            return Err(Error::unsupported(
-                "row tracking can only be switched on where a Delta table is made: files that are there have no row ids",
-                "let Spark switch it on, which gives them ids; or make a new table with it and copy the rows",
-            ));
-        }
         if key == mapping::MODE {
             let (old, new) = (
                 before.map_or("none", String::as_str),
@@ -53,6 +47,9 @@ pub(super) fn apply(
             protocol::ENABLE_VECTORS if on => protocol = protocol.with(DELETION_VECTORS, true),
             protocol::ENABLE_WIDENING if on => protocol = protocol.with(TYPE_WIDENING, true),
             change_feed::ENABLE if on => protocol = protocol.with(change_feed::FEATURE, false),
+            row_tracking::ENABLE if on => {
+                protocol = row_tracking::begun(protocol, &mut configuration)?;
+            }
             protocol::CHECKPOINT_POLICY if value.as_deref() == Some("v2") => {
                 protocol = protocol.with(protocol::V2_CHECKPOINT, true);
             }

@@ -10,6 +10,7 @@ use super::protocol::{self, is_on};
 use super::state::State;
 use super::{change_feed, clustering, row_tracking};
 use crate::error::{Error, Result};
+use crate::model::limits;
 use crate::model::schema::keeps_columns;
 use crate::model::{Change, OperationKind, Snapshot, Token};
 use crate::store::{Store, clock};
@@ -92,6 +93,18 @@ pub(super) async fn entry(
             file_actions(state, change, &stamp)?
         }
     };
+    let begins = !row_tracking::is_enabled(&before.protocol, &before.metadata)
+        && row_tracking::is_enabled(&state.protocol, &state.metadata);
+    if begins {
+        if !files.is_empty() {
+            return Err(Error::invalid(
+                "the change adds or removes files and begins to track rows",
+                store.location(),
+            ));
+        }
+        let live: BTreeMap<_, _> = live_files(store, before).await?.into_iter().collect();
+        files = row_tracking::untracked(live.into_values());
+    }
     let mark = if tracked {
         let domain = domains.remove(row_tracking::DOMAIN);
         row_tracking::assign(store, &mut files, domain.as_deref(), base.version + 1).await?
@@ -133,7 +146,18 @@ pub(super) async fn entry(
         // All operations keep the ids of rows that they copy or update.
         info.insert("tags".into(), json!({"delta.rowTracking.preserved": "true"}));
     }
-    render_commit(info, entry)
+    let entry = render_commit(info, entry)?;
+    let limit = store.limits().commit_bytes;
+    if begins && limits::at_most(entry.len() as u64, limit, "bytes of a log entry", "_delta_log").is_err() {
+        return Err(Error::unsupported(
+            format!(
+                "row tracking cannot be switched on: the log entry that gives every file its ids would have {} bytes",
+                entry.len()
+            ),
+            "compact the table first, so that it has fewer files, or let Spark switch it on",
+        ));
+    }
+    Ok(entry)
 }
 
 /// What the features of the table keep in domains that a log entry depends on.

@@ -3,6 +3,8 @@
 //! ```text
 //! fresh     each file gets a range of ids and the version that adds it, when the entry is written: a lost race
 //!           writes another entry, over another base
+//! begin     a table that has rows is switched on in one log entry, which names every file again, with ids: there is no
+//!           version in which some rows have ids and others none
 //! stable    rows that are copied or updated carry theirs in two columns of the file; the scan and the writers of
 //!           this crate do that for whatever format names such columns (`Snapshot::lineage`)
 //! ```
@@ -68,6 +70,42 @@ pub(super) fn lacking(protocol: &Protocol, metadata: &Metadata) -> Option<String
     missing
         .filter(|_| is_enabled(protocol, metadata))
         .map(|key| format!("it tracks rows, and its property {key} is not set"))
+}
+
+/// The protocol and the properties of a table that begins to track rows. It may have done so before: then the columns of
+/// its data files are the same.
+///
+/// # Errors
+/// [`Error::Unsupported`] where whoever owns the table has suspended it.
+pub(super) fn begun(protocol: Protocol, configuration: &mut BTreeMap<String, String>) -> Result<Protocol> {
+    if configuration
+        .get(SUSPENDED)
+        .is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    {
+        return Err(Error::unsupported(
+            format!("row tracking cannot be switched on: {SUSPENDED} is true, so that new files get no ids"),
+            "let the engine that suspended it take that back first",
+        ));
+    }
+    if COLUMNS.iter().any(|key| !configuration.contains_key(*key)) {
+        name_columns(configuration);
+    }
+    Ok(protocol.with(FEATURE, false).with(DOMAINS, false))
+}
+
+/// Files that a table has already, as a log entry names them again that begins to track rows: those without ids.
+pub(super) fn untracked(files: impl Iterator<Item = AddFile>) -> Vec<Action> {
+    let lacks = |add: &AddFile| add.base_row_id.is_none() || add.default_row_commit_version.is_none();
+    files
+        .filter(lacks)
+        .map(|add| Action {
+            add: Some(AddFile {
+                data_change: false,
+                ..add
+            }),
+            ..Action::default()
+        })
+        .collect()
 }
 
 /// Names the columns of data files for a table that begins to track rows.
@@ -208,6 +246,20 @@ mod tests {
         );
         let (_, mark) = assigned(None, vec![add("b", 5, Some(40))]).await;
         assert_eq!(mark, None, "no id was given");
+    }
+
+    #[test]
+    fn tracking_that_was_suspended_is_not_begun_and_one_that_was_on_has_the_same_columns() {
+        let mut configuration = BTreeMap::from([(SUSPENDED.to_owned(), "True".to_owned())]);
+        let error = begun(Protocol::default(), &mut configuration).unwrap_err();
+        assert!(error.to_string().contains(SUSPENDED), "{error}");
+        configuration.clear();
+        let protocol = begun(Protocol::default(), &mut configuration).unwrap();
+        assert!(protocol.has(FEATURE) && protocol.has(DOMAINS));
+        let named = configuration.clone();
+        assert_eq!(named.len(), 2);
+        begun(protocol, &mut configuration).unwrap();
+        assert_eq!(configuration, named);
     }
 
     #[tokio::test]

@@ -213,6 +213,7 @@ const FEATURES: &[(&str, &[&str])] = &[
         "row lineage kept",
         &[
             "rows_keep_their_ids_through_random_programs",
+            "rows_that_are_there_get_ids_in_the_commit_that_switches_row_tracking_on_and_keep_them",
             "test_spark_reads_the_row_ids_that_lake_keeps",
         ],
     ),

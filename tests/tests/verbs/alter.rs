@@ -365,10 +365,6 @@ async fn what_cannot_be_is_refused_by_name_and_changes_nothing() {
             "computed from it",
         ),
         (
-            Alter::default().property("delta.enableRowTracking", Some("true")),
-            "row tracking can only be switched on where a Delta table is made",
-        ),
-        (
             Alter::default().property("delta.columnMapping.mode", Some("id")),
             "column mapping cannot go",
         ),

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use datafusion::prelude::SessionContext;
 use lakehouse_core::model::At;
 use lakehouse_core::operations::Strategy;
+use lakehouse_core::operations::check::Check;
 use lakehouse_core::scan::{MetadataColumns, SnapshotTable};
-use lakehouse_core::{Compact, Merge, Options, Table, TableFormat};
+use lakehouse_core::{Alter, Compact, Merge, Options, Table, TableFormat};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-use super::{append, lines, rows, table_with};
+use super::{append, content, lines, rows, table_with};
 use crate::support::setting;
 
 /// Both formats that give rows ids, with what it takes.
@@ -278,5 +279,111 @@ async fn writers_at_once_give_no_id_twice() {
         let now = lineage(&table).await;
         let ids: BTreeSet<i64> = now.values().map(|(id, _)| *id).collect();
         assert_eq!((now.len(), ids.len()), (32, 32), "{format:?}: {now:?}");
+    }
+}
+
+const DELTA: (TableFormat, Option<u8>) = (TableFormat::Delta, None);
+
+async fn track(table: &Table, on: &str) -> i64 {
+    let change = Alter::default().property("delta.enableRowTracking", Some(on));
+    let done = table.alter(&change, &Options::default()).await.unwrap();
+    assert!(done.committed);
+    table.snapshot(&At::Latest).await.unwrap().version
+}
+
+#[tokio::test]
+async fn rows_that_are_there_get_ids_in_the_commit_that_switches_row_tracking_on_and_keep_them() {
+    let checkpointed = ("delta.checkpointInterval", "3");
+    for properties in [&[checkpointed][..], &REWRITING] {
+        let table = table_with(DELTA, "region", properties).await;
+        let options = Options::default();
+        append(&table, "(1, 'eu', 1), (2, 'eu', 2), (3, 'us', 3)").await;
+        append(&table, "(4, 'eu', 4), (5, 'us', 5)").await;
+        table.delete("id = 2", &options).await.unwrap();
+        append(&table, "(6, NULL, 6)").await;
+        let before = content(&table).await;
+        let old = table.snapshot(&At::Latest).await.unwrap();
+        assert!(old.lineage.is_none());
+
+        let version = track(&table, "true").await;
+        assert_eq!(version, old.version + 1, "in one commit: no version is half way");
+        assert_eq!(content(&table).await, before);
+        let first = lineage(&table).await;
+        let ids: BTreeSet<i64> = first.values().map(|(id, _)| *id).collect();
+        assert_eq!((first.len(), ids.len()), (5, 5), "{first:?}");
+        assert!(
+            first.values().all(|(_, changed)| *changed == version),
+            "{first:?}"
+        );
+        let diff = table.diff(&At::Version(old.version), &At::Latest).await.unwrap();
+        assert!(diff.files.is_empty() && diff.rows.exact, "no row changed");
+        let deep = Check {
+            deep: true,
+            ..Check::default()
+        };
+        let found = table.check(&deep).await.unwrap();
+        assert!(found.findings.is_empty(), "{:?}", found.findings);
+
+        table.update("n = 40", Some("id = 4"), &options).await.unwrap();
+        let upsert = Merge::on("id")
+            .when_matched_update_all()
+            .when_not_matched_insert_all();
+        let feed = rows("id, region, n", "(5, 'us', 50), (7, 'eu', 70)").await;
+        table.merge(feed, &upsert, &options).await.unwrap();
+        table.compact(&Compact::default(), &options).await.unwrap();
+        let second = lineage(&table).await;
+        for row in ["1", "3", "6"] {
+            assert_eq!(second[row], first[row], "row {row} only moved");
+        }
+        for row in ["4", "5"] {
+            assert!(
+                second[row].0 == first[row].0 && second[row].1 > version,
+                "row {row} was changed"
+            );
+        }
+        assert!(!ids.contains(&second["7"].0), "a new row has a new id");
+
+        // Off and on again: what came meanwhile gets ids that nobody had.
+        track(&table, "false").await;
+        assert!(table.snapshot(&At::Latest).await.unwrap().lineage.is_none());
+        append(&table, "(8, 'eu', 8)").await;
+        track(&table, "true").await;
+        let third = lineage(&table).await;
+        for (row, was) in &second {
+            assert_eq!(third[row], *was, "row {row}");
+        }
+        assert!(second.values().all(|(id, _)| *id != third["8"].0));
+        // A version from before comes back with the ids that its files were given since.
+        table.restore(&At::Version(old.version), &options).await.unwrap();
+        let ids: BTreeSet<i64> = lineage(&table).await.values().map(|(id, _)| *id).collect();
+        assert_eq!((content(&table).await, ids.len()), (before, 5));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn row_tracking_that_is_switched_on_beside_writers_leaves_no_row_without_an_id() {
+    for round in 0..5 {
+        let table = table_with(DELTA, "", &[]).await;
+        append(&table, "(0, 'eu', 0)").await;
+        let writers: Vec<_> = (1..4i64)
+            .map(|writer| {
+                let table = table.clone();
+                tokio::spawn(async move {
+                    for id in [10 * writer, 10 * writer + 1] {
+                        append(&table, &format!("({id}, 'eu', 1)")).await;
+                        let condition = format!("id = {id}");
+                        let options = Options::default();
+                        table.update("n = 2", Some(&condition), &options).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        track(&table, "true").await;
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        let now = lineage(&table).await;
+        let ids: BTreeSet<i64> = now.values().map(|(id, _)| *id).collect();
+        assert_eq!((now.len(), ids.len()), (7, 7), "round {round}: {now:?}");
     }
 }

@@ -166,18 +166,31 @@ async fn a_table_whose_row_tracking_is_suspended_gets_no_ids() {
 }
 
 #[tokio::test]
-async fn row_tracking_is_switched_on_where_a_table_is_made_and_nowhere_else() {
+async fn a_change_that_begins_to_track_rows_gives_all_files_ids_and_has_none_of_its_own() {
     let table = Delta::new(memory());
     let base = create(&table, &[]).await;
+    let base = publish(&table, &base, &append(&["a", "b"])).await;
+    assert!(ids(&table, &base).await.iter().all(|(_, id, _)| id.is_none()));
     let on = Redefinition {
         properties: [(row_tracking::ENABLE.to_owned(), Some("true".to_owned()))].into(),
         ..Redefinition::default()
     };
-    let error = table.evolve(&base, &base.schema, &on).unwrap_err();
+    let mut both = append(&["c"]);
+    both.redefine(on.clone());
+    let error = table.publish(&base, &both).await.unwrap_err();
+    assert!(error.to_string().contains("begins to track rows"), "{error}");
+    let mut change = Change::new(OperationKind::Alter, clock::new_commit_id());
+    change.redefine(on);
+    let newest = publish(&table, &base, &change).await;
+    let given = ids(&table, &newest).await;
+    assert_eq!(given.len(), 2);
     assert!(
-        matches!(error, Error::Unsupported { .. }) && error.hint().is_some(),
-        "{error:?}"
+        given
+            .iter()
+            .all(|(_, id, version)| id.is_some() && *version == Some(newest.version)),
+        "{given:?}"
     );
+    assert!(mark(&table, &newest).await.is_some());
 }
 
 /// A table that is clustered by `region`, its second column, with statistics of no column otherwise.
