@@ -76,6 +76,19 @@ pub trait Format: Send + Sync + Debug {
     /// Loads one version. [`Error::NotFound`] when there is no table, version or ref of that name.
     fn snapshot<'a>(&'a self, at: &'a At) -> BoxFuture<'a, Result<Arc<Snapshot>>>;
 
+    /// The version as the table was defined when it was committed: partitioning, sort order, properties and what
+    /// readers and writers need. The newest version of a branch is as it is today. `None` where the format keeps these
+    /// for the table, and what they were then is not known any more.
+    ///
+    /// # Errors
+    /// Those of the store.
+    fn as_committed<'a>(
+        &'a self,
+        snapshot: &'a Arc<Snapshot>,
+    ) -> BoxFuture<'a, Result<Option<Arc<Snapshot>>>> {
+        Box::pin(async { Ok(Some(Arc::clone(snapshot))) })
+    }
+
     /// Refuses a version that cannot be written, with the reason.
     ///
     /// # Errors

@@ -16,7 +16,8 @@ pub(crate) struct Diff {
 #[pymethods]
 impl Diff {
     /// What metadata tells, as a dict: `from`, `to`, `columns`, `partitioning`, `sort_order`, `identifier`, `features`,
-    /// `properties`, `files`, `rows` (exact, or at most), `compared`, `left_out`.
+    /// `properties`, `files`, `rows` (exact, or at most), `compared`, `left_out`; `unknown` versions, of which
+    /// partitioning, sort order, features and properties are not known any more.
     #[getter]
     fn summary<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         loaded(py, &self.diff.summary())

@@ -27,9 +27,10 @@ use crate::values;
 /// not removed and added. Rows of a key that is not unique among those that differ count as removed
 /// and added.
 ///
-/// Either version may be the older one, and they may be on different branches. Iceberg keeps
-/// columns and identifier by version; partitioning, sort order, properties and format version are
-/// those of the table, the same for all versions.
+/// Either version may be the older one, and they may be on different branches. Partitioning, sort
+/// order, properties and format version are those of the time when the version was committed, and of
+/// the newest version those of today. Iceberg keeps them for the table and not by version: they are
+/// looked up in older metadata files, and where these are gone the output says that they are not known.
 ///
 /// Example:
 ///   lake diff flights --from -1

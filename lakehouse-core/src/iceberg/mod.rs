@@ -11,7 +11,7 @@
 //! cleanup  metadata files that nobody needs any more
 //! evolve   columns added and widened                        refs      tags and branches
 //! audit    what is wrong with the metadata                     audit_manifests  of a version      upkeep  how much there is
-//! changes  the difference of two versions                     history   looking back
+//! changes  the difference of two versions                     history, committed  looking back
 //! ```
 //!
 //! Which metadata file is current is decided by the path itself (`metadata/vN.metadata.json` is created if absent) or
@@ -25,6 +25,7 @@ pub mod catalog;
 mod changes;
 mod cleanup;
 mod commits;
+mod committed;
 mod convert;
 mod create;
 mod deletes;
@@ -145,6 +146,13 @@ impl Format for Iceberg {
         redefinition: &Redefinition,
     ) -> Result<Arc<Snapshot>> {
         evolve::evolve(snapshot, schema, redefinition)
+    }
+
+    fn as_committed<'a>(
+        &'a self,
+        snapshot: &'a Arc<Snapshot>,
+    ) -> BoxFuture<'a, Result<Option<Arc<Snapshot>>>> {
+        Box::pin(async move { committed::as_committed(&self.store, snapshot).await })
     }
 
     fn files(&self, snapshot: &Arc<Snapshot>, prune: Arc<Prune>) -> BoxStream<'static, Result<DataFile>> {

@@ -181,7 +181,10 @@ const FEATURES: &[(&str, &[&str])] = &[
     ),
     (
         "`lake diff`: partitioning",
-        &["a_difference_is_summed_up_counted_and_printed"],
+        &[
+            "any_two_versions_differ_in_what_each_of_them_said_when_it_was_committed",
+            "a_definition_whose_metadata_are_gone_is_unknown_and_never_the_same",
+        ],
     ),
     (
         "`lake check`: files, masks",

@@ -12,6 +12,7 @@ mod confined;
 mod copied;
 mod defaults;
 mod diff;
+mod diff_definition;
 mod diff_foreign;
 mod evolve;
 mod expire;

@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields};
 
+use crate::error::Result;
+use crate::format::Handle;
 use crate::model::schema::{COMMENT, same_column};
-use crate::model::{ColumnPath, PartitionField, Snapshot, SortColumn};
+use crate::model::{ColumnPath, PartitionField, Snapshot, SortColumn, Version};
 
 /// A value in both versions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +41,9 @@ pub struct DefinitionDifference {
     pub features: Option<Altered<Vec<String>>>,
     /// Properties by key; `None` where a version does not have it.
     pub properties: BTreeMap<String, Altered<Option<String>>>,
+    /// The versions of which partitioning, sort order, features and properties are not known any more, since the metadata
+    /// of then are gone. Where there is one, none of these is told, which does not say that they are the same.
+    pub unknown: Vec<Version>,
 }
 
 /// What is different about one column.
@@ -102,9 +108,31 @@ impl fmt::Display for ColumnDifference {
 }
 
 impl DefinitionDifference {
-    pub(super) fn of(from: &Snapshot, to: &Snapshot) -> Self {
+    pub(super) async fn of(handle: &Handle, from: &Arc<Snapshot>, to: &Arc<Snapshot>) -> Result<Self> {
         let mut columns = Vec::new();
         compare(from.schema.fields(), to.schema.fields(), &[], &[], &mut columns);
+        let mut difference = Self {
+            columns,
+            identifier: Altered::of(from.identifier.clone(), to.identifier.clone()),
+            ..Self::default()
+        };
+        let (old, new) = (
+            handle.format.as_committed(from).await?,
+            handle.format.as_committed(to).await?,
+        );
+        match (&old, &new) {
+            (Some(old), Some(new)) => difference.compare_tables(old, new),
+            _ => {
+                let each = [(from, &old), (to, &new)].into_iter();
+                let unknown = each.filter(|(_, then)| then.is_none());
+                difference.unknown = unknown.map(|(version, _)| version.version).collect();
+            }
+        }
+        Ok(difference)
+    }
+
+    /// All but the columns and the identifier, which are a version's own in each format.
+    fn compare_tables(&mut self, from: &Snapshot, to: &Snapshot) {
         let terms = |snapshot: &Snapshot| -> Vec<String> {
             let fields = snapshot.partition_fields().iter();
             fields.map(PartitionField::term).collect()
@@ -117,19 +145,19 @@ impl DefinitionDifference {
             let both = Altered::of(from.properties.get(key).cloned(), to.properties.get(key).cloned());
             both.map(|both| (key.clone(), both))
         };
-        Self {
-            columns,
-            partitioning: Altered::of(terms(from), terms(to)),
-            sort_order: Altered::of(order(from), order(to)),
-            identifier: Altered::of(from.identifier.clone(), to.identifier.clone()),
-            features: Altered::of(from.features.clone(), to.features.clone()),
-            properties: keys.into_iter().filter_map(property).collect(),
-        }
+        self.partitioning = Altered::of(terms(from), terms(to));
+        self.sort_order = Altered::of(order(from), order(to));
+        self.features = Altered::of(from.features.clone(), to.features.clone());
+        self.properties = keys.into_iter().filter_map(property).collect();
     }
 
-    /// Whether the definition is the same.
+    /// Whether the definition is the same, as far as it is known.
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        let known = Self {
+            unknown: Vec::new(),
+            ..self.clone()
+        };
+        known == Self::default()
     }
 
     /// What is different but for the columns, in words.
@@ -159,6 +187,13 @@ impl DefinitionDifference {
                 (None, Some(new)) => format!("property {key} = {new} (new)"),
                 (_, None) => format!("property {key} is gone"),
             });
+        }
+        if !self.unknown.is_empty() {
+            let versions: Vec<String> = self.unknown.iter().map(ToString::to_string).collect();
+            words.push(format!(
+                "partitioning, sort order, properties and format version of version {} are not known any more",
+                versions.join(" and ")
+            ));
         }
         words
     }

@@ -32,8 +32,7 @@ pub struct Diff {
     pub from: Arc<Snapshot>,
     /// The version that it is compared with.
     pub to: Arc<Snapshot>,
-    /// Columns, partitioning, properties. What a format keeps for the table and not by version (for Iceberg all but
-    /// columns and identifier) is the same in any two versions.
+    /// Columns, partitioning, properties: as they were when each version was committed, those of the newest as they are.
     pub definition: DefinitionDifference,
     /// Files that only one version has, and those of which other rows are masked.
     pub files: FileDifference,
@@ -60,8 +59,9 @@ pub async fn diff(handle: &Handle, from: &At, to: &At) -> Result<Diff> {
     let from = handle.format.snapshot(from).await?;
     let to = handle.format.snapshot(to).await?;
     let sides = files::compare(handle, &from, &to).await?;
+    let definition = DefinitionDifference::of(handle, &from, &to).await?;
     Ok(Diff {
-        definition: DefinitionDifference::of(&from, &to),
+        definition,
         files: sides.difference,
         rows: sides.rows,
         compared: Compared::of(&from.schema, &to.schema),

@@ -8,7 +8,8 @@ use crate::model::Snapshot;
 impl Diff {
     /// What is different as one JSON object: `from`, `to` (version, time), `columns`, `partitioning`, `sort_order`,
     /// `identifier`, `features`, `properties` (`null`, or both values), `files` and `rows` as far as metadata tells,
-    /// `compared` and `left_out` columns.
+    /// `compared` and `left_out` columns. Of the versions under `unknown` partitioning, sort order, features and
+    /// properties are not known any more: `null` does not say then that they are the same.
     pub fn summary(&self) -> Value {
         let definition = &self.definition;
         let properties = definition.properties.iter();
@@ -24,6 +25,7 @@ impl Diff {
             "identifier": both(&definition.identifier),
             "features": both(&definition.features),
             "properties": properties,
+            "unknown": definition.unknown,
             "files": {
                 "added": totals(&self.files.added),
                 "removed": totals(&self.files.removed),
