@@ -160,6 +160,47 @@ def test_a_constraint_that_lake_sets_is_one_for_spark(spark, cli, tmp_path):
     assert sorted(spark.read("delta", path)["id"].to_pylist()) == [1, 3]
 
 
+def test_rules_over_members_of_structs_are_the_same_for_lake_and_spark(spark, cli, tmp_path):
+    member = pa.struct([("a", pa.int32()), ("b", pa.string())])
+    schema = pa.schema([("id", pa.int64()), ("s", member)])
+    values = [{"a": 1, "b": "x"}, {"a": 0, "b": "x"}, {"a": None, "b": "x"}, {"a": 2, "b": ""}, {"a": 3, "b": None}, None]
+    path = tmp_path / "t"
+    generated = ("g", "BIGINT", ("generatedAlwaysAs", ["S.A * 10 + id"]))
+    built(spark, path, ("id", "BIGINT"), ("s", "STRUCT<a: INT, b: STRING>"), generated)
+    spark.run(f"ALTER TABLE delta.`{path}` ADD CONSTRAINT inside CHECK (s.a > 0 AND (S.B IS NULL OR s.b <> ''))")
+    for number, value in enumerate(values):
+        spark.session.catalog.dropTempView("one")
+        spark.view("one", pa.Table.from_pylist([{"id": number, "s": value}], schema), tmp_path)
+        done = cli.run("append", path, tmp_path / "view-one.parquet")
+        try:
+            spark.run(f"INSERT INTO delta.`{path}` (id, s) SELECT id + 10, s FROM one")
+            allowed = True
+        except Exception as error:
+            assert "inside" in str(error).lower(), error
+            allowed = False
+        assert (done.returncode == 0) == allowed, (value, done.stderr.decode())
+    got = {r["id"]: r["g"] for r in spark.read("delta", path).to_pylist()}
+    assert got == {0: 10, 4: 34, 10: 20, 14: 44}
+    # What `lake` demands, Spark does.
+    cli("alter", path, "--set", "delta.constraints.small=s.a < 5")
+    with pytest.raises(Exception, match="small"):
+        spark.run(f"INSERT INTO delta.`{path}` (id, s) VALUES (20, named_struct('a', 7, 'b', 'y'))")
+
+
+def test_a_default_of_a_member_of_a_struct_is_refused_by_name_in_delta(spark, cli, tmp_path):
+    path = tmp_path / "t"
+    cli("create", path, "--format", "delta", "--schema", "id int, s struct<x int>")
+    (tmp_path / "rows.csv").write_text("id\n1\n")
+    assert "in Delta only whole columns have one" in cli.refused("alter", path, "--default", "s.x=1")
+    spark.run(f"INSERT INTO delta.`{path}` VALUES (1, named_struct('x', 2))")
+    feature = "'delta.feature.allowColumnDefaults' = 'supported'"
+    spark.run(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ({feature})")
+    # Spark notes one all the same.
+    spark.run(f"ALTER TABLE delta.`{path}` ALTER COLUMN s.x SET DEFAULT 7")
+    assert "s.x has a default value" in cli.refused("append", path, tmp_path / "rows.csv")
+    assert cli.read(path, tmp_path).to_pylist() == [{"id": 1, "s": {"x": 2}}]
+
+
 def test_defaults_are_given_to_rows_that_do_not_say(spark, cli, tmp_path):
     path = tmp_path / "t"
     spark.run(

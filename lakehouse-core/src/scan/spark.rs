@@ -4,7 +4,7 @@
 //! it has. Everything else is refused by name, since a rule that is understood wrongly lets wrong rows in. Times are
 //! taken in UTC, where Spark takes them in its session's zone.
 
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Field, Fields, Schema};
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr as Planned, ExprSchemable, Operator};
@@ -73,10 +73,16 @@ impl Translation<'_> {
                 let [first, fields @ ..] = names.as_slice() else {
                     return Err("a name".into());
                 };
-                let fields = fields
-                    .iter()
-                    .map(|field| format!("['{}']", escaped(&field.value)));
-                Ok(self.column(first)? + &fields.collect::<String>())
+                let mut found = named(self.table.fields(), first)?;
+                let mut text = self.column(first)?;
+                for name in fields {
+                    let DataType::Struct(members) = found.data_type() else {
+                        return Err(format!("the column {name} inside of {}", found.name()));
+                    };
+                    found = named(members, name)?;
+                    text += &format!("['{}']", escaped(found.name()));
+                }
+                Ok(text)
             }
             Expr::Value(value) => literal(&value.value),
             Expr::TypedString(typed) => match (&typed.data_type, &typed.value.value) {
@@ -193,16 +199,7 @@ impl Translation<'_> {
 
     /// The name of a column as the table spells it.
     fn column(&self, name: &Ident) -> Said {
-        let fields = self.table.fields();
-        let exact = fields.iter().find(|field| *field.name() == name.value);
-        let mut same = fields
-            .iter()
-            .filter(|field| field.name().eq_ignore_ascii_case(&name.value));
-        let found = match (exact, same.next(), same.next()) {
-            (Some(exact), ..) => exact,
-            (None, Some(only), None) => only,
-            _ => return Err(format!("the column {name}")),
-        };
+        let found = named(self.table.fields(), name)?;
         Ok(format!("\"{}\"", found.name().replace('"', "\"\"")))
     }
 
@@ -273,6 +270,19 @@ impl Translation<'_> {
             ("current_date" | "curdate", []) => Ok("current_date()".into()),
             _ => Err(format!("the function {name} with {} arguments", given.len())),
         }
+    }
+}
+
+/// The column, or the member of a struct, of this name in any case.
+fn named<'a>(fields: &'a Fields, name: &Ident) -> Result<&'a Field, String> {
+    let exact = fields.iter().find(|field| *field.name() == name.value);
+    let mut same = fields
+        .iter()
+        .filter(|field| field.name().eq_ignore_ascii_case(&name.value));
+    match (exact, same.next(), same.next()) {
+        (Some(exact), ..) => Ok(exact),
+        (None, Some(only), None) => Ok(only),
+        _ => Err(format!("the column {name}")),
     }
 }
 
@@ -351,6 +361,7 @@ fn literal(value: &Value) -> Said {
         Value::SingleQuotedString(text) | Value::DoubleQuotedString(text) if !text.contains('\\') => {
             Ok(format!("'{}'", escaped(text)))
         }
+        Value::HexStringLiteral(digits) => Ok(format!("X'{}'", escaped(digits))),
         Value::Boolean(true) => Ok("TRUE".into()),
         Value::Boolean(false) => Ok("FALSE".into()),
         Value::Null => Ok("NULL".into()),

@@ -1,11 +1,13 @@
 //! CHECK constraints, invariants, generated columns and defaults, which other engines give to tables of Delta.
 
-use lakehouse_core::model::ColumnPath;
+use lakehouse_core::model::{At, ColumnPath, Definition};
 use lakehouse_core::operations::Strategy;
+use lakehouse_core::scan::parse_columns;
+use lakehouse_core::store::Store;
 use lakehouse_core::{Alter, Compact, Merge, Options, Report, Result, Table, TableFormat};
 use serde_json::{Value, json};
 
-use super::{append, content, rows, table_in};
+use super::{append, content, lines, query, rows, table_in};
 use crate::races::orphans;
 use crate::support::memory;
 
@@ -15,6 +17,11 @@ const FIRST: &str = "_delta_log/00000000000000000000.json";
 async fn ruled(columns: &[(&str, &str, &str)], properties: &[(&str, &str)]) -> Table {
     let store = memory("rules");
     table_in(store.clone(), (TableFormat::Delta, None), "").await;
+    ruled_in(store, columns, properties).await
+}
+
+/// The same of the table in this store, which has one version.
+async fn ruled_in(store: Store, columns: &[(&str, &str, &str)], properties: &[(&str, &str)]) -> Table {
     let bytes = store.get(FIRST).await.unwrap();
     let text = String::from_utf8(bytes.to_vec()).unwrap();
     let lines = text.lines().map(|line| {
@@ -260,4 +267,101 @@ async fn a_constraint_is_set_by_a_property_once_all_rows_satisfy_it() {
     let unknown = Alter::default().property(key, Some("nosuch > 0"));
     let error = table.alter(&unknown, &options).await.unwrap_err().to_string();
     assert!(error.contains("nosuch"), "{error}");
+}
+
+#[tokio::test]
+async fn rules_are_about_members_of_structs_too() {
+    let store = memory("rules");
+    let definition = Definition {
+        schema: parse_columns("id bigint, s struct<a int, inner struct<c text>>, g bigint").unwrap(),
+        partition_fields: Vec::new(),
+        properties: Default::default(),
+        format_version: None,
+    };
+    Table::create_in(store.clone(), TableFormat::Delta, &definition)
+        .await
+        .unwrap();
+    // Names are found in any case, as Spark does.
+    let generated = ("g", "delta.generationExpression", "S.A * 10 + id");
+    let table = ruled_in(store, &[generated], &[]).await;
+    let options = Options::default();
+    let new = |values: &str| {
+        format!(
+            "SELECT id, named_struct('a', a, 'inner', named_struct('c', c)) AS s FROM (VALUES {values}) AS t(id, a, c)"
+        )
+    };
+    let add = async |sql: String| {
+        let (schema, batches) = query(&sql).await;
+        table
+            .append(lakehouse_core::Rows::batches(schema, batches), &options)
+            .await
+    };
+    add(new("(1, 1, 'x'), (2, 2, NULL)")).await.unwrap();
+    let demand = |text: &str| Alter::default().property("delta.constraints.inside", Some(text));
+    let error = table
+        .alter(&demand("s.inner.C <> ''"), &options)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("CHECK constraint inside"), "{error}");
+    let error = table.alter(&demand("s.nosuch > 0"), &options).await.unwrap_err();
+    assert!(
+        error.to_string().contains("the column nosuch is not understood"),
+        "{error}"
+    );
+    table
+        .alter(
+            &demand("s.a > 0 AND (s.inner.C IS NULL OR s.inner.c <> '')"),
+            &options,
+        )
+        .await
+        .unwrap();
+    for bad in ["(3, 0, 'x')", "(3, NULL, 'x')", "(3, 1, '')"] {
+        let said = ["CHECK constraint inside", "id = 3"];
+        refused(&table, add(new(bad)).await, &said).await;
+    }
+    refused(
+        &table,
+        add("SELECT 3 AS id".into()).await,
+        &["CHECK constraint inside"],
+    )
+    .await;
+    refused(
+        &table,
+        table
+            .update(
+                "id = id, s = named_struct('a', -1, 'inner', s['inner'])",
+                None,
+                &options,
+            )
+            .await,
+        &["inside"],
+    )
+    .await;
+    add(new("(3, 3, 'y')")).await.unwrap();
+    table
+        .update(
+            "s = named_struct('a', 7, 'inner', s['inner'])",
+            Some("id = 2"),
+            &options,
+        )
+        .await
+        .unwrap();
+    let ctx = datafusion::prelude::SessionContext::new();
+    ctx.register_table("t", table.provider(&At::Latest).await.unwrap())
+        .unwrap();
+    let found = ctx
+        .sql("SELECT id, s['a'], g FROM t")
+        .await
+        .unwrap()
+        .collect()
+        .await
+        .unwrap();
+    assert_eq!(lines(&found), ["1|1|11", "2|7|72", "3|3|33"]);
+    for change in [
+        Alter::default().drop_column("s.a".parse().unwrap()),
+        Alter::default().rename_column("s.a".parse().unwrap(), "b"),
+    ] {
+        let error = table.alter(&change, &options).await.unwrap_err();
+        assert!(error.to_string().contains("is about it"), "{error}");
+    }
 }
