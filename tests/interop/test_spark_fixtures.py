@@ -13,7 +13,6 @@ REFUSED = {
     "delta_shallow_clone": "allow_locations=",
     "delta_variant": "table feature variantType",
     "iceberg_avro": "is an avro file; only Parquet is read",
-    "iceberg_nested_default": "column y has an initial default value inside of another column",
     "iceberg_orc": "is an orc file; only Parquet is read",
     "iceberg_variant": "column v has the Iceberg type variant",
 }

@@ -51,8 +51,9 @@ pub(super) struct Alter {
     /// Note something about a column; an empty text takes the note away
     #[arg(long, value_name = "NAME=TEXT", value_parser = noting)]
     comment: Vec<(ColumnPath, String)>,
-    /// What the column is in new rows that do not say, as SQL writes it: "n=5", "region='eu'", "day=DATE '2024-01-31'". Of a
-    /// column that is added with it, rows that are there have it too (Iceberg version 3)
+    /// What the column is in new rows that do not say, as SQL writes it: "n=5", "region='eu'", "day=DATE '2024-01-31'",
+    /// "raw=X'00ff'", of a member of a struct "address.zip='0'" (Iceberg version 3). Of a column that is added with it, rows that
+    /// are there have it too (Iceberg version 3)
     #[arg(long, value_name = "NAME=VALUE", value_parser = noting)]
     default: Vec<(ColumnPath, String)>,
     /// Take the default of a column away

@@ -391,6 +391,12 @@ impl Redefine {
                 "" => field.name().clone(),
                 parent => format!("{parent}.{}", field.name()),
             };
+            if !parent.is_empty() && field.metadata().contains_key(WRITE_DEFAULT) {
+                return Err(Error::unsupported(
+                    format!("column {path} cannot have a default: in Delta only whole columns have one"),
+                    "leave the default out, or use --format iceberg with format version 3",
+                ));
+            }
             let known = position(&old, field);
             fields.push(match known.map(|at| old.remove(at)) {
                 Some(known) => self.kept(known, field, &path)?,

@@ -88,9 +88,7 @@ impl Ids {
             ));
         }
         match ty {
-            Type::Primitive(primitive)
-                if !matches!(primitive, PrimitiveType::Binary | PrimitiveType::Fixed(_)) =>
-            {
+            Type::Primitive(primitive) => {
                 let value = default_of(field, kind)?;
                 let finite = match &value {
                     ScalarValue::Float32(Some(v)) => v.is_finite(),
@@ -220,7 +218,7 @@ fn refused(ty: &DataType, column: &str) -> Error {
 /// The columns as Arrow fields that carry their ids, nested ones too.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for columns with a default of a type whose values are no texts.
+/// [`Error::Unsupported`] for columns with a default that is none of a primitive type.
 pub(super) fn to_arrow(schema: &Schema) -> Result<SchemaRef> {
     let fields = schema
         .as_struct()
@@ -258,6 +256,18 @@ fn named_field(field: &NestedField, name: &str) -> Result<Field> {
 /// A column of which the crate would not write the default that was read: its arithmetic on times before 1970
 /// overflows.
 pub(super) fn unspellable_default(schema: &Schema) -> Option<&str> {
+    first_unspellable(schema.as_struct())
+}
+
+fn first_unspellable(fields: &StructType) -> Option<&str> {
+    fn inside(ty: &Type) -> Option<&str> {
+        match ty {
+            Type::Primitive(_) => None,
+            Type::Struct(members) => first_unspellable(members),
+            Type::List(list) => inside(&list.element_field.field_type),
+            Type::Map(map) => inside(&map.value_field.field_type),
+        }
+    }
     let is_early = |default: &Literal| matches!(default.as_primitive_literal(), Some(PrimitiveLiteral::Long(time)) if time < 0);
     let is_time = |field: &NestedField| {
         use PrimitiveType as P;
@@ -266,17 +276,20 @@ pub(super) fn unspellable_default(schema: &Schema) -> Option<&str> {
             Type::Primitive(P::Timestamp | P::Timestamptz | P::TimestampNs | P::TimestamptzNs)
         )
     };
-    let mut concerned = schema.as_struct().fields().iter().filter(|field| {
+    let mut fields = fields.fields().iter();
+    fields.find_map(|field| {
         let defaults = [&field.initial_default, &field.write_default];
-        is_time(field) && defaults.into_iter().flatten().any(is_early)
-    });
-    concerned.next().map(|field| field.name.as_str())
+        match is_time(field) && defaults.into_iter().flatten().any(is_early) {
+            true => Some(field.name.as_str()),
+            false => inside(&field.field_type),
+        }
+    })
 }
 
 /// A default as text that [`crate::model::schema::default_of`] reads.
 ///
 /// # Errors
-/// [`Error::Unsupported`] naming a column of a type whose values are no texts.
+/// [`Error::Unsupported`] naming a column that is of no primitive type.
 fn default_text(field: &NestedField, value: &Literal, ty: &DataType) -> Result<String> {
     let refused = || {
         Error::unsupported(
@@ -292,26 +305,26 @@ fn default_text(field: &NestedField, value: &Literal, ty: &DataType) -> Result<S
     else {
         return Err(refused());
     };
-    if matches!(ty, DataType::Binary | DataType::FixedSizeBinary(_)) {
-        return Err(refused());
-    }
-    let scalar = to_scalar(&literal, primitive, ty).ok_or_else(refused)?;
-    match scalar.cast_to(&DataType::Utf8).map_err(|_| refused())? {
-        ScalarValue::Utf8(Some(text)) => Ok(text),
-        _ => Err(refused()),
+    match to_scalar(&literal, primitive, ty).ok_or_else(refused)? {
+        ScalarValue::Binary(Some(bytes)) | ScalarValue::FixedSizeBinary(_, Some(bytes)) => {
+            Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+        }
+        scalar => match scalar.cast_to(&DataType::Utf8).map_err(|_| refused())? {
+            ScalarValue::Utf8(Some(text)) => Ok(text),
+            _ => Err(refused()),
+        },
     }
 }
 
-/// A field inside of a column. Its initial default would be that of the rows whose struct is there, which filters on
-/// the member alone do not tell.
-fn member_field(field: &NestedField, name: &str) -> Result<Field> {
-    if field.initial_default.is_some() {
+/// The elements of a list, the keys and values of a map: there is no file in which they could be missing.
+fn item_field(field: &NestedField, name: &str) -> Result<Field> {
+    if field.initial_default.is_some() || field.write_default.is_some() {
         return Err(Error::unsupported(
             format!(
-                "column {} has an initial default value inside of another column",
+                "{} of a list or map has a default value, which has no meaning",
                 field.name
             ),
-            "rewrite the table with the engine that added the column, so that every file has it",
+            "let the engine that defined the table take it away",
         ));
     }
     named_field(field, name)
@@ -324,15 +337,15 @@ fn arrow_type(ty: &Type) -> Result<DataType> {
             fields
                 .fields()
                 .iter()
-                .map(|field| member_field(field, &field.name))
+                .map(arrow_field)
                 .collect::<Result<Vec<_>>>()?
                 .into(),
         ),
-        Type::List(list) => DataType::List(Arc::new(member_field(&list.element_field, "element")?)),
+        Type::List(list) => DataType::List(Arc::new(item_field(&list.element_field, "element")?)),
         Type::Map(map) => {
             let entries = vec![
-                member_field(&map.key_field, "key")?,
-                member_field(&map.value_field, "value")?,
+                item_field(&map.key_field, "key")?,
+                item_field(&map.value_field, "value")?,
             ];
             let entries = Field::new("key_value", DataType::Struct(entries.into()), false);
             DataType::Map(Arc::new(entries), false)

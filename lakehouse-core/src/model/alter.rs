@@ -224,12 +224,6 @@ pub fn alter(schema: &Schema, changes: &[ColumnChange]) -> Result<Schema> {
                 Ok(())
             })?,
             ColumnChange::Default { column, value } => at(&fields, column, &mut |siblings, at| {
-                if column.parts().len() > 1 {
-                    return Err(refused(
-                        column,
-                        "cannot have a default: it is inside of another column",
-                    ));
-                }
                 let field = siblings[at].as_ref().clone();
                 let mut metadata = field.metadata().clone();
                 let is_new = metadata.get(ORIGIN).is_some_and(String::is_empty);
@@ -315,6 +309,10 @@ fn only(field: &FieldRef, path: &[String], column: &ColumnPath, edit: Edit<'_>) 
     let mut one = vec![Arc::clone(field)];
     edit(&mut one, 0)?;
     match one.as_slice() {
+        [edited] if edited.metadata().contains_key(WRITE_DEFAULT) => Err(refused(
+            column,
+            "cannot have a default: elements of lists and values of maps have none",
+        )),
         [edited] if edited.name() == field.name() => Ok(Arc::clone(edited)),
         _ => Err(refused(column, "has no name of its own that could change")),
     }

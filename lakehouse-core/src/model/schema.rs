@@ -152,7 +152,8 @@ pub fn ambiguous_paths(fields: &[&Field]) -> Vec<String> {
     twice
 }
 
-/// A default of a column ([`INITIAL_DEFAULT`], [`WRITE_DEFAULT`]), of the column's type; NULL where it has none.
+/// A default of a column ([`INITIAL_DEFAULT`], [`WRITE_DEFAULT`]), of the column's type; NULL where it has none. Bytes are
+/// written out in hexadecimal digits.
 ///
 /// # Errors
 /// [`Error::Invalid`] when the text is no value of the type.
@@ -160,7 +161,14 @@ pub fn default_of(field: &Field, kind: &str) -> Result<ScalarValue> {
     let Some(text) = field.metadata().get(kind) else {
         return Ok(ScalarValue::try_from(field.data_type())?);
     };
-    ScalarValue::try_from_string(text.clone(), field.data_type()).map_err(|_| {
+    let value = match field.data_type() {
+        DataType::Binary => bytes_of(text).map(|bytes| ScalarValue::Binary(Some(bytes))),
+        DataType::FixedSizeBinary(length) => bytes_of(text)
+            .filter(|bytes| i32::try_from(bytes.len()) == Ok(*length))
+            .map(|bytes| ScalarValue::FixedSizeBinary(*length, Some(bytes))),
+        data_type => ScalarValue::try_from_string(text.clone(), data_type).ok(),
+    };
+    value.ok_or_else(|| {
         Error::invalid(
             format!(
                 "the default {text:?} of column {} is no {}",
@@ -170,6 +178,32 @@ pub fn default_of(field: &Field, kind: &str) -> Result<ScalarValue> {
             "the table's schema",
         )
     })
+}
+
+/// Two hexadecimal digits a byte.
+fn bytes_of(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> = text
+        .chars()
+        .map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect();
+    let (pairs, []) = digits.as_deref()?.as_chunks::<2>() else {
+        return None;
+    };
+    Some(pairs.iter().map(|[high, low]| high << 4 | low).collect())
+}
+
+/// Whether a member of a struct, at any depth, has an initial default ([`INITIAL_DEFAULT`]).
+pub fn has_defaults_inside(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Struct(members) => members.iter().any(|member| {
+            member.metadata().contains_key(INITIAL_DEFAULT) || has_defaults_inside(member.data_type())
+        }),
+        DataType::List(inner)
+        | DataType::LargeList(inner)
+        | DataType::FixedSizeList(inner, _)
+        | DataType::Map(inner, _) => has_defaults_inside(inner.data_type()),
+        _ => false,
+    }
 }
 
 /// Whether a zone is UTC under one of its names. Times without a zone count as UTC wherever they are compared with

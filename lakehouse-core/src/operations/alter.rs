@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, Field, Fields};
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::functions::core::expr_ext::FieldAccessor;
 use datafusion::prelude::{Expr, ident, lit};
@@ -244,9 +245,7 @@ impl Alter {
                     value: Some(text),
                 } => {
                     let so_far = crate::model::alter(&base.schema, &changes)?;
-                    let name = &column.parts()[0];
-                    let mut fields = so_far.fields().iter();
-                    let value = match fields.find(|field| field.name().eq_ignore_ascii_case(name)) {
+                    let value = match member(so_far.fields(), column.parts()) {
                         Some(field) => default_value(text, field)?,
                         // The next step says what is wrong.
                         None => None,
@@ -454,6 +453,22 @@ impl Alter {
     }
 }
 
+/// The column, or the member of structs, that a path leads to.
+fn member<'a>(fields: &'a Fields, path: &[String]) -> Option<&'a Field> {
+    let (name, rest) = path.split_first()?;
+    let mut fields = fields.iter();
+    let field = fields.find(|field| field.name().eq_ignore_ascii_case(name))?;
+    match (rest, field.data_type()) {
+        ([], _) => Some(field),
+        (rest, DataType::Struct(members)) => member(members, rest),
+        (rest, DataType::List(element)) if rest[0] == "element" => match element.data_type() {
+            DataType::Struct(members) => member(members, &rest[1..]),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// Looks for rows that violate the constraints that `after` has and the table has not; whether there are such constraints.
 async fn check_constraints(work: &Work, after: &Snapshot) -> Result<bool> {
     let new = newly_forbidden(&work.snapshot, after)?;
@@ -523,8 +538,8 @@ pub(super) fn violates(snapshot: &Snapshot, column: &ColumnPath) -> Result<Expr>
             Some(outer) => outer.field(field.name().as_str()),
         });
         fields = match field.data_type() {
-            arrow::datatypes::DataType::Struct(members) => members.clone(),
-            _ => arrow::datatypes::Fields::empty(),
+            DataType::Struct(members) => members.clone(),
+            _ => Fields::empty(),
         };
     }
     let missing = expr.unwrap_or_else(|| lit(true)).is_null();

@@ -236,11 +236,16 @@ impl FileColumns {
                 return Ok(None);
             };
             wanted = member;
+            let around = found;
             found = match found.map(|field| field.data_type()) {
                 Some(DataType::Struct(members)) => find(member, members).map(|index| &members[index]),
                 Some(_) => return Ok(None),
                 None => None,
             };
+            if around.is_some() && found.is_none() && member.metadata().contains_key(INITIAL_DEFAULT) {
+                // It has its default where the struct is there, which takes the struct to tell.
+                return Ok(None);
+            }
             if let Some(field) = found {
                 let name = ScalarValue::Utf8(Some(field.name().clone()));
                 path.push(Arc::new(Literal::new(name)) as Arc<dyn PhysicalExpr>);

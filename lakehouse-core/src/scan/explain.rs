@@ -16,7 +16,7 @@ use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, Partitioning, PhysicalExpr};
 use datafusion::physical_expr_common::sort_expr::PhysicalSortExpr;
 use datafusion::physical_plan::execution_plan::SchedulingType;
-use datafusion::physical_plan::filter_pushdown::FilterPushdownPropagation;
+use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
@@ -35,6 +35,8 @@ pub(super) struct Planned {
     pub(super) masked_rows: u64,
     /// Columns that may hold NaN.
     pub(super) nans: BTreeSet<String>,
+    /// Columns whose members have defaults that files may lack.
+    pub(super) defaults: BTreeSet<String>,
 }
 
 impl fmt::Display for Planned {
@@ -151,14 +153,24 @@ impl DataSource for Explained {
         filters: Vec<Arc<dyn PhysicalExpr>>,
         config: &ConfigOptions,
     ) -> Result<FilterPushdownPropagation<Arc<dyn DataSource>>> {
-        let filters = filters
-            .iter()
-            .map(|filter| nan::guard(filter, &self.planned.nans));
-        let pushed = self
-            .scan
-            .try_pushdown_filters(filters.collect::<Result<_>>()?, config)?;
+        // A member that a file lacks is its default where the struct around it is there: the Parquet reader cannot filter by
+        // whole structs, and would leave such a filter out.
+        let mut stays = Vec::with_capacity(filters.len());
+        let mut given = Vec::with_capacity(filters.len());
+        for filter in &filters {
+            stays.push(nan::names_one(filter, &self.planned.defaults)?);
+            if stays.last() == Some(&false) {
+                given.push(nan::guard(filter, &self.planned.nans)?);
+            }
+        }
+        let pushed = self.scan.try_pushdown_filters(given, config)?;
+        let mut told = pushed.filters.into_iter();
+        let told = stays.into_iter().map(|stays| match stays {
+            true => PushedDown::No,
+            false => told.next().unwrap_or(PushedDown::No),
+        });
         Ok(FilterPushdownPropagation {
-            filters: pushed.filters,
+            filters: told.collect(),
             updated_node: pushed.updated_node.map(|scan| self.again(scan)),
         })
     }

@@ -66,7 +66,8 @@ pub(super) fn guard(
     })
 }
 
-fn names_one(expr: &Arc<dyn PhysicalExpr>, columns: &BTreeSet<String>) -> Result<bool> {
+/// Whether an expression names one of these columns.
+pub(super) fn names_one(expr: &Arc<dyn PhysicalExpr>, columns: &BTreeSet<String>) -> Result<bool> {
     let mut found = false;
     expr.apply(|node| {
         found |= node

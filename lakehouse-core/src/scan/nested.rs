@@ -5,16 +5,17 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeListArray, GenericListArray, MapArray, OffsetSizeTrait, RecordBatch,
-    StructArray, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, FixedSizeListArray, GenericListArray, MapArray, OffsetSizeTrait,
+    RecordBatch, StructArray, new_null_array,
 };
-use arrow::compute::{CastOptions, cast_with_options};
+use arrow::compute::{CastOptions, cast_with_options, nullif};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema};
 use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::PhysicalExpr;
 
 use super::columns::find;
 use crate::error::{Error, Result};
+use crate::model::schema::{INITIAL_DEFAULT, default_of};
 
 /// Values that do not fit are errors, not NULLs.
 pub(super) const STRICT: CastOptions<'static> = CastOptions {
@@ -84,6 +85,14 @@ fn members_of(values: &StructArray, members: &Fields, wanted: &Fields) -> Result
         .iter()
         .map(|wanted| match find(wanted, members) {
             Some(index) => reshape(values.column(index), &members[index], wanted),
+            None if wanted.metadata().contains_key(INITIAL_DEFAULT) => {
+                // That of the rows whose struct is there (Iceberg spec, "Default values").
+                let default = default_of(wanted, INITIAL_DEFAULT)?.to_array_of_size(values.len())?;
+                match values.nulls() {
+                    Some(there) => Ok(nullif(&default, &BooleanArray::new(!there.inner(), None))?),
+                    None => Ok(default),
+                }
+            }
             None if wanted.is_nullable() => Ok(new_null_array(wanted.data_type(), values.len())),
             None => Err(Error::invalid(
                 "the file has no values for a required member of a struct",

@@ -34,6 +34,7 @@ use super::reader::Readers;
 use super::statistics;
 use crate::error::{Error, Result};
 use crate::format::Handle;
+use crate::model::schema::has_defaults_inside;
 use crate::model::{DataFile, Prune, PruneCounts, RowMask, Snapshot};
 
 /// The engine wants an object store by name for every scan. Ours read through the table's own store, so
@@ -228,6 +229,9 @@ impl SnapshotTable {
             }
         }
         planned.nans = nan::columns(&self.snapshot, parts.iter().map(|part| &part.file));
+        let fields = self.snapshot.schema.fields().iter();
+        let defaulted = fields.filter(|field| has_defaults_inside(field.data_type()));
+        planned.defaults = defaulted.map(|field| field.name().clone()).collect();
         planned.files = parts.len() as u64;
         planned.all_files = listed + planned.skipped_by_partition + planned.skipped_by_statistics;
         Ok((parts, planned))

@@ -1,8 +1,13 @@
 //! Columns with defaults, which other engines give to tables of Iceberg's version 3.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::prelude::SessionContext;
-use lakehouse_core::model::{At, ColumnPath};
+use lakehouse_core::model::{At, ColumnPath, Definition};
 use lakehouse_core::operations::Strategy;
+use lakehouse_core::scan::parse_columns;
 use lakehouse_core::store::Store;
 use lakehouse_core::{Alter, Compact, Merge, Options, Rows, Table, TableFormat};
 use serde_json::{Value, json};
@@ -202,4 +207,199 @@ async fn a_default_that_is_set_is_for_new_rows_and_that_of_a_new_column_for_all(
             assert!(error.contains(said), "{format:?}: {error}");
         }
     }
+}
+
+/// `(id, s)` with three rows, of which one has no struct; then members that these files lack: `s.y` is 5 in old rows and 6
+/// in new ones, `s.note` required.
+async fn with_defaults_inside() -> Table {
+    let store = memory("defaults");
+    let definition = Definition {
+        schema: parse_columns("id bigint not null, s struct<x int>").unwrap(),
+        partition_fields: Vec::new(),
+        properties: Default::default(),
+        format_version: Some(3),
+    };
+    let table = Table::create_in(store.clone(), TableFormat::Iceberg, &definition)
+        .await
+        .unwrap();
+    let (schema, batches) = query(
+        "SELECT 1 AS id, named_struct('x', 10) AS s UNION ALL SELECT 2, NULL UNION ALL SELECT 3, \
+         named_struct('x', arrow_cast(NULL, 'Int64'))",
+    )
+    .await;
+    table
+        .append(Rows::batches(schema, batches), &Options::default())
+        .await
+        .unwrap();
+    let bytes = store.get(METADATA).await.unwrap();
+    let mut metadata: Value = serde_json::from_slice(&bytes).unwrap();
+    let members = metadata["schemas"][0]["fields"][1]["type"]["fields"]
+        .as_array_mut()
+        .unwrap();
+    members.extend([
+        json!({"id": 11, "name": "y", "required": false, "type": "int", "initial-default": 5, "write-default": 6}),
+        json!({"id": 12, "name": "note", "required": true, "type": "string", "initial-default": "old", "write-default": "new"}),
+    ]);
+    metadata["last-column-id"] = json!(20);
+    store.put(METADATA, metadata.to_string().into()).await.unwrap();
+    Table::open_in(store).await.unwrap()
+}
+
+const INSIDE: &str = "SELECT id, s['x'], s['y'], s['note'], s IS NULL FROM t";
+
+#[tokio::test]
+async fn members_that_files_lack_have_their_default_where_the_struct_is_there() {
+    let table = with_defaults_inside().await;
+    assert_eq!(
+        ask(&table, INSIDE).await,
+        ["1|10|5|old|false", "2||||true", "3||5|old|false"]
+    );
+    for (condition, ids) in [
+        ("s['y'] = 5", &["1", "3"][..]),
+        ("s['y'] IS NULL", &["2"]),
+        ("s['y'] <> 5", &[]),
+        ("s['note'] LIKE 'o%' AND s['x'] = 10", &["1"]),
+        ("s['y'] = 5 OR id = 2", &["1", "2", "3"]),
+        ("NOT (s['y'] < 5)", &["1", "3"]),
+    ] {
+        let sql = format!("SELECT id FROM t WHERE {condition}");
+        assert_eq!(ask(&table, &sql).await, ids, "{condition}");
+        let counted = format!("SELECT count(*) FROM t WHERE {condition}");
+        assert_eq!(
+            ask(&table, &counted).await,
+            [ids.len().to_string()],
+            "{condition}"
+        );
+    }
+    let (schema, batches) = query("SELECT 4 AS id, named_struct('x', 40) AS s").await;
+    table
+        .append(Rows::batches(schema, batches), &Options::default())
+        .await
+        .unwrap();
+    // A member that is a key, a condition and what is set.
+    let options = Options::default();
+    assert_eq!(
+        table
+            .delete("s['y'] = 5 AND id = 3", &options)
+            .await
+            .unwrap()
+            .metric("num_target_rows_deleted"),
+        1
+    );
+    table
+        .update("id = id + 100", Some("s['y'] = 5"), &options)
+        .await
+        .unwrap();
+    let expected = ["101|10|5|old|false", "2||||true", "4|40|6|new|false"];
+    assert_eq!(ask(&table, INSIDE).await, expected);
+    table.compact(&Compact::default(), &options).await.unwrap();
+    assert_eq!(
+        ask(&table, INSIDE).await,
+        expected,
+        "written out they are what they were"
+    );
+}
+
+#[tokio::test]
+async fn defaults_of_members_and_of_bytes_are_set_where_the_format_has_them() {
+    let options = Options::default();
+    for format in FORMATS {
+        let table = table_in(memory("defaults"), format, "").await;
+        append(&table, "(1, 'eu', 10)").await;
+        let structs = Alter::default().add_column("s struct<x int>").unwrap();
+        table.alter(&structs, &options).await.unwrap();
+        let set = Alter::default().default_value(name("s.x"), Some("7"));
+        if format != (TableFormat::Iceberg, Some(3)) {
+            let error = table.alter(&set, &options).await.unwrap_err();
+            let said = format!("{error}; {}", error.hint().unwrap_or_default());
+            assert!(
+                said.contains("cannot have a default") && said.contains("version 3"),
+                "{said}"
+            );
+            continue;
+        }
+        table.alter(&set, &options).await.unwrap();
+        let more = Alter::default()
+            .add_column("s.y bigint")
+            .unwrap()
+            .default_value(name("s.y"), Some("8"))
+            .add_column("b binary")
+            .unwrap()
+            .default_value(name("b"), Some("X'00fF'"));
+        let (schema, batches) = query("SELECT 2 AS id, named_struct('x', 1) AS s").await;
+        table
+            .append(Rows::batches(schema, batches), &options)
+            .await
+            .unwrap();
+        table.alter(&more, &options).await.unwrap();
+        let (schema, batches) = query("SELECT 3 AS id, named_struct('y', 1) AS s, X'01' AS b").await;
+        table
+            .append(Rows::batches(schema, batches), &options)
+            .await
+            .unwrap();
+        table.append(rows("id", "(4)").await, &options).await.unwrap();
+        assert_eq!(
+            ask(&table, "SELECT id, s['x'], s['y'], encode(b, 'hex') FROM t").await,
+            ["1|||00ff", "2|1|8|00ff", "3|7|1|01", "4|||00ff"]
+        );
+        assert_eq!(
+            ask(&table, "SELECT id FROM t WHERE b = X'00ff'").await,
+            ["1", "2", "4"]
+        );
+        for (column, value, said) in [
+            ("s.x", "'x'", "cannot be the default"),
+            ("s.nosuch", "1", "no column s.nosuch"),
+            ("b", "1", "cannot be the default of column b"),
+            ("s", "1", "cannot be the default of column s"),
+        ] {
+            let change = Alter::default().default_value(name(column), Some(value));
+            let error = table.alter(&change, &options).await.unwrap_err().to_string();
+            assert!(error.contains(said), "{column}: {error}");
+        }
+        let lists = Alter::default()
+            .add_column("l array<int>")
+            .unwrap()
+            .default_value(name("l.element"), Some("1"));
+        let error = table.alter(&lists, &options).await.unwrap_err().to_string();
+        assert!(error.contains("l.element"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn uuids_and_bytes_of_a_fixed_length_have_defaults() {
+    let uuid = HashMap::from([("ARROW:extension:name".to_owned(), "arrow.uuid".to_owned())]);
+    let definition = Definition {
+        schema: Arc::new(Schema::new(vec![
+            Field::new("id", DataType::Int64, false),
+            Field::new("u", DataType::FixedSizeBinary(16), true).with_metadata(uuid),
+            Field::new("f", DataType::FixedSizeBinary(3), true),
+        ])),
+        partition_fields: Vec::new(),
+        properties: Default::default(),
+        format_version: Some(3),
+    };
+    let (store, options) = (memory("defaults"), Options::default());
+    let table = Table::create_in(store.clone(), TableFormat::Iceberg, &definition)
+        .await
+        .unwrap();
+    let text = "f47ac10b-58cc-4372-a567-0e02b2c3d479";
+    let set = Alter::default()
+        .default_value(name("u"), Some(&format!("'{text}'")))
+        .default_value(name("f"), Some("X'00fF01'"));
+    table.alter(&set, &options).await.unwrap();
+    let long = Alter::default().default_value(name("f"), Some("X'00ff'"));
+    assert!(table.alter(&long, &options).await.is_err(), "of another length");
+    // As the metadata spell them.
+    let metadata: Value = serde_json::from_slice(&store.get(METADATA).await.unwrap()).unwrap();
+    let fields = &metadata["schemas"][1]["fields"];
+    assert_eq!(fields[1]["write-default"], text);
+    assert_eq!(fields[2]["write-default"], "00ff01");
+    let table = Table::open_in(store).await.unwrap();
+    table.append(rows("id", "(1)").await, &options).await.unwrap();
+    let bytes =
+        "SELECT id, encode(arrow_cast(u, 'Binary'), 'hex'), encode(arrow_cast(f, 'Binary'), 'hex') FROM t";
+    assert_eq!(
+        ask(&table, bytes).await,
+        [format!("1|{}|00ff01", text.replace('-', ""))]
+    );
 }
