@@ -8,7 +8,7 @@ use datafusion::scalar::ScalarValue;
 use serde_json::{Map, Value, json};
 
 use super::partitions::{date, decimal_text};
-use super::schema::{Column, FieldMetadata};
+use super::schema::{self, Column, FieldMetadata};
 use crate::error::{Error, Result};
 use crate::model::{BucketHash, PartitionField, Transform};
 
@@ -44,14 +44,19 @@ pub(super) fn plan(
             Error::invalid(format!("partitioning names the column {}", field.source), "")
                 .with_hint(format!("the table's columns are {}", names.join(", ")))
         })?;
-        field.transform.result_type(source.data_type())?;
-        let transform = of_delta(field.transform, source.data_type());
+        // Columns of types that Delta lacks are stored in others.
+        let stored = match schema::delta_type(source.data_type(), source.name())?.as_str() {
+            Some(name) => schema::primitive(name, source.name())?,
+            None => source.data_type().clone(),
+        };
+        field.transform.result_type(&stored)?;
+        let transform = of_delta(field.transform, &stored);
         let derived = match transform {
             Transform::Identity => {
-                check_identity(source.name(), source.data_type())?;
+                check_identity(source.name(), &stored)?;
                 None
             }
-            other => Some(derive(&other, source.data_type()).ok_or_else(|| {
+            other => Some(derive(&other, &stored).ok_or_else(|| {
                 Error::unsupported(
                     format!(
                         "Delta tables cannot be partitioned by {other} of {}, which is {}",
@@ -449,7 +454,7 @@ mod tests {
             let (fields, columns) = plan(&schema, &[field("my`c", transform)]).unwrap();
             let (name, type_name, metadata) = &columns[0];
             assert_eq!(metadata[GENERATION], json!(expression));
-            let stored = crate::delta::schema::primitive(type_name, "c").unwrap();
+            let stored = schema::primitive(type_name, "c").unwrap();
             let column = Column {
                 metadata: metadata.clone(),
                 ..plain(name, stored)

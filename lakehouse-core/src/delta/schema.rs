@@ -288,27 +288,33 @@ pub(super) fn delta_type(data_type: &DataType, path: &str) -> Result<Value> {
     Ok(match data_type {
         DataType::Boolean => json!("boolean"),
         DataType::Int8 => json!("byte"),
-        DataType::Int16 => json!("short"),
-        DataType::Int32 => json!("integer"),
-        DataType::Int64 => json!("long"),
-        DataType::Float32 => json!("float"),
+        // What Delta lacks is stored as the next wider type that it has; the writer checks each value.
+        DataType::Int16 | DataType::UInt8 => json!("short"),
+        DataType::Int32 | DataType::UInt16 => json!("integer"),
+        DataType::Int64 | DataType::UInt32 | DataType::UInt64 => json!("long"),
+        DataType::Float32 | DataType::Float16 => json!("float"),
         DataType::Float64 => json!("double"),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => json!("string"),
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
             json!("binary")
         }
-        DataType::Date32 => json!("date"),
+        DataType::Date32 | DataType::Date64 => json!("date"),
         DataType::Timestamp(_, Some(_)) => json!("timestamp"),
         DataType::Timestamp(_, None) => json!("timestamp_ntz"),
         DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s) if *s >= 0 => {
             json!(format!("decimal({p},{s})"))
         }
         DataType::Dictionary(_, value) => delta_type(value, path)?,
+        DataType::RunEndEncoded(_, values) => delta_type(values.data_type(), path)?,
         DataType::Struct(fields) => {
             let fields: Result<Vec<Value>> = fields.iter().map(|field| delta_field(field, path)).collect();
             json!({"type": "struct", "fields": fields?})
         }
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => json!({
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item) => json!({
             "type": "array",
             "elementType": delta_type(item.data_type(), &format!("{path}.element"))?,
             "containsNull": item.is_nullable(),
@@ -327,12 +333,6 @@ pub(super) fn delta_type(data_type: &DataType, path: &str) -> Result<Value> {
                 "valueContainsNull": value.is_nullable(),
             })
         }
-        DataType::UInt8 => return Err(refuse("cast it to smallint")),
-        DataType::UInt16 => return Err(refuse("cast it to int")),
-        DataType::UInt32 => return Err(refuse("cast it to bigint")),
-        DataType::UInt64 => return Err(refuse("cast it to decimal(20, 0)")),
-        DataType::Float16 => return Err(refuse("cast it to float")),
-        DataType::Date64 => return Err(refuse("cast it to date or timestamp")),
         DataType::Null => return Err(refuse("give it a type, such as string")),
         _ => return Err(refuse("cast it to a type that Delta has, or leave it out")),
     })
@@ -344,10 +344,13 @@ pub(super) fn uses_timestamp_ntz(schema: &Schema) -> bool {
         match data_type {
             DataType::Timestamp(_, None) => true,
             DataType::Dictionary(_, value) => uses(value),
+            DataType::RunEndEncoded(_, values) => uses(values.data_type()),
             DataType::Struct(fields) => fields.iter().any(|field| uses(field.data_type())),
             DataType::List(item)
             | DataType::LargeList(item)
             | DataType::FixedSizeList(item, _)
+            | DataType::ListView(item)
+            | DataType::LargeListView(item)
             | DataType::Map(item, _) => uses(item.data_type()),
             _ => false,
         }
@@ -439,11 +442,11 @@ mod tests {
 
     #[test]
     fn a_type_that_delta_lacks_is_refused_by_column_name_even_inside_a_struct() {
-        let inner = vec![Field::new("n", DataType::UInt64, true)];
+        let inner = vec![Field::new("n", DataType::Duration(TimeUnit::Second), true)];
         let schema = Schema::new(vec![Field::new("outer", DataType::Struct(inner.into()), true)]);
         let error = render(&schema, &[]).unwrap_err();
         assert!(error.to_string().contains("outer.n"), "{error}");
-        assert!(error.hint().unwrap().contains("decimal(20, 0)"));
+        assert!(error.hint().unwrap().contains("cast it to a type that Delta has"));
     }
 
     #[test]

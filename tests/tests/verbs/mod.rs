@@ -33,6 +33,7 @@ mod settings;
 mod sifted;
 mod streams;
 mod switched;
+mod types;
 
 use std::sync::Arc;
 
