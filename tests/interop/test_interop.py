@@ -9,9 +9,10 @@ from pathlib import Path
 
 import deltalake
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import writers
-from readers import assert_same, check, newest_metadata, normalise
+from readers import assert_same, check, newest_metadata, normalise, read_pyiceberg
 from tables import (
     COPIED,
     DAY_BUCKET,
@@ -303,6 +304,39 @@ def test_every_reader_reads_small_integers_of_delta(cli, tmp_path):
     cli.write("append", path, "-", "--input-format", "ndjson", input="\n".join(map(json.dumps, rows)).encode())
     check("delta", path, expected, key=KEY)
     assert_same(expected, cli.read(path, tmp_path), KEY)
+
+
+def test_pyiceberg_reads_the_defaults_of_members_and_bytes_that_lake_sets(cli, tmp_path):
+    path = tmp_path / "t"
+    Kind("iceberg", 3).create(cli, path, "id bigint not null, s struct<x int>")
+    rows = pa.Table.from_pylist(
+        [{"id": 1, "s": {"x": 1}}, {"id": 2, "s": None}],
+        schema=pa.schema([pa.field("id", pa.int64(), nullable=False), ("s", pa.struct([("x", pa.int32())]))]),
+    )
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    cli("append", path, tmp_path / "rows.parquet")
+    added = ["--add", "s.y int", "--default", "s.y=5", "--add", "b binary", "--default", "b=X'00ff'"]
+    cli("alter", path, *added, "--default", "s.x=7")
+    (tmp_path / "more.json").write_text('{"id": 3, "s": {"y": 6}}\n')
+    cli("append", path, tmp_path / "more.json", "--input-format", "ndjson")
+    values = [(1, {"x": 1, "y": 5}), (2, None), (3, {"x": 7, "y": 6})]
+    member = pa.struct([("x", pa.int32()), ("y", pa.int32())])
+    schema = pa.schema([pa.field("id", pa.int64(), nullable=False), ("s", member), ("b", pa.binary())])
+    expected = pa.Table.from_pylist([{"id": i, "s": s, "b": b"\x00\xff"} for i, s in values], schema=schema)
+    assert_same(expected, cli.read(path, tmp_path), KEY)
+    assert_same(expected, read_pyiceberg(path), KEY)
+
+
+def test_deltalake_reads_a_table_whose_files_got_row_ids(cli, tmp_path):
+    path = tmp_path / "t"
+    Kind("delta").create(cli, path, "id bigint not null, n int")
+    schema = pa.schema([pa.field("id", pa.int64(), nullable=False), ("n", pa.int32())])
+    for i in range(3):
+        pq.write_table(pa.Table.from_pylist([{"id": i, "n": i}], schema=schema), tmp_path / "rows.parquet")
+        cli("append", path, tmp_path / "rows.parquet")
+    cli("alter", path, "--set", "delta.enableRowTracking=true")
+    expected = pa.Table.from_pylist([{"id": i, "n": i} for i in range(3)], schema=schema)
+    check("delta", path, expected, key=KEY)
 
 
 # ---- checkpoints
