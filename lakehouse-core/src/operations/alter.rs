@@ -248,7 +248,7 @@ impl Alter {
                     let value = match member(so_far.fields(), column.parts()) {
                         Some(field) => default_value(text, field)?,
                         // The next step says what is wrong.
-                        None => None,
+                        None => Some(text.clone()),
                     };
                     ColumnChange::Default {
                         column: column.clone(),
