@@ -31,6 +31,7 @@ mod scans;
 mod settings;
 mod sifted;
 mod streams;
+mod watched;
 
 use std::sync::Arc;
 
