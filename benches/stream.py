@@ -28,6 +28,10 @@ from benches.verdicts import bounded
 
 BOTH = LAKES[:2]
 STREAM = "events"
+# The versions that are kept: all others go on the way.
+KEEP = 100
+# What tables say themselves: how long Delta remembers files that are gone.
+SAYS = {"delta": ["--property", "delta.deletedFileRetentionDuration=interval 10 seconds"]}
 # Commits after which the table is looked at, beside at the end.
 LOOK = 1_000
 # A compaction that comes after a report comes within so many seconds.
@@ -144,8 +148,9 @@ def _one(bench: Bench, settings: Settings, label: str, wanted: dict) -> dict:
     shutil.rmtree(live, ignore_errors=True)
     live.parent.mkdir(parents=True, exist_ok=True)
     schema = ", ".join(f"{name} {_sql(kind)}" for name, kind in EVENTS.items())
-    bench.execute(engine, [settings.lake, "create", live, "--schema", schema, *engine.create, "--json"])
+    bench.execute(engine, [settings.lake, "create", live, "--schema", schema, *engine.create, *SAYS.get(engine.kind, []), "--json"])
     command = [settings.lake, "append", live, "-", "--commit-every", "1", "--stream", STREAM, "--json"]
+    command += ["--keep-commits", KEEP]
     feed = Feed(command, settings.limit)
     latencies, behind, looks = [], [], {}
     middle = min(LOOK, settings.commits // 2)

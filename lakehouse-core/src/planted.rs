@@ -42,6 +42,8 @@ pub enum Bug {
     OverwriteReadsNothing,
     /// The idempotency key is looked for once, before the first attempt.
     KeyNotLookedForAgain,
+    /// Nobody asks whether a step of a stream follows the last one that is recorded.
+    StepsInterleave,
     /// A commit with an idempotency key forgets the keys before it.
     KeysForgotten,
     /// A mask is written over with the rows of this operation only.
@@ -106,7 +108,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 48] = [
         Self::LostReplyIsALoss,
         Self::ExistsUnread,
         Self::CleanedAfterUnknown,
@@ -124,6 +126,7 @@ impl Bug {
         Self::CompactionBringsBack,
         Self::OverwriteReadsNothing,
         Self::KeyNotLookedForAgain,
+        Self::StepsInterleave,
         Self::KeysForgotten,
         Self::OldMaskForgotten,
         Self::CheckpointOfAPart,

@@ -190,7 +190,10 @@ struct OnceArgs {
 impl WriteArgs {
     fn token(&self) -> Option<Token> {
         let key = self.once.idempotency_key.clone()?;
-        Some(Token { key, step: self.step })
+        Some(Token {
+            step: self.step,
+            ..Token::from(key)
+        })
     }
 
     fn options(&self) -> Options {

@@ -239,7 +239,10 @@ pub(super) fn base_gone(mine: &Change, detail: &str) -> Verdict {
 /// no-op; here it is the last guard.
 fn same_token(mine: &Change, winner: &Change) -> Option<String> {
     let token = mine.token.as_ref()?;
-    let done = winner.token.as_ref().is_some_and(|winner| winner.covers(token));
+    let done = winner.token.as_ref().is_some_and(|winner| {
+        let same_stream = winner.key == token.key && winner.step.is_some();
+        winner.covers(token) || (same_stream && token.after.is_some() && !planted::is(Bug::StepsInterleave))
+    });
     (done && !planted::is(Bug::KeyNotLookedForAgain))
         .then(|| format!("R6: another commit carries the idempotency key \"{token}\""))
 }

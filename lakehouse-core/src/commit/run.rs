@@ -217,7 +217,11 @@ impl Run<'_> {
                 self.clean_up(&change).await;
                 self.give_up_after(*attempts, "the files took longer to write than the lease allows")?;
                 *attempts += 1;
-                return Ok(End::Replan(Base::newest(self.handle, self.options).await?));
+                let base = Base::newest(self.handle, self.options).await?;
+                return Ok(match self.recorded(&base.snapshot, *attempts).await? {
+                    Some(done) => End::Done(done),
+                    None => End::Replan(base),
+                });
             }
             *attempts += 1;
             if let Attempt::Landed(snapshot) = self.attempt(&base, &change).await? {
@@ -367,11 +371,30 @@ impl Run<'_> {
     }
 
     /// The end of an operation whose idempotency key is recorded already (rule R6).
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when it is a step and does not follow the last one that is recorded.
     async fn recorded(&self, newest: &Arc<Snapshot>, attempts: u32) -> Result<Option<Committed>> {
         let Some(token) = &self.options.token else {
             return Ok(None);
         };
-        let already = self.handle.format.find_token(newest, token).await?;
+        let format = &self.handle.format;
+        if let (Some(step), Some(after)) = (token.step, token.after)
+            && !planted::is(Bug::StepsInterleave)
+        {
+            let last = format.last_step(newest, &token.key).await?.unwrap_or(0);
+            if last != step {
+                return match last == after {
+                    true => Ok(None),
+                    false => Err(self.conflict(format!(
+                        "R6: step {step} of the stream \"{}\" follows step {after}, and the last one that the table has \
+                         is {last}: another run of this stream is at work, or was",
+                        token.key
+                    ))),
+                };
+            }
+        }
+        let already = format.find_token(newest, token).await?;
         Ok(already.map(|version| Committed {
             already: Some(version),
             ..nothing(Arc::clone(newest), attempts)

@@ -267,7 +267,8 @@ impl Format for Delta {
     fn last_step<'a>(&'a self, snapshot: &'a Snapshot, key: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
         Box::pin(async move {
             let replay = &State::of(snapshot)?.replay;
-            let last = replay.application(&self.store, key.to_owned()).await?;
+            let id = publish::application(&Token::step(key, 0));
+            let last = replay.application(&self.store, id).await?;
             // Who counts below zero has not begun.
             Ok(last.and_then(|last| u64::try_from(last).ok()))
         })

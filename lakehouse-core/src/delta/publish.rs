@@ -20,11 +20,17 @@ pub(super) const ENGINE: &str = concat!("lakehouse/", env!("CARGO_PKG_VERSION"))
 
 /// What the application ids of keys without steps begin with.
 const KEY: &str = "lakehouse:";
+/// What those of streams begin with whose own names begin with either of the two.
+const STREAM: &str = "lakehouse-stream:";
 
 /// The application id under which an idempotency key is recorded. Its version is the table version; of a stream, whose
-/// key is the id as it is, so that Spark's `txnAppId` and `txnVersion` are the same, it is the step.
+/// key is the id as it is, so that Spark's `txnAppId` and `txnVersion` are the same, it is the step. Only streams that
+/// could be taken for a key have an id of their own.
 pub(super) fn application(token: &Token) -> String {
     match token.step {
+        Some(_) if [KEY, STREAM].iter().any(|own| token.key.starts_with(own)) => {
+            format!("{STREAM}{}", token.key)
+        }
         Some(_) => token.key.clone(),
         None => format!("{KEY}{}", token.key),
     }
@@ -32,10 +38,11 @@ pub(super) fn application(token: &Token) -> String {
 
 /// The key that was recorded so.
 pub(super) fn token(txn: &Txn) -> Option<Token> {
-    match txn.app_id.strip_prefix(KEY) {
-        Some(key) => Some(Token::from(key)),
-        None => Some(Token::step(txn.app_id.as_str(), u64::try_from(txn.version).ok()?)),
+    if let Some(key) = txn.app_id.strip_prefix(KEY) {
+        return Some(Token::from(key));
     }
+    let stream = txn.app_id.strip_prefix(STREAM).unwrap_or(&txn.app_id);
+    Some(Token::step(stream, u64::try_from(txn.version).ok()?))
 }
 
 /// The bytes of the log entry that makes `change` the successor of `base`.

@@ -48,6 +48,7 @@ mod regroup;
 mod rewrite;
 mod sieve;
 mod staged;
+mod streams;
 mod summary;
 mod tokens;
 mod types;

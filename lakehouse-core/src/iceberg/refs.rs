@@ -254,11 +254,13 @@ fn changed(view: &View, change: &Change) -> Result<Vec<u8>> {
             Some(after) => {
                 builder = builder.set_ref(name, reference(after)).map_err(failed)?;
                 if after.kind == RefKind::Branch {
-                    recorded.extend(tokens::reached(metadata, name, after.version));
+                    let (kept, dropped) = tokens::reached(metadata, name, after.version)?;
+                    recorded.extend(kept);
+                    forgotten.extend(dropped);
                 }
             }
             None => {
-                let (kept, dropped) = tokens::dropped(metadata, name);
+                let (kept, dropped) = tokens::dropped(metadata, name)?;
                 recorded.extend(kept);
                 forgotten.extend(dropped);
                 builder = builder.remove_ref(name);

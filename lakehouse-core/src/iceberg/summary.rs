@@ -14,6 +14,10 @@ pub(super) const OPERATION: &str = "lakehouse.operation";
 /// Summary key: the version that a restore brought back.
 pub(super) const RESTORED: &str = "lakehouse.restored-version";
 
+/// Summary keys: the stream that the commit is a step of, and the step.
+pub(super) const STREAM: &str = "lakehouse.stream";
+pub(super) const STEP: &str = "lakehouse.step";
+
 /// What a commit adds and removes, counted.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
@@ -172,6 +176,12 @@ fn described(change: &Change) -> HashMap<String, String> {
         ("engine-name".to_owned(), "lakehouse".to_owned()),
         ("engine-version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
     ]);
+    if let Some(token) = &change.token
+        && let Some(step) = token.step
+    {
+        fields.insert(STREAM.to_owned(), token.key.clone());
+        fields.insert(STEP.to_owned(), step.to_string());
+    }
     for (name, figure) in &change.metrics {
         fields.insert(
             format!("lakehouse.{}", name.replace('_', "-")),

@@ -25,7 +25,7 @@ use crate::error::Error;
 use crate::format::{Format, Outcome};
 use crate::model::{
     At, Change, ColumnStats, DataFile, Definition, MaskRef, OperationKind, PartitionField, Prune, RowMask,
-    Snapshot, Transform,
+    Snapshot, Token, Transform,
 };
 use crate::store::{Store, clock};
 
@@ -677,6 +677,39 @@ async fn keys_of_idempotency_are_remembered_with_a_bound() {
         "one too many"
     );
     assert_eq!(format.find_token(&after, &"bare".into()).await.unwrap(), None);
+}
+
+/// As they were recorded once: beside the keys, told from them by the step.
+#[tokio::test]
+async fn streams_recorded_beside_keys_are_read_and_move_to_their_own_place() {
+    let old = [
+        ("lakehouse.idempotency.feed", "0 5 7"),
+        ("lakehouse.idempotency.job", "0 5"),
+    ];
+    for by in [Token::step("feed", 9), Token::from("feed")] {
+        let (bench, base) = Bench::created(2, &old).await;
+        let format = &bench.format;
+        assert_eq!(format.last_step(&base, "feed").await.unwrap(), Some(7));
+        assert_eq!(format.find_token(&base, &"feed".into()).await.unwrap(), None);
+        assert_eq!(format.last_step(&base, "job").await.unwrap(), None);
+        assert_eq!(format.find_token(&base, &"job".into()).await.unwrap(), Some(0));
+        let change = Change {
+            token: Some(by.clone()),
+            ..append(vec![file("a", 1, 1)])
+        };
+        let after = bench.publish(&base, &change).await;
+        let last = format.last_step(&after, "feed").await.unwrap();
+        assert_eq!(last, by.step.or(Some(7)));
+        let keyed = format.find_token(&after, &"feed".into()).await.unwrap();
+        assert_eq!(keyed, by.step.is_none().then_some(after.version));
+        assert!(
+            after.properties.contains_key("lakehouse.stream.feed"),
+            "{:?}",
+            after.properties
+        );
+        let beside = after.properties.get("lakehouse.idempotency.feed");
+        assert_eq!(beside.is_some(), by.step.is_none());
+    }
 }
 
 #[tokio::test]

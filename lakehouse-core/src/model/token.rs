@@ -8,6 +8,7 @@ use std::fmt;
 /// use lakehouse_core::model::Token;
 /// assert_eq!(Token::from("night/42").to_string(), "night/42");
 /// assert_eq!(Token::step("events", 7).to_string(), "events, step 7");
+/// assert_eq!(Token::following("events", 7, 3).after, Some(3));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Token {
@@ -17,6 +18,9 @@ pub struct Token {
     /// keeps the last step only, however many there were. Delta calls the two `txnAppId` and `txnVersion` (protocol,
     /// "Transaction Identifiers").
     pub step: Option<u64>,
+    /// Of a step, the one that it follows, 0 for none: the change lands only where that is the last one recorded, so that
+    /// two who go on from the same step cannot both. `None`: whatever is recorded.
+    pub after: Option<u64>,
 }
 
 impl Token {
@@ -25,6 +29,15 @@ impl Token {
         Self {
             key: key.into(),
             step: Some(step),
+            after: None,
+        }
+    }
+
+    /// One step of a stream that follows another, 0 for none.
+    pub fn following(key: impl Into<String>, step: u64, after: u64) -> Self {
+        Self {
+            after: Some(after),
+            ..Self::step(key, step)
         }
     }
 
@@ -47,7 +60,11 @@ impl From<&str> for Token {
 
 impl From<String> for Token {
     fn from(key: String) -> Self {
-        Self { key, step: None }
+        Self {
+            key,
+            step: None,
+            after: None,
+        }
     }
 }
 

@@ -58,6 +58,6 @@ pub use overwrite::overwrite;
 pub use queried::{PlanQuery, Target, append_query, delete_rows, merge_query, overwrite_query, update_rows};
 pub use refs::{RefReport, SetRef, drop_ref, fast_forward, refs, set_ref};
 pub use restore::restore;
-pub use stream::{Folder, Stream, Streamed, Told, append_folder, append_lines};
+pub use stream::{Event, Folder, Stream, Streamed, Told, append_folder, append_lines};
 pub use update::update;
 pub use vacuum::{Vacuum, Vacuumed, vacuum};

@@ -24,6 +24,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
+use super::after::{files_after, name_in};
 use super::clock;
 use super::links::{self, Bounds};
 #[cfg(test)]
@@ -219,7 +220,20 @@ impl ObjectStore for Local {
         let root = self.prefix.clone();
         let objects = self.files.list_with_offset(Some(&full), &self.full(offset));
         let objects = objects.map_ok(move |meta| strip(&root, meta));
-        self.once_checked(&full, objects.boxed())
+        let general = self.once_checked(&full, objects.boxed());
+        let inside = prefix.and_then(|prefix| Some((prefix.clone(), name_in(prefix, offset)?)));
+        let (Some((prefix, after)), Ok(folder)) = (inside, self.files.path_to_filesystem(&full)) else {
+            return general;
+        };
+        let bounds = self.bounds.clone();
+        let quick = blocking(move || files_after(&bounds, &folder, &prefix, &after));
+        let listing = async move {
+            Ok::<_, Error>(match quick.await? {
+                Some(found) => futures::stream::iter(found).map(Ok).boxed(),
+                None => general,
+            })
+        };
+        futures::stream::once(listing).try_flatten().boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

@@ -1,6 +1,7 @@
 //! The only place that builds object stores. A [`Store`] is confined to one table: every key is
 //! relative to the table root.
 
+mod after;
 pub mod clock;
 mod cloud;
 mod create;

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use lakehouse_core::model::{At, Prune};
+use lakehouse_core::operations::{Event, Expire, Stream, append_lines};
 use lakehouse_core::store::Store;
 use lakehouse_core::store::sim::{Counts, Faults, faulty};
 use lakehouse_core::{Merge, Options, Table, TableFormat};
 use object_store::memory::InMemory;
 
-use crate::verbs::{FORMATS, append, rows, table_in};
+use crate::verbs::{FORMATS, append, rows, table_in, table_made};
 
 /// A table with `files` data files, one per region, and the counter under it.
 async fn counted(format: (TableFormat, Option<u8>), files: usize) -> (Store, Faults) {
@@ -140,5 +141,94 @@ async fn appends_ask_for_the_same_again_and_again_but_for_those_that_tidy_metada
             }
         }
         assert_eq!(others, tidying(format.0), "{format:?}");
+    }
+}
+
+/// A line for each commit, handed out one at a time.
+struct OneByOne(std::collections::VecDeque<String>);
+
+impl std::io::Read for OneByOne {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let Some(line) = self.0.pop_front() else {
+            return Ok(0);
+        };
+        buffer[..line.len()].copy_from_slice(line.as_bytes());
+        Ok(line.len())
+    }
+}
+
+/// What each commit of a stream asks of the store and sends there, with what keeps the table in order after it.
+async fn of_a_stream(format: (TableFormat, Option<u8>), commits: usize) -> Vec<(String, u64)> {
+    let root = "memory://costs".parse().unwrap();
+    let (store, faults) = faulty(&Store::over(Arc::new(InMemory::new()), root));
+    // What the table itself wants to remember of files that are gone is not the stream's to forget.
+    let forget = [("delta.deletedFileRetentionDuration", "interval 1 millisecond")];
+    let properties: &[(&str, &str)] = match format.0 {
+        TableFormat::Iceberg => &[],
+        TableFormat::Delta => &forget,
+    };
+    let table = table_made(store, format, "", properties).await;
+    let stream = Stream {
+        key: Some("feed".to_owned()),
+        rows: Some(1),
+        compact_every: Some(20),
+        expire: Some(Expire {
+            older_than_ms: Some(0),
+            retain_last: Some(20),
+        }),
+        ..Stream::default()
+    };
+    let lines = (10_000..10_000 + commits).map(|id| format!("{{\"id\": {id}, \"n\": {id}}}\n"));
+    let mut asked = Vec::new();
+    faults.reset();
+    let mut told = |event: &Event<'_>| {
+        let Event::Report(report) = event else {
+            return std::ops::ControlFlow::Continue(());
+        };
+        // A commit of rows begins with what came after the one before.
+        if report.operation == "append" {
+            let counts = faults.counts();
+            asked.push((kinds(counts), counts.put_bytes + counts.create_bytes));
+            faults.reset();
+        }
+        std::ops::ControlFlow::Continue(())
+    };
+    append_lines(
+        table.handle(),
+        OneByOne(lines.collect()),
+        &stream,
+        &Options::default(),
+        &mut told,
+    )
+    .await
+    .unwrap();
+    assert_eq!(asked.len(), commits, "{format:?}");
+    asked
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_of_a_stream_ask_for_the_same_and_send_as_much_after_three_hundred_as_after_one_hundred() {
+    for format in FORMATS {
+        let asked = of_a_stream(format, 340).await;
+        // Two whole turns of compaction, which hold whole turns of checkpoints.
+        let (early, late) = (&asked[101..141], &asked[301..asked.len().min(341)]);
+        for (at, (early, late)) in early.iter().zip(late).enumerate() {
+            // What lets nothing go, or no file, is tried less often: a listing is not asked for each time.
+            let without_listings = |text: &str| text.split(", list").next().unwrap_or_default().to_owned();
+            if at % 20 != 0 && at % 20 != 19 {
+                assert_eq!(
+                    without_listings(&early.0),
+                    without_listings(&late.0),
+                    "{format:?} {at}"
+                );
+            }
+        }
+        let bytes =
+            |part: &[(String, u64)]| part.iter().map(|(_, bytes)| bytes).sum::<u64>() / part.len() as u64;
+        let (early, late) = (bytes(&early[..39]), bytes(late));
+        assert!(
+            late * 100 <= early * 110,
+            "{format:?}: a commit sends {late} bytes, {early} before"
+        );
     }
 }

@@ -15,6 +15,7 @@ pub(crate) mod gate;
 pub(crate) mod history;
 pub(crate) mod staged;
 pub(crate) mod whole;
+mod zombies;
 
 use std::time::Instant;
 

@@ -191,6 +191,11 @@ pub(super) const CATCHES: &[Catch] = &[
         "one key has committed twice",
     ),
     catch(
+        Bug::StepsInterleave,
+        "interleave::zombies::two_runs_of_one_stream_add_each_line_once_in_every_order",
+        "the lines are",
+    ),
+    catch(
         Bug::KeysForgotten,
         "verbs::long::rows_and_keys_of_long_ago_are_still_there",
         "was forgotten",

@@ -34,6 +34,7 @@ mod sifted;
 mod streams;
 mod switched;
 mod types;
+mod watched;
 
 use std::sync::Arc;
 

@@ -1,31 +1,30 @@
 //! Streams of small commits: every row once, whatever stops in between.
 
-use std::fs;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::time::Duration;
 
-use lakehouse_core::operations::{Folder, Stream, Streamed, append_folder, append_lines};
-use lakehouse_core::{Error, Options, Result, Table};
+use lakehouse_core::model::{At, RefKind, Token};
+use lakehouse_core::operations::{Event, Expire, SetRef, Stream, Streamed, append_lines};
+use lakehouse_core::{Error, Options, Result, Table, TableFormat};
 
-use super::{FORMATS, content, table};
+use super::{FORMATS, content, rows, table};
 
-fn line(id: usize) -> String {
+pub(super) fn line(id: usize) -> String {
     format!("{{\"id\": {id}, \"region\": \"eu\", \"n\": {}}}\n", id * 10)
 }
 
-fn lines(ids: std::ops::Range<usize>) -> String {
+pub(super) fn lines(ids: std::ops::Range<usize>) -> String {
     ids.map(line).collect()
 }
 
-fn expected(ids: std::ops::Range<usize>) -> Vec<String> {
+pub(super) fn expected(ids: std::ops::Range<usize>) -> Vec<String> {
     let mut rows: Vec<_> = ids.map(|id| format!("{id}|eu|{}", id * 10)).collect();
     rows.sort();
     rows
 }
 
-async fn sorted(table: &Table) -> Vec<String> {
+pub(super) async fn sorted(table: &Table) -> Vec<String> {
     let mut rows = content(table).await;
     rows.sort();
     rows
@@ -50,7 +49,7 @@ async fn run_lines(
     let (table, stream) = (table.clone(), stream.clone());
     let run = tokio::spawn(async move {
         let mut left = commits;
-        let mut told = |_: &lakehouse_core::Report| {
+        let mut told = |_: &Event<'_>| {
             left -= 1;
             assert!(left > 0 || !kill, "killed");
             if left == 0 {
@@ -127,8 +126,10 @@ async fn lines_that_came_are_committed_while_others_are_waited_for() {
         };
         let input = Slow(vec![lines(3..4), String::new(), lines(1..3), lines(0..1)]);
         let mut versions = Vec::new();
-        let mut told = |report: &lakehouse_core::Report| {
-            versions.push(report.metrics["num_target_rows_inserted"]);
+        let mut told = |event: &Event<'_>| {
+            if let Event::Report(report) = event {
+                versions.push(report.metrics["num_target_rows_inserted"]);
+            }
             ControlFlow::Continue(())
         };
         let done = append_lines(table.handle(), input, &stream, &Options::default(), &mut told).await;
@@ -143,7 +144,7 @@ async fn a_line_that_does_not_fit_stops_the_stream_and_is_named() {
     for format in FORMATS {
         let table = table(format, "").await;
         let input = format!("{}{{\"id\": \"none\"}}\n{}", lines(0..5), lines(5..9));
-        let mut told = |_: &lakehouse_core::Report| ControlFlow::Continue(());
+        let mut told = |_: &Event<'_>| ControlFlow::Continue(());
         let input = io::Cursor::new(input.into_bytes());
         let failed = append_lines(table.handle(), input, &named(2), &Options::default(), &mut told).await;
         let error = failed.unwrap_err();
@@ -188,159 +189,6 @@ async fn small_files_are_compacted_on_the_way() {
     }
 }
 
-fn watched(path: &Path) -> Folder {
-    Folder {
-        path: path.to_owned(),
-        format: None,
-        settle: Duration::from_millis(30),
-        drain: true,
-        remove: false,
-    }
-}
-
-async fn run_folder(table: &Table, folder: &Folder, commits: u64) -> Option<Result<Streamed>> {
-    let (table, folder) = (table.clone(), folder.clone());
-    let run = tokio::spawn(async move {
-        let mut left = commits;
-        let mut told = |_: &lakehouse_core::Report| {
-            left -= 1;
-            assert!(left > 0, "killed");
-            ControlFlow::Continue(())
-        };
-        append_folder(
-            table.handle(),
-            &folder,
-            &Stream::default(),
-            &Options::default(),
-            &mut told,
-        )
-        .await
-    });
-    run.await.ok()
-}
-
-#[tokio::test]
-async fn files_are_committed_once_and_moved_away() {
-    for format in FORMATS {
-        let table = table(format, "").await;
-        let at = tempfile::tempdir().unwrap();
-        let folder = watched(at.path());
-        let put = |name: &str, ids| fs::write(at.path().join(name), lines(ids)).unwrap();
-        put("a.ndjson", 0..5);
-        put("b.ndjson", 5..7);
-        fs::create_dir(at.path().join("inner")).unwrap();
-        for left_alone in ["c.ndjson.tmp", ".hidden.ndjson", "_note.ndjson", "inner/d.ndjson"] {
-            put(left_alone, 90..91);
-        }
-        // Killed after the commit, before a file is moved.
-        assert!(run_folder(&table, &folder, 1).await.is_none(), "{format:?}");
-        assert_eq!(sorted(&table).await, expected(0..7), "{format:?}");
-        assert!(at.path().join("a.ndjson").exists());
-        // Another file of the same name, and a new one.
-        put("b.ndjson", 7..11);
-        put("e.ndjson", 11..12);
-        let done = run_folder(&table, &folder, 100).await.unwrap().unwrap();
-        assert_eq!(done.rows, 5, "{format:?}");
-        assert_eq!(sorted(&table).await, expected(0..12), "{format:?}");
-        let mut names: Vec<_> = fs::read_dir(at.path().join(".lake/done"))
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        assert_eq!(names, ["a.ndjson", "b.ndjson", "e.ndjson"], "{format:?}");
-        assert!(at.path().join("c.ndjson.tmp").exists() && at.path().join("inner/d.ndjson").exists());
-        let done = run_folder(&table, &folder, 100).await.unwrap().unwrap();
-        assert_eq!(done, Streamed::default(), "{format:?}");
-        // The same name once more: both are kept.
-        put("a.ndjson", 12..13);
-        run_folder(&table, &folder, 100).await.unwrap().unwrap();
-        assert_eq!(sorted(&table).await, expected(0..13), "{format:?}");
-        assert_eq!(fs::read_dir(at.path().join(".lake/done")).unwrap().count(), 4);
-    }
-}
-
-#[tokio::test]
-async fn a_file_that_does_not_fit_stops_the_watch_and_loses_nothing() {
-    for format in FORMATS {
-        let table = table(format, "").await;
-        let at = tempfile::tempdir().unwrap();
-        let folder = watched(at.path());
-        fs::write(at.path().join("a.ndjson"), lines(0..5)).unwrap();
-        fs::write(at.path().join("b.parquet"), "no such thing").unwrap();
-        let error = run_folder(&table, &folder, 100).await.unwrap().unwrap_err();
-        assert!(error.to_string().contains("b.parquet"), "{error}");
-        assert!(error.hint().unwrap().contains("nothing of 2 files"), "{error:?}");
-        assert!(content(&table).await.is_empty(), "{format:?}");
-        fs::remove_file(at.path().join("b.parquet")).unwrap();
-        let remove = Folder {
-            remove: true,
-            ..folder
-        };
-        run_folder(&table, &remove, 100).await.unwrap().unwrap();
-        assert_eq!(sorted(&table).await, expected(0..5), "{format:?}");
-        assert!(!at.path().join("a.ndjson").exists() && !at.path().join(".lake/done/a.ndjson").exists());
-    }
-}
-
-#[tokio::test]
-async fn a_folder_is_watched_by_one() {
-    let table = table(FORMATS[2], "").await;
-    let at = tempfile::tempdir().unwrap();
-    let waiting = Folder {
-        drain: false,
-        ..watched(at.path())
-    };
-    let other = table.clone();
-    let first = tokio::spawn(async move { run_folder(&other, &waiting, 100).await });
-    while !at.path().join(".lake/stream").exists() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let second = run_folder(&table, &watched(at.path()), 100).await.unwrap();
-    assert!(matches!(second, Err(Error::Conflict { .. })), "{second:?}");
-    first.abort();
-}
-
-/// A copy of the folder, with the name of its stream: what the other copy committed is not taken for this one's.
-#[tokio::test]
-async fn two_folders_of_one_stream_lose_nothing() {
-    for format in FORMATS {
-        let table = table(format, "").await;
-        let (at, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        fs::write(at.path().join("a.ndjson"), lines(0..1)).unwrap();
-        run_folder(&table, &watched(at.path()), 100)
-            .await
-            .unwrap()
-            .unwrap();
-        fs::create_dir_all(copy.path().join(".lake")).unwrap();
-        fs::copy(at.path().join(".lake/stream"), copy.path().join(".lake/stream")).unwrap();
-        // One that is at work while the other commits: it began behind.
-        let waiting = Folder {
-            settle: Duration::from_millis(700),
-            ..watched(at.path())
-        };
-        fs::write(at.path().join("b.ndjson"), lines(1..3)).unwrap();
-        let other = table.clone();
-        let slow = tokio::spawn(async move { run_folder(&other, &waiting, 100).await });
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        fs::write(copy.path().join("c.ndjson"), lines(3..4)).unwrap();
-        run_folder(&table, &watched(copy.path()), 100)
-            .await
-            .unwrap()
-            .unwrap();
-        let behind = slow.await.unwrap().unwrap();
-        assert!(
-            matches!(behind, Err(Error::Conflict { .. })),
-            "{format:?}: {behind:?}"
-        );
-        assert!(at.path().join("b.ndjson").exists(), "{format:?}");
-        run_folder(&table, &watched(at.path()), 100)
-            .await
-            .unwrap()
-            .unwrap();
-        assert_eq!(sorted(&table).await, expected(0..4), "{format:?}");
-    }
-}
-
 #[tokio::test]
 async fn a_compaction_that_fails_on_the_way_is_no_failure_of_the_rows() {
     for format in FORMATS {
@@ -360,5 +208,249 @@ async fn a_compaction_that_fails_on_the_way_is_no_failure_of_the_rows() {
         };
         let done = run_lines(&table, lines(0..7), &stream, 100, false).await.unwrap();
         assert_eq!((done.rows, done.skipped), (6, 1), "{format:?}");
+    }
+}
+
+/// Runs to the end, or to what ends it.
+async fn try_lines(table: &Table, input: String, stream: &Stream, options: &Options) -> Result<Streamed> {
+    let mut told = |_: &Event<'_>| ControlFlow::Continue(());
+    let input = io::Cursor::new(input.into_bytes());
+    append_lines(table.handle(), input, stream, options, &mut told).await
+}
+
+/// Waits before its first lines.
+struct Late(Duration, io::Cursor<Vec<u8>>);
+
+impl Read for Late {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        std::thread::sleep(std::mem::take(&mut self.0));
+        self.1.read(buffer)
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_another_one_overtook_ends_with_a_conflict_and_doubles_nothing() {
+    for format in FORMATS {
+        let table = table(format, "").await;
+        let zombie = {
+            let (table, input) = (table.clone(), io::Cursor::new(lines(0..10).into_bytes()));
+            tokio::spawn(async move {
+                let mut told = |_: &Event<'_>| ControlFlow::Continue(());
+                let input = Late(Duration::from_millis(800), input);
+                append_lines(table.handle(), input, &named(5), &Options::default(), &mut told).await
+            })
+        };
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        // It has begun by now, from the first line.
+        run_lines(&table, lines(0..10), &named(3), 1, false)
+            .await
+            .unwrap();
+        let error = zombie.await.unwrap().unwrap_err();
+        let Error::Conflict { detail, .. } = &error else {
+            panic!("{format:?}: {error:?}");
+        };
+        assert!(
+            detail.contains("step 5") && detail.contains("follows step 0"),
+            "{detail}"
+        );
+        assert_eq!(sorted(&table).await, expected(0..3), "{format:?}");
+        let done = try_lines(&table, lines(0..10), &named(5), &Options::default()).await;
+        assert_eq!(done.unwrap().skipped, 3, "{format:?}");
+        assert_eq!(sorted(&table).await, expected(0..10), "{format:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_step_lands_only_after_the_step_that_it_names() {
+    for format in FORMATS {
+        let table = table(format, "").await;
+        let append = async |id: u64, token: Token| {
+            let options = Options {
+                token: Some(token),
+                ..Options::default()
+            };
+            let rows = rows("id, region, n", &format!("({id}, 'eu', {})", id * 10)).await;
+            let done = table.append(rows, &options).await;
+            done.map(|report| (report.committed, report.already.is_some()))
+        };
+        assert_eq!(
+            append(0, Token::following("k", 4, 0)).await.unwrap(),
+            (true, false)
+        );
+        // The same once more, as after a lost reply.
+        assert_eq!(
+            append(0, Token::following("k", 4, 0)).await.unwrap(),
+            (false, true)
+        );
+        for (step, after) in [(3, 0), (9, 0), (9, 3), (9, 5)] {
+            let refused = append(1, Token::following("k", step, after)).await;
+            assert!(
+                matches!(refused, Err(Error::Conflict { .. })),
+                "{format:?} {step} after {after}: {refused:?}"
+            );
+        }
+        assert_eq!(
+            append(1, Token::following("k", 9, 4)).await.unwrap(),
+            (true, false)
+        );
+        assert_eq!(
+            append(2, Token::following("other", 9, 0)).await.unwrap(),
+            (true, false)
+        );
+        assert_eq!(sorted(&table).await, expected(0..3), "{format:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_and_a_key_of_one_name_are_two_things() {
+    for format in FORMATS {
+        let names = ["k", "lakehouse:k", "lakehouse-stream:k", "lakehouse:lakehouse:k"];
+        for name in names {
+            let table = table(format, "").await;
+            let keyed = async |key: &str, id: u64| {
+                let options = Options {
+                    token: Some(key.into()),
+                    ..Options::default()
+                };
+                let rows = rows("id, region, n", &format!("({id}, 'eu', {})", id * 10)).await;
+                table.append(rows, &options).await.unwrap().committed
+            };
+            let stream = Stream {
+                key: Some(name.to_owned()),
+                ..named(2)
+            };
+            assert!(keyed(name, 50).await, "{format:?} {name}");
+            try_lines(&table, lines(0..4), &stream, &Options::default())
+                .await
+                .unwrap();
+            assert!(!keyed(name, 51).await, "{format:?} {name}");
+            // And one that a key could be taken for.
+            let tail = name.trim_start_matches("lakehouse:");
+            assert_eq!(keyed(tail, 52).await, tail != name, "{format:?} {name}");
+            let done = try_lines(&table, lines(0..6), &stream, &Options::default()).await;
+            assert_eq!(done.unwrap().skipped, 4, "{format:?} {name}");
+            let again = try_lines(&table, lines(0..6), &stream, &Options::default()).await;
+            assert_eq!(again.unwrap().rows, 0, "{format:?} {name}");
+        }
+    }
+}
+
+/// A branch has the lines of the version that it was made from, whatever main had since, and whatever is expired.
+#[tokio::test]
+async fn a_stream_on_a_branch_goes_on_from_what_the_branch_has() {
+    for format in FORMATS {
+        if format.0 == TableFormat::Delta {
+            continue;
+        }
+        for expired in [false, true] {
+            let table = table(format, "").await;
+            let streamed = async |branch: Option<&str>, ids: std::ops::Range<usize>| {
+                let options = Options {
+                    branch: branch.map(str::to_owned),
+                    ..Options::default()
+                };
+                try_lines(&table, lines(ids), &named(2), &options).await
+            };
+            let last = async |branch: &str| table.last_step("feed", Some(branch)).await.unwrap();
+            let make = async |branch: &str, at: At| {
+                let branch = SetRef {
+                    at: Some(at),
+                    ..SetRef::new(RefKind::Branch, branch)
+                };
+                table.set_ref(&branch, &Options::default()).await.unwrap();
+            };
+            let forget = async || {
+                if expired {
+                    let all = Expire {
+                        older_than_ms: Some(0),
+                        retain_last: Some(1),
+                    };
+                    table.expire(&all, &Options::default()).await.unwrap();
+                }
+            };
+            super::append(&table, "(90, 'eu', 900)").await;
+            make("before", At::Latest).await;
+            streamed(None, 0..4).await.unwrap();
+            let four = table.snapshot(&At::Latest).await.unwrap().version;
+            make("at-four", At::Latest).await;
+            streamed(None, 0..10).await.unwrap();
+            // Nobody took down what older versions have.
+            let two = table.history(None).await.unwrap();
+            let two = two.iter().find(|commit| commit.version == four).unwrap().parent;
+            make("at-two", At::Version(two.unwrap())).await;
+            make("later-at-four", At::Version(four)).await;
+            forget().await;
+            assert_eq!(last("at-four").await, Some(4), "{format:?} {expired}");
+            assert_eq!(last("later-at-four").await, Some(4), "{format:?} {expired}");
+            assert_eq!(last("at-two").await, Some(2), "{format:?} {expired}");
+            assert_eq!(last("before").await, None, "{format:?} {expired}");
+            assert_eq!(last("main").await, Some(10), "{format:?} {expired}");
+            for (branch, had) in [("at-four", 4), ("before", 0), ("later-at-four", 4), ("at-two", 2)] {
+                let done = streamed(Some(branch), 0..6).await.unwrap();
+                assert_eq!(done.skipped, had, "{format:?} {branch}");
+                forget().await;
+                let provider = table.provider(&At::Ref(branch.to_owned())).await.unwrap();
+                let frame = lakehouse_core::scan::session(None).read_table(provider).unwrap();
+                let mut found = super::lines(&frame.collect().await.unwrap());
+                found.retain(|row| !row.starts_with("90"));
+                found.sort();
+                assert_eq!(found, expected(0..6), "{format:?} {branch} {expired}");
+                assert_eq!(streamed(Some(branch), 0..6).await.unwrap().rows, 0);
+            }
+            // Main knows nothing of it.
+            assert_eq!(last("main").await, Some(10), "{format:?} {expired}");
+            assert_eq!(streamed(None, 0..10).await.unwrap().rows, 0);
+            // What is published is main's.
+            make("ahead", At::Latest).await;
+            streamed(Some("ahead"), 0..13).await.unwrap();
+            table
+                .fast_forward("main", "ahead", &Options::default())
+                .await
+                .unwrap();
+            table
+                .drop_ref(RefKind::Branch, "ahead", &Options::default())
+                .await
+                .unwrap();
+            forget().await;
+            assert_eq!(last("main").await, Some(13), "{format:?} {expired}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn old_versions_go_on_the_way_where_they_are_not_to_be_kept() {
+    for format in FORMATS {
+        let table = table(format, "").await;
+        let stream = Stream {
+            compact_every: Some(10),
+            expire: Some(Expire {
+                older_than_ms: Some(0),
+                retain_last: Some(5),
+            }),
+            ..named(1)
+        };
+        let mut expired = 0;
+        let mut told = |event: &Event<'_>| {
+            if let Event::Expired(report) = event {
+                expired += report.expired.len();
+            }
+            ControlFlow::Continue(())
+        };
+        let input = io::Cursor::new(lines(0..40).into_bytes());
+        append_lines(table.handle(), input, &stream, &Options::default(), &mut told)
+            .await
+            .unwrap();
+        let left = table.history(None).await.unwrap().len();
+        match format.0 {
+            TableFormat::Iceberg => assert_eq!((left, expired), (5, 39), "{format:?}"),
+            // Its names of versions are held for two days.
+            TableFormat::Delta => assert_eq!((left, expired), (45, 0), "{format:?}"),
+        }
+        assert_eq!(sorted(&table).await, expected(0..40), "{format:?}");
+        assert_eq!(
+            table.last_step("feed", None).await.unwrap(),
+            Some(40),
+            "{format:?}"
+        );
     }
 }

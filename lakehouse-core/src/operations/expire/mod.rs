@@ -63,6 +63,25 @@ pub struct ExpireReport {
 /// [`Error::Invalid`] for a policy that cannot be; [`Error::Unsupported`] when the table cannot be written; those of
 /// [`commit`], and of [`crate::format::Format::clean_up`].
 pub async fn expire(handle: &Handle, what: &Expire, options: &Options) -> Result<ExpireReport> {
+    expire_with(handle, what, options, Files::Clean).await
+}
+
+/// What becomes of the files of the metadata that nothing needs any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Files {
+    /// Those that are old enough go.
+    Clean,
+    /// All stay: nobody looks for them.
+    Leave,
+}
+
+/// As [`expire`]; looking for files that can go takes a listing, which who expires often does now and then.
+pub(super) async fn expire_with(
+    handle: &Handle,
+    what: &Expire,
+    options: &Options,
+    files: Files,
+) -> Result<ExpireReport> {
     check(what)?;
     let now_ms = clock::now_ms();
     // The store's clock, which is the one that files have their age from. Asking takes a write.
@@ -101,7 +120,10 @@ pub async fn expire(handle: &Handle, what: &Expire, options: &Options) -> Result
         not_after_ms: floor_ms,
         dry_run: options.dry_run,
     };
-    let files = handle.format.clean_up(&snapshot, &cleanup).await?;
+    let files = match files {
+        Files::Clean => handle.format.clean_up(&snapshot, &cleanup).await?,
+        Files::Leave => CleanedUp::default(),
+    };
     Ok(ExpireReport {
         version: snapshot.version,
         expired: decision.expired.into_iter().collect(),

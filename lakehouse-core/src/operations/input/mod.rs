@@ -35,6 +35,19 @@ pub enum InputFormat {
     Arrow,
 }
 
+impl InputFormat {
+    /// What the ending of a name tells.
+    pub(super) fn of_name(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()? {
+            "parquet" | "pq" => Some(Self::Parquet),
+            "csv" => Some(Self::Csv),
+            "ndjson" | "jsonl" => Some(Self::Ndjson),
+            "arrow" | "ipc" | "feather" | "arrows" => Some(Self::Arrow),
+            _ => None,
+        }
+    }
+}
+
 impl FromStr for InputFormat {
     type Err = Error;
 
@@ -127,13 +140,9 @@ impl Rows {
             return Err(Error::invalid("this is a folder, not a file", place)
                 .with_hint("name the files in it; those of a table's folder are read by naming the table"));
         }
-        let format = match format {
+        let format = match format.or_else(|| InputFormat::of_name(path)) {
             Some(format) => format,
             None => match path.extension().and_then(|e| e.to_str()).unwrap_or("") {
-                "parquet" | "pq" => InputFormat::Parquet,
-                "csv" => InputFormat::Csv,
-                "ndjson" | "jsonl" => InputFormat::Ndjson,
-                "arrow" | "ipc" | "feather" | "arrows" => InputFormat::Arrow,
                 "gz" | "zst" | "bz2" | "xz" | "zip" => {
                     return Err(
                         Error::invalid("compressed files cannot be read as they are", place).with_hint(

@@ -1,32 +1,18 @@
-//! Files that appear in a folder, each committed once and then moved out of the way.
-//!
-//! ```text
-//! DIR/part-1.parquet              waits, until it has not changed for a while
-//! DIR/.lake/stream                the name of the stream in the table
-//! DIR/.lake/batch.json            the files of the step that is being committed
-//! DIR/.lake/done/part-0.parquet   committed
-//! DIR/.lake/lock                  held by who watches
-//! ```
-//!
-//! A batch is noted before it is committed. Who starts and finds one asks the table whether it has that step: then its
-//! files are moved away now, else the note is worth nothing.
+//! Files that appear in a folder, each committed once and then moved out of the way (`aside.rs`).
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::{Commits, Stream, Streamed, Told};
-use crate::error::{Error, Result};
+use super::aside::{Batch, Found, Stamp, State};
+use super::{Commits, Event, Stream, Streamed, Told};
+use crate::commit::newest;
+use crate::error::{Error, Result, io_kind};
 use crate::format::Handle;
-use crate::operations::{InputFormat, Options, Rows};
+use crate::operations::{InputFormat, Options, Rows, append};
 use crate::store::clock;
 
-/// Where the state of a watched folder is kept, inside of it.
-const STATE: &str = ".lake";
 /// Files of one commit: as many, and as many bytes.
 const MOST_FILES: usize = 1000;
 const MOST_BYTES: u64 = 1 << 30;
@@ -34,8 +20,6 @@ const MOST_BYTES: u64 = 1 << 30;
 const LOOK: Duration = Duration::from_secs(1);
 /// How often rows are committed where nobody says.
 const EVERY: Duration = Duration::from_secs(10);
-/// Endings of names of files that are still being written.
-const UNFINISHED: [&str; 5] = [".tmp", ".part", ".partial", ".crdownload", ".inprogress"];
 
 /// A folder of this machine that is watched.
 #[derive(Debug, Clone)]
@@ -53,13 +37,15 @@ pub struct Folder {
 }
 
 /// Adds the rows of the files that appear in a folder, as often as [`Stream::time`] says (every ten seconds, if it does
-/// not), each file once: also when it was killed in between, and when the reply to a commit was lost. Folders in it,
-/// names that begin with `.` or `_` and unfinished ones (`.tmp`, `.part`, `.partial`, `.crdownload`, `.inprogress`)
-/// are left alone. [`Stream::key`] and [`Stream::rows`] are not used: the folder has a name of its own.
+/// not), each file once: also when it was killed in between, when the reply to a commit was lost, and when a file is
+/// renamed or replaced meanwhile. Folders in it, names that begin with `.` or `_` and unfinished ones (`.tmp`, `.part`,
+/// `.partial`, `.crdownload`, `.inprogress`) are left alone. What cannot be added goes to `.lake/refused`, with the
+/// reason beside it, and the others go on. [`Stream::key`] and [`Stream::rows`] are not used: the folder has a name of
+/// its own.
 ///
 /// # Errors
-/// Those of [`crate::operations::append`]: a file whose rows do not fit ends it, nothing of its batch is committed.
-/// [`Error::Conflict`] if somebody else watches the folder.
+/// What stops all files: the table cannot be written or read, or its store. [`Error::Conflict`] if somebody else
+/// watches the folder, or another run of its stream has come further; then files that are not committed are back in it.
 pub async fn append_folder(
     handle: &Handle,
     folder: &Folder,
@@ -67,92 +53,71 @@ pub async fn append_folder(
     options: &Options,
     told: &mut Told<'_>,
 ) -> Result<Streamed> {
-    let mut told = |report: &_| told(report);
-    let mut commits = Commits::new(handle, stream, options, &mut told);
+    let mut told = |event: &Event<'_>| told(event);
     let state = State::open(&folder.path)?;
-    let mut step = commits.last_step(&state.key).await?;
-    state.take_up(step, folder.remove)?;
+    let commits = Commits::begin(handle, stream, Some(&state.key), options, &mut told).await?;
+    let mut watch = Watch {
+        folder,
+        state: &state,
+        commits,
+        together: MOST_FILES,
+    };
+    watch.take_up().await?;
     let every = stream.time.unwrap_or(EVERY);
     let settle_ms = millis(folder.settle);
-    let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
+    let mut seen: BTreeMap<OsString, Seen> = BTreeMap::new();
     let mut committed_ms = clock::now_ms() - millis(every);
-    while !commits.stopped {
+    while !watch.commits.stopped {
         let now = clock::now_ms();
-        let there = list(&folder.path)?;
+        let there = state.list()?;
         seen.retain(|name, _| there.contains_key(name));
-        for (name, stamp) in there {
+        for (name, found) in there {
             match seen.get(&name) {
-                Some(known) if known.stamp == stamp => {}
-                _ => drop(seen.insert(name, Seen { stamp, since_ms: now })),
+                Some(known) if known.found.stamp == found.stamp => {}
+                _ => drop(seen.insert(name, Seen { found, since_ms: now })),
             }
         }
         let settled = seen.iter().filter(|(_, seen)| now - seen.since_ms >= settle_ms);
-        let batch = batch(settled.map(|(name, seen)| (name.clone(), seen.stamp)).collect());
+        let (strays, files): (Vec<_>, Vec<_>) = settled.partition(|(_, seen)| seen.found.stray.is_some());
+        for (name, stray) in strays {
+            watch.refuse(None, name, stray.found.stray.unwrap_or_default())?;
+        }
+        let files = files
+            .into_iter()
+            .map(|(name, seen)| (name.clone(), seen.found.stamp));
+        let names = choose(files.collect(), watch.together);
         let is_due = folder.drain || now - committed_ms >= millis(every);
-        if !batch.is_empty() && is_due {
-            step += 1;
-            let inputs = batch
-                .iter()
-                .map(|(name, _)| Rows::file(folder.path.join(name), folder.format));
-            let rows = Rows::several(inputs.collect::<Result<_>>()?);
-            let note = Batch { step, files: batch };
-            state.note(&note)?;
-            let committed = commits.commit(rows, Some(&state.key), step).await;
-            if let Err(Error::Conflict { .. }) = &committed {
-                // The table may have this step by another run, which had other files.
-                state.forget()?;
-            }
-            committed.map_err(|error| with_files(error, &note.files, &folder.path))?;
-            state.finish(&note, folder.remove)?;
+        if !names.is_empty() && is_due {
+            let batch = state.take(watch.commits.last(), names)?;
+            watch.commit(batch).await?;
             committed_ms = now;
             continue;
         }
-        if folder.drain && seen.is_empty() {
+        if folder.drain && state.list()?.is_empty() {
             break;
         }
         let look = LOOK.min(every).min(folder.settle.max(Duration::from_millis(20)));
         clock::pause(look).await;
     }
-    Ok(commits.done)
+    Ok(watch.commits.done)
 }
 
 fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn with_files(error: Error, files: &[(String, Stamp)], folder: &Path) -> Error {
-    let hint = error.hint().map(|hint| format!("{hint}; ")).unwrap_or_default();
-    let first = files.first().map_or("", |(name, _)| name);
-    let which = match files.len() {
-        1 => first.to_owned(),
-        more => format!("{more} files from {first} on"),
-    };
-    error.with_hint(format!(
-        "{hint}nothing of {which} in {} was committed: mend the file or move it out of the folder, and start again",
-        folder.display()
-    ))
-}
-
-/// What tells one content of a file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Stamp {
-    /// Since 1970 UTC, in nanoseconds, by the file system.
-    modified_ns: u64,
-    bytes: u64,
-}
-
 struct Seen {
-    stamp: Stamp,
+    found: Found,
     since_ms: i64,
 }
 
 /// The oldest of these files, as many as one commit takes.
-fn batch(mut settled: Vec<(String, Stamp)>) -> Vec<(String, Stamp)> {
+fn choose(mut settled: Vec<(OsString, Stamp)>, most: usize) -> Vec<(OsString, Stamp)> {
     settled.sort_by(|(name, stamp), (other, others)| {
         (stamp.modified_ns, name).cmp(&(others.modified_ns, other))
     });
     let mut bytes = 0;
-    let fitting = settled.into_iter().take(MOST_FILES).take_while(|(_, stamp)| {
+    let fitting = settled.into_iter().take(most).take_while(|(_, stamp)| {
         let first = bytes == 0;
         bytes += stamp.bytes.max(1);
         first || bytes <= MOST_BYTES
@@ -160,172 +125,153 @@ fn batch(mut settled: Vec<(String, Stamp)>) -> Vec<(String, Stamp)> {
     fitting.collect()
 }
 
-/// The files in a folder that may be complete.
-fn list(folder: &Path) -> Result<BTreeMap<String, Stamp>> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(folder).map_err(cannot("read", folder))? {
-        let entry = entry.map_err(cannot("read", folder))?;
-        let path = entry.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-            return Err(
-                Error::invalid("the name of a file is not UTF-8", path.display().to_string())
-                    .with_hint("give it another name"),
-            );
-        };
-        if name.starts_with(['.', '_']) || UNFINISHED.iter().any(|ending| name.ends_with(ending)) {
-            continue;
-        }
-        match stamp(&path) {
-            Ok(Some(stamp)) => drop(found.insert(name.to_owned(), stamp)),
-            Ok(None) => {}
-            // It was moved away since.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(cannot("look at", &path)(error)),
-        }
-    }
-    Ok(found)
+/// Commits batch after batch.
+struct Watch<'a> {
+    folder: &'a Folder,
+    state: &'a State,
+    commits: Commits<'a>,
+    /// Files of the next batch at most: fewer after some that did not go together.
+    together: usize,
 }
 
-/// `None` if it is not a file.
-fn stamp(path: &Path) -> io::Result<Option<Stamp>> {
-    let metadata = fs::metadata(path)?;
-    if !metadata.is_file() {
-        return Ok(None);
-    }
-    let modified = metadata
-        .modified()?
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Ok(Some(Stamp {
-        modified_ns: u64::try_from(modified.as_nanos()).unwrap_or(u64::MAX),
-        bytes: metadata.len(),
-    }))
-}
-
-/// The files of one step.
-#[derive(Debug, Serialize, Deserialize)]
-struct Batch {
-    step: u64,
-    files: Vec<(String, Stamp)>,
-}
-
-/// What is kept beside the files.
-struct State {
-    folder: PathBuf,
-    at: PathBuf,
-    key: String,
-    /// Held until this is dropped.
-    _lock: File,
-}
-
-impl State {
-    fn open(folder: &Path) -> Result<Self> {
-        if !folder.is_dir() {
-            return Err(Error::not_found("folder to watch", folder.display().to_string()));
-        }
-        let at = folder.join(STATE);
-        fs::create_dir_all(at.join("done")).map_err(cannot("make", &at))?;
-        let lock = at.join("lock");
-        let lock = File::create(&lock).map_err(cannot("make", &lock))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
+impl Watch<'_> {
+    /// Brings to an end what an earlier run began.
+    async fn take_up(&mut self) -> Result<()> {
+        for batch in self.state.left()? {
+            let last = self.commits.last();
+            if batch.step == last || batch.files.is_empty() {
+                self.state.finish(&batch, self.folder.remove)?;
+            } else if batch.step > last {
+                self.commit(batch).await?;
+            } else {
                 return Err(Error::Conflict {
-                    table: folder.display().to_string(),
-                    detail: "somebody else watches this folder".to_owned(),
+                    table: self.commits.handle.store.location().to_owned(),
+                    detail: format!(
+                        "another run of this stream came further (step {last}) while the files in {} were being committed: \
+                         look whether the table has their rows, and move them away, or back to be added",
+                        batch.folder.display()
+                    ),
                 });
             }
-            Err(TryLockError::Error(error)) => return Err(cannot("lock", &at)(error)),
-        }
-        let mut state = Self {
-            folder: folder.to_owned(),
-            at,
-            key: String::new(),
-            _lock: lock,
-        };
-        state.key = match state.read("stream")? {
-            Some(key) => key.trim().to_owned(),
-            None => {
-                let key = format!("folder-{}", clock::new_name());
-                state.write("stream", key.as_bytes())?;
-                key
-            }
-        };
-        Ok(state)
-    }
-
-    /// Moves away what an earlier run had committed, given the last step that the table has.
-    fn take_up(&self, last_step: u64, remove: bool) -> Result<()> {
-        let Some(text) = self.read("batch.json")? else {
-            return Ok(());
-        };
-        let place = self.at.join("batch.json").display().to_string();
-        let batch: Batch = serde_json::from_str(&text).map_err(|error| {
-            Error::invalid(format!("the note of a batch cannot be read: {error}"), place).with_hint(
-                "look which of the files in the folder the table has, move them away, and remove the note",
-            )
-        })?;
-        if batch.step <= last_step {
-            self.finish(&batch, remove)?;
         }
         Ok(())
     }
 
-    fn note(&self, batch: &Batch) -> Result<()> {
-        let text = serde_json::to_vec(batch).map_err(|error| Error::invalid(error.to_string(), STATE))?;
-        self.write("batch.json", &text)
-    }
-
-    /// Moves the files of a batch away, as far as they are what they were, then forgets it.
-    fn finish(&self, batch: &Batch, remove: bool) -> Result<()> {
-        for (name, noted) in &batch.files {
-            let path = self.folder.join(name);
-            // Moved by an earlier run, or another file by now.
-            if !matches!(stamp(&path), Ok(Some(found)) if found == *noted) {
-                continue;
+    /// Commits the files of a batch that can be, and moves all of them away.
+    async fn commit(&mut self, mut batch: Batch) -> Result<()> {
+        loop {
+            let inputs = self.open(&mut batch)?;
+            if batch.files.is_empty() {
+                return self.state.finish(&batch, self.folder.remove);
             }
-            if remove {
-                fs::remove_file(&path).map_err(cannot("remove", &path))?;
-                continue;
+            let rows = Rows::several(inputs);
+            let error = match self.commits.commit(rows, batch.step).await {
+                Ok(_) => break,
+                Err(error) => error,
+            };
+            match error {
+                // Certainly not committed, and not to be.
+                Error::Conflict { .. } => {
+                    self.state.put_back(&mut batch, 0)?;
+                    return Err(error);
+                }
+                // Not known, or nothing that a file could be to blame for: the next run goes on with the batch.
+                Error::CommitUnknown { .. } | Error::Store { .. } => return Err(error),
+                error => self.sort_out(&mut batch, error).await?,
             }
-            let mut done = self.at.join("done").join(name);
-            if done.exists() {
-                done = self.at.join("done").join(format!("{name}.{}", batch.step));
-            }
-            fs::rename(&path, &done).map_err(cannot("move", &path))?;
         }
-        self.forget()
-    }
-
-    fn forget(&self) -> Result<()> {
-        let note = self.at.join("batch.json");
-        fs::remove_file(&note).map_err(cannot("remove", &note))
-    }
-
-    fn read(&self, name: &str) -> Result<Option<String>> {
-        let path = self.at.join(name);
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(cannot("read", &path)(error)),
+        self.together = (self.together * 2).min(MOST_FILES);
+        // Who still writes to a file has it open, wherever it was moved.
+        let written: Vec<_> = (batch.files.iter())
+            .filter(|(name, stamp)| Stamp::of(&batch.folder.join(name)).ok().as_ref() != Some(*stamp))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in written {
+            let reason = "it was written to while it was being committed: the table has its rows as they were then, \
+                          and not those that came since. Write files elsewhere and move them here, or give --settle \
+                          more time";
+            self.refuse(Some(&mut batch), &name, reason)?;
         }
+        self.state.finish(&batch, self.folder.remove)
     }
 
-    /// Whole or not at all, also if the machine stops.
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.at.join(name);
-        let written = || {
-            let mut file = tempfile::NamedTempFile::new_in(&self.at)?;
-            file.write_all(bytes)?;
-            file.as_file().sync_all()?;
-            file.persist(&path)?;
-            File::open(&self.at)?.sync_all()
-        };
-        written().map_err(cannot("write", &path))
+    /// The files as inputs; what none can be made of is set aside.
+    fn open(&mut self, batch: &mut Batch) -> Result<Vec<Rows>> {
+        let mut inputs = Vec::new();
+        for name in batch.files.keys().cloned().collect::<Vec<_>>() {
+            match Rows::file(batch.folder.join(&name), self.folder.format) {
+                Ok(rows) => inputs.push(rows),
+                Err(error) => self.refuse(Some(batch), &name, &told(&error))?,
+            }
+        }
+        Ok(inputs)
+    }
+
+    /// After a batch failed: sets aside the files that fail on their own.
+    ///
+    /// # Errors
+    /// The error itself, where no file is to blame.
+    async fn sort_out(&mut self, batch: &mut Batch, error: Error) -> Result<()> {
+        let handle = self.commits.handle;
+        let table = newest(handle, self.commits.options.branch.as_deref()).await;
+        if table.is_ok_and(|table| handle.format.check_writable(&table).is_ok()) {
+            let options = Options {
+                token: None,
+                dry_run: true,
+                ..self.commits.options.clone()
+            };
+            let before = batch.files.len();
+            for name in batch.files.keys().cloned().collect::<Vec<_>>() {
+                let rows = Rows::file(batch.folder.join(&name), self.folder.format)?;
+                match append(handle, rows, &options).await {
+                    Err(error) if is_of_rows(&error) => {
+                        self.refuse(Some(batch), &name, &told(&error))?;
+                    }
+                    _ => {}
+                }
+            }
+            if batch.files.len() < before {
+                return Ok(());
+            }
+            if before > 1 {
+                // They do not go together: one after the other.
+                self.together = 1;
+                return self.state.put_back(batch, 1);
+            }
+        }
+        self.state.put_back(batch, 0)?;
+        Err(error)
+    }
+
+    /// Moves something out of the way that cannot be added, and tells of it.
+    fn refuse(&mut self, batch: Option<&mut Batch>, name: &OsStr, reason: &str) -> Result<()> {
+        let path = self.state.refuse(batch, name, reason)?;
+        self.commits.done.set_aside += 1;
+        self.commits.tell(&Event::SetAside {
+            name: &name.to_string_lossy(),
+            path: &path,
+            reason,
+        });
+        Ok(())
     }
 }
 
-fn cannot(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let place = path.display().to_string();
-    move |error| Error::invalid(format!("cannot {action} it: {error}"), place)
+/// Whether an error is about the rows, and not about where they are to go.
+fn is_of_rows(error: &Error) -> bool {
+    match error {
+        Error::Invalid { .. } | Error::Unsupported { .. } | Error::Limit { .. } | Error::NotFound { .. } => {
+            true
+        }
+        // The file cannot be opened.
+        Error::Denied { what } => what.starts_with("reading "),
+        Error::Engine(error) => io_kind(error.as_ref()).is_none(),
+        _ => false,
+    }
+}
+
+fn told(error: &Error) -> String {
+    match error.hint() {
+        Some(hint) => format!("{error}: {hint}"),
+        None => error.to_string(),
+    }
 }

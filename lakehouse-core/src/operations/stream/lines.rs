@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Commits, Stream, Streamed, Told};
+use super::{Commits, Event, Step, Stream, Streamed, Told, overtaken};
 use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::operations::{InputFormat, Options, Rows};
@@ -25,8 +25,8 @@ const MOST_BYTES: u64 = 256 << 20;
 /// the lines that the table has: its input must start from the beginning each time.
 ///
 /// # Errors
-/// Those of [`crate::operations::append`], naming the lines; what was committed before stays. When the input cannot
-/// be read.
+/// Those of [`crate::operations::append`], naming the lines; what was committed before stays. [`Error::Conflict`] when
+/// another run of this stream has come further meanwhile. When the input cannot be read.
 pub async fn append_lines(
     handle: &Handle,
     input: impl Read + Send + 'static,
@@ -35,13 +35,10 @@ pub async fn append_lines(
     told: &mut Told<'_>,
 ) -> Result<Streamed> {
     // The loop below is finished with it before this returns.
-    let mut told = |report: &_| told(report);
-    let mut commits = Commits::new(handle, stream, options, &mut told);
+    let mut told = |event: &Event<'_>| told(event);
     let key = stream.key.as_deref();
-    let mut skip = match key {
-        Some(key) => commits.last_step(key).await?,
-        None => 0,
-    };
+    let mut commits = Commits::begin(handle, stream, key, options, &mut told).await?;
+    let mut skip = commits.last();
     let (send, mut blocks) = channel(BLOCKS_AHEAD);
     // Not waited for: a read of a pipe ends when something comes.
     drop(tokio::task::spawn_blocking(move || read(input, &send)));
@@ -174,8 +171,7 @@ impl Chunk {
         let through = before + full.lines;
         let these = format!("lines {} to {through} of the input", before + 1);
         let rows = Rows::file(&path, Some(InputFormat::Ndjson))?;
-        let committed = commits.commit(rows, key, through).await;
-        committed.map_err(|mut error| {
+        let committed = commits.commit(rows, through).await.map_err(|mut error| {
             if let Error::Invalid { place, .. } = &mut error {
                 *place = place.replace(&path.display().to_string(), &these);
             }
@@ -188,7 +184,10 @@ impl Chunk {
                 "{hint}{these} were not committed, those before them were{again}"
             ))
         })?;
-        Ok(full.lines)
+        match committed {
+            Step::Done => Ok(full.lines),
+            Step::Already => Err(overtaken(commits.handle, through)),
+        }
     }
 }
 

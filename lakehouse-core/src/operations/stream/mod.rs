@@ -1,19 +1,25 @@
 //! Small commits, one after the other, of rows as they come: each row once, whatever stops and starts again.
 //!
-//! Every commit is a step of a stream ([`Token::step`]) and says in the table how far the stream has come: `lines.rs`
-//! counts lines of its input, `folder.rs` batches of files, which it notes down before it commits them.
+//! Every commit is a step of a stream ([`Token::following`]) and says in the table how far the stream has come: `lines.rs`
+//! counts lines of its input, `folder.rs` batches of files, which `aside.rs` puts aside before they are read. A step that
+//! does not follow the last one is not committed, so that of two runs of one stream one ends. `upkeep.rs` keeps the table
+//! as quick as it was: it compacts small files, and lets old versions go.
 
+mod aside;
 mod folder;
 mod lines;
+mod upkeep;
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Duration;
 
-use super::{Compact, Options, Report, Rows, append, compact};
+use super::{Expire, ExpireReport, Options, Report, Rows, append};
 use crate::commit::newest;
 use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::Token;
+use upkeep::Upkeep;
 
 pub use folder::{Folder, append_folder};
 pub use lines::append_lines;
@@ -29,6 +35,8 @@ pub struct Stream {
     pub time: Option<Duration>,
     /// Small files are compacted after so many commits; never, if `None`.
     pub compact_every: Option<u64>,
+    /// Which versions go, as often as files are compacted (every hundred commits, where they are not); none, if `None`.
+    pub expire: Option<Expire>,
 }
 
 /// What came of a stream.
@@ -40,80 +48,129 @@ pub struct Streamed {
     pub rows: u64,
     /// Lines of the input that the table had already.
     pub skipped: u64,
+    /// Files that were set aside: their rows are not in the table.
+    pub set_aside: u64,
 }
 
-/// Is told of every commit, and says whether to go on.
-pub type Told<'a> = dyn FnMut(&Report) -> ControlFlow<()> + Send + 'a;
+/// What happens in a stream.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Rows were added, or files compacted; or there was nothing to add.
+    Report(&'a Report),
+    /// Old versions went.
+    Expired(&'a ExpireReport),
+    /// A file cannot be added, and was moved here.
+    SetAside {
+        /// Its name in the watched folder.
+        name: &'a str,
+        /// Where it is now.
+        path: &'a Path,
+        /// What is wrong with it.
+        reason: &'a str,
+    },
+}
+
+/// Is told of all that happens, and says whether to go on.
+pub type Told<'a> = dyn FnMut(&Event<'_>) -> ControlFlow<()> + Send + 'a;
+
+/// How a step ended without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// It was committed now, or had no rows.
+    Done,
+    /// The table had it.
+    Already,
+}
 
 /// The commits of a stream.
 struct Commits<'a> {
     handle: &'a Handle,
-    stream: &'a Stream,
     options: &'a Options,
     told: &'a mut Told<'a>,
+    upkeep: Upkeep,
+    /// The name in the table, and the last step there, 0 before the first.
+    stream: Option<(String, u64)>,
     done: Streamed,
     stopped: bool,
 }
 
 impl<'a> Commits<'a> {
-    fn new(handle: &'a Handle, stream: &'a Stream, options: &'a Options, told: &'a mut Told<'a>) -> Self {
-        Self {
+    /// The stream of this name, where the table has it.
+    async fn begin(
+        handle: &'a Handle,
+        stream: &Stream,
+        key: Option<&str>,
+        options: &'a Options,
+        told: &'a mut Told<'a>,
+    ) -> Result<Self> {
+        let known = match key {
+            Some(key) => {
+                let newest = newest(handle, options.branch.as_deref()).await?;
+                let last = handle.format.last_step(&newest, key).await?;
+                Some((key.to_owned(), last.unwrap_or(0)))
+            }
+            None => None,
+        };
+        Ok(Self {
             handle,
-            stream,
             options,
             told,
+            upkeep: Upkeep::new(stream),
+            stream: known,
             done: Streamed::default(),
             stopped: false,
-        }
+        })
     }
 
     /// The last step that the table has of this stream, 0 before the first.
-    async fn last_step(&mut self, key: &str) -> Result<u64> {
-        let newest = newest(self.handle, self.options.branch.as_deref()).await?;
-        Ok(self.handle.format.last_step(&newest, key).await?.unwrap_or(0))
+    fn last(&self) -> u64 {
+        self.stream.as_ref().map_or(0, |(_, last)| *last)
     }
 
-    async fn commit(&mut self, rows: Rows, key: Option<&str>, step: u64) -> Result<()> {
+    /// Commits rows as this step, which follows the last one. Where there are none, nothing is committed, and the step is
+    /// still to come.
+    ///
+    /// # Errors
+    /// Those of [`append`]; [`Error::Conflict`] when another run of this stream has come further.
+    async fn commit(&mut self, rows: Rows, step: u64) -> Result<Step> {
         let options = Options {
-            token: key.map(|key| Token::step(key, step)),
+            token: self
+                .stream
+                .as_ref()
+                .map(|(key, last)| Token::following(key, step, *last)),
             ..self.options.clone()
         };
         let report = append(self.handle, rows, &options).await?;
-        if let (Some(token), Some(_)) = (&options.token, report.already) {
-            // We began behind what the table had, so that these rows are not those of that step.
-            return Err(Error::Conflict {
-                table: self.handle.store.location().to_owned(),
-                detail: format!("another run of this stream has come further meanwhile (\"{token}\")"),
-            });
+        let already = report.already.is_some();
+        if let Some((_, last)) = self.stream.as_mut().filter(|_| report.committed || already) {
+            *last = step;
         }
-        self.done.rows += report
-            .metrics
-            .get("num_target_rows_inserted")
-            .copied()
-            .unwrap_or(0);
+        if already {
+            return Ok(Step::Already);
+        }
+        self.done.rows += report.metric("num_target_rows_inserted");
         self.done.commits += u64::from(report.committed);
-        self.tell(&report);
-        if report.committed
-            && self
-                .stream
-                .compact_every
-                .is_some_and(|every| self.done.commits.is_multiple_of(every))
-        {
-            let options = Options {
-                token: None,
-                ..self.options.clone()
-            };
-            // The rows are committed, whatever comes of this: the next one tries again.
-            match compact(self.handle, &Compact::default(), &options).await {
-                Ok(report) if report.committed => self.tell(&report),
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "small files could not be compacted"),
-            }
+        self.tell(&Event::Report(&report));
+        if report.committed {
+            let told = &mut *self.told;
+            let stopped = &mut self.stopped;
+            let mut tell = |event: &Event<'_>| *stopped |= told(event).is_break();
+            self.upkeep
+                .after_commit(self.handle, self.options, &mut tell)
+                .await;
         }
-        Ok(())
+        Ok(Step::Done)
     }
 
-    fn tell(&mut self, report: &Report) {
-        self.stopped |= (self.told)(report).is_break();
+    fn tell(&mut self, event: &Event<'_>) {
+        self.stopped |= (self.told)(event).is_break();
+    }
+}
+
+/// Another run had this step before.
+fn overtaken(handle: &Handle, step: u64) -> Error {
+    Error::Conflict {
+        table: handle.store.location().to_owned(),
+        detail: format!("another run of this stream is at work: it committed step {step} before this one"),
     }
 }
