@@ -642,17 +642,17 @@ async fn files_that_another_implementation_clustered_are_left_to_it_unless_an_or
 async fn sorting_keeps_to_the_memory_limit() {
     let folder = tempfile::tempdir().unwrap();
     let mut taken = Vec::new();
-    for (number, (order, limit)) in [
-        ("--hilbert=id,n", "32MB"),
-        ("--sort-by=region, id", "32MB"),
-        ("--zorder=id,n", "4GB"),
+    for (number, (order, limit, format)) in [
+        ("--hilbert=id,n", "32MB", FORMATS[1]),
+        ("--sort-by=region, id", "32MB", FORMATS[2]),
+        ("--zorder=id,n", "4GB", FORMATS[1]),
     ]
     .into_iter()
     .enumerate()
     {
         let place = folder.path().join(number.to_string());
         let place = place.to_str().unwrap();
-        let table = super::table_in(lakehouse_core::store::Store::open(place).unwrap(), FORMATS[1], "").await;
+        let table = super::table_in(lakehouse_core::store::Store::open(place).unwrap(), format, "").await;
         for part in 0..5 {
             let (schema, batches) = query(&format!(
                 "SELECT v * 7919 % 1000003 AS id, concat(repeat('x', 350), v * 31 % 100003) AS region, \

@@ -9,8 +9,14 @@ pub(super) enum Curve {
     Hilbert,
 }
 
+/// Columns that a curve may go through. With more of them, each gets too few bits to put apart what a filter names.
+pub(super) const MOST_COLUMNS: usize = 8;
+
 /// Bits of a position on a curve.
 const POSITION_BITS: u32 = 64;
+
+/// For so many dimensions the bits of each byte, so far apart: bit `i` of it is bit `i` times the dimensions.
+static SPREAD: [[u64; 256]; MOST_COLUMNS + 1] = spread();
 
 /// Bits of a rank: more than one of so many values per column are not told apart.
 pub(super) const RANK_BITS: u32 = 16;
@@ -23,25 +29,49 @@ pub(super) fn coordinate_bits(dimensions: usize) -> u32 {
 }
 
 impl Curve {
-    /// Where a point lies on the curve. Coordinates are of `bits` bits, at least one, and all of them together of at
-    /// most 64. The point is used up.
+    /// Where a point lies on the curve. Coordinates are of `bits` bits, at least one and at most 16, and all of them
+    /// together of at most 64. The point is used up.
     pub(super) fn position(self, point: &mut [u32], bits: u32) -> u64 {
         if self == Self::Hilbert {
             transpose(point, bits);
         }
-        interleave(point, bits)
+        interleave(point)
     }
 }
 
-/// Bits of the coordinates in turn, the highest of the first one first.
-fn interleave(point: &[u32], bits: u32) -> u64 {
-    let mut position = 0;
-    for bit in (0..bits).rev() {
-        for coordinate in point {
-            position = position << 1 | u64::from(coordinate >> bit & 1);
+/// Bits of the coordinates in turn, the highest of the first one first. There are at most [`MOST_COLUMNS`].
+fn interleave(point: &[u32]) -> u64 {
+    let dimensions = point.len();
+    let spread = &SPREAD[dimensions];
+    let of = |coordinate: &u32| {
+        let [low, high, ..] = coordinate.to_le_bytes();
+        // Bits that are not there are zero, wherever they would go.
+        spread[usize::from(low)] | spread[usize::from(high)].unbounded_shl(8 * dimensions as u32)
+    };
+    let shifted = |(axis, coordinate)| of(coordinate) << (dimensions - 1 - axis);
+    point
+        .iter()
+        .enumerate()
+        .map(shifted)
+        .fold(0, |all, one| all | one)
+}
+
+const fn spread() -> [[u64; 256]; MOST_COLUMNS + 1] {
+    let mut tables = [[0; 256]; MOST_COLUMNS + 1];
+    let mut dimensions = 1;
+    while dimensions <= MOST_COLUMNS {
+        let mut byte = 0;
+        while byte < 256 {
+            let mut bit = 0;
+            while bit < 8 {
+                tables[dimensions][byte] |= ((byte >> bit & 1) as u64) << (bit * dimensions);
+                bit += 1;
+            }
+            byte += 1;
         }
+        dimensions += 1;
     }
-    position
+    tables
 }
 
 /// Coordinates to those whose bits in turn are the position on the Hilbert curve (John Skilling, "Programming the

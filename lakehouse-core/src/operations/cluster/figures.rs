@@ -1,6 +1,6 @@
 //! How well files are in order, before and after.
 
-use super::{Clustering, SortColumn, key, names, of_table};
+use super::{Clustering, ascending, key, names, of_table};
 use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::{DataFile, Overlap, Snapshot, overlap};
@@ -59,12 +59,7 @@ pub async fn overlaps(
         (None, None) => return Ok(None),
     };
     for column in &columns {
-        let sorted = SortColumn {
-            column: (*column).to_owned(),
-            descending: false,
-            nulls_first: true,
-        };
-        key(&snapshot.schema, &sorted).map_err(|what| {
+        key(&snapshot.schema, &ascending(column)).map_err(|what| {
             Error::invalid(what, "the columns whose overlap is asked for")
                 .with_hint(format!("columns are {}", names(&snapshot.schema)))
         })?;

@@ -3,7 +3,9 @@
 //! ```text
 //! rank     values of a column as numbers that halve the rows bit by bit
 //! curve    numbers of several columns as a position on a curve
-//! sort     the rows of some files in order, within the memory limit
+//! sort     the rows of some files in order: what they are sorted by, what is known of it before
+//! sorter   rows in the order of a key, within some memory
+//! ranges   rows on disk, spread over ranges of their key
 //! choose   which files are not in order yet
 //! figures  how far files overlap
 //! ```
@@ -11,8 +13,10 @@
 mod choose;
 mod curve;
 mod figures;
+mod ranges;
 mod rank;
 mod sort;
+mod sorter;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -28,12 +32,9 @@ use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::{DataFile, FileOrder, Snapshot, SortColumn, Transform};
 pub(super) use choose::{Due, choose};
-use curve::Curve;
+use curve::{Curve, MOST_COLUMNS};
 pub use figures::{Ordered, Overlaps, overlaps};
 pub(super) use sort::move_sorted;
-
-/// Columns that a curve may go through. With more of them, each gets too few bits to put apart what a filter names.
-const MOST_COLUMNS: usize = 8;
 
 /// How rows lie in files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,10 +120,11 @@ impl Order {
     }
 
     fn new(snapshot: &Snapshot, clustering: &Clustering, of_table: bool) -> Result<Option<Self>> {
-        let (mut columns, curve) = match clustering {
+        let all_ascending = |columns: &[String]| columns.iter().map(|column| ascending(column)).collect();
+        let (mut columns, curve): (Vec<_>, _) = match clustering {
             Clustering::Sort(columns) => (columns.clone(), None),
-            Clustering::ZOrder(columns) => (ascending(columns), Some(Curve::ZOrder)),
-            Clustering::Hilbert(columns) => (ascending(columns), Some(Curve::Hilbert)),
+            Clustering::ZOrder(columns) => (all_ascending(columns), Some(Curve::ZOrder)),
+            Clustering::Hilbert(columns) => (all_ascending(columns), Some(Curve::Hilbert)),
         };
         let wrong = |what: String| Error::invalid(what, clustering.to_string());
         if columns.is_empty() {
@@ -210,13 +212,12 @@ pub(crate) async fn of_table(handle: &Handle, snapshot: &Snapshot) -> Result<Opt
     Ok((!columns.is_empty()).then_some(Clustering::Hilbert(columns)))
 }
 
-fn ascending(columns: &[String]) -> Vec<SortColumn> {
-    let ascending = |column: &String| SortColumn {
-        column: column.clone(),
+fn ascending(column: &str) -> SortColumn {
+    SortColumn {
+        column: column.to_owned(),
         descending: false,
         nulls_first: true,
-    };
-    columns.iter().map(ascending).collect()
+    }
 }
 
 /// The column of a schema that a key is. A column whose own name has a dot is preferred over a field inside a struct.

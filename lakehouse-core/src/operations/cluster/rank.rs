@@ -6,14 +6,14 @@
 
 use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::take;
-use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, SortField};
 
 use super::curve::RANK_BITS;
+use super::sorter::head;
 use crate::error::{Error, Result};
 
-/// Rows that are sampled: as many as ranks can tell apart.
-const SAMPLE: usize = (1 << RANK_BITS) - 1;
+/// Rows that are sampled for ranks: as many as ranks can tell apart.
+pub(super) const SAMPLE: usize = (1 << RANK_BITS) - 1;
 
 /// Bytes of a sampled value that are kept. Values that begin alike for so long have one rank.
 const KEPT_BYTES: usize = 256;
@@ -29,9 +29,16 @@ pub(super) struct Sampler {
     most: usize,
 }
 
+/// The values of a column in the sampled rows, in one order for all columns.
 struct Sampled {
+    field: SortField,
     converter: RowConverter,
     values: Vec<Box<[u8]>>,
+}
+
+/// Sampled rows.
+pub(super) struct Sample {
+    columns: Vec<Sampled>,
 }
 
 /// The scale of each column.
@@ -40,34 +47,38 @@ pub(super) struct Ranks {
     columns: Vec<Scale>,
 }
 
-/// Sampled values of a column, in order; equal ones as often as they were met.
+/// Sampled values of a column, each once, in order.
 #[derive(Debug)]
 struct Scale {
     converter: RowConverter,
     values: Vec<Box<[u8]>>,
-    /// The first bytes of each, which tell most of them apart.
-    heads: Vec<u128>,
+    /// How many sampled values are smaller than each of them; and at the end, how many there are.
+    smaller: Vec<u64>,
+    /// They all begin with so many bytes of the first one.
+    alike: usize,
+    /// The bytes of each that follow, which tell most of them apart.
+    heads: Vec<u64>,
+    /// For heads up from the first, in steps of `1 << shift`, the number of heads that lie before the step.
+    steps: Vec<u32>,
+    shift: u32,
 }
 
 impl Sampler {
-    /// A sampler of columns of these types.
+    /// A sampler of so many rows at most, of columns in these orders.
     ///
     /// # Errors
     /// When there is no order of a type's values.
-    pub(super) fn new(types: &[DataType]) -> Result<Self> {
-        Self::of(types, SAMPLE)
-    }
-
-    fn of(types: &[DataType], most: usize) -> Result<Self> {
-        let column = |data_type: &DataType| {
+    pub(super) fn new(fields: Vec<SortField>, most: usize) -> Result<Self> {
+        let column = |field: SortField| {
             Ok::<_, Error>(Sampled {
-                // NULLs come first, NaN after all numbers, -0 before 0.
-                converter: RowConverter::new(vec![SortField::new(data_type.clone())])?,
+                // NaN comes after all numbers, -0 before 0.
+                converter: RowConverter::new(vec![field.clone()])?,
+                field,
                 values: Vec::new(),
             })
         };
         Ok(Self {
-            columns: types.iter().map(column).collect::<Result<_>>()?,
+            columns: fields.into_iter().map(column).collect::<Result<_>>()?,
             seen: 0,
             random: SEED,
             most,
@@ -114,18 +125,10 @@ impl Sampler {
         Ok(())
     }
 
-    /// The scales.
-    pub(super) fn finish(self) -> Ranks {
-        let columns = self.columns.into_iter().map(|mut column| {
-            column.values.sort_unstable();
-            Scale {
-                heads: column.values.iter().map(|value| head(value)).collect(),
-                values: column.values,
-                converter: column.converter,
-            }
-        });
-        Ranks {
-            columns: columns.collect(),
+    /// The rows that were sampled.
+    pub(super) fn finish(self) -> Sample {
+        Sample {
+            columns: self.columns,
         }
     }
 
@@ -137,6 +140,45 @@ impl Sampler {
         mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^= mixed >> 31;
         ((u128::from(mixed) * u128::from(end)) >> 64) as u64
+    }
+}
+
+impl Sample {
+    /// The scales of the columns from this one on.
+    ///
+    /// # Errors
+    /// None that [`Sampler::new`] did not have.
+    pub(super) fn ranks(&self, from: usize) -> Result<Ranks> {
+        let columns = self.columns[from..].iter().map(Scale::of);
+        Ok(Ranks {
+            columns: columns.collect::<Result<_>>()?,
+        })
+    }
+
+    /// The ranks of the columns that these scales are of, the last ones: for each sampled row, of `bits` bits.
+    pub(super) fn points(&self, ranks: &Ranks, bits: u32) -> Vec<Vec<u32>> {
+        let from = self.columns.len() - ranks.columns.len();
+        let columns: Vec<_> = self.columns[from..].iter().zip(&ranks.columns).collect();
+        let point = |row: usize| {
+            let rank = |(sampled, scale): &(&Sampled, &Scale)| scale.rank(&sampled.values[row], bits);
+            columns.iter().map(rank).collect()
+        };
+        (0..self.rows()).map(point).collect()
+    }
+
+    /// For each sampled row the first `columns` columns as a key that is in their order.
+    pub(super) fn keys(&self, columns: usize) -> Vec<Vec<u8>> {
+        let key = |row: usize| {
+            let columns = self.columns[..columns].iter();
+            columns
+                .flat_map(|column| column.values[row].iter().copied())
+                .collect()
+        };
+        (0..self.rows()).map(key).collect()
+    }
+
+    fn rows(&self) -> usize {
+        self.columns.first().map_or(0, |column| column.values.len())
     }
 }
 
@@ -152,10 +194,46 @@ impl Ranks {
 }
 
 impl Scale {
+    fn of(sampled: &Sampled) -> Result<Self> {
+        let mut all: Vec<&[u8]> = sampled.values.iter().map(AsRef::as_ref).collect();
+        all.sort_unstable();
+        let (mut values, mut smaller): (Vec<Box<[u8]>>, Vec<u64>) = (Vec::new(), Vec::new());
+        for (number, value) in (0..).zip(&all) {
+            if values.last().is_none_or(|last| **last != **value) {
+                values.push(Box::from(*value));
+                smaller.push(number);
+            }
+        }
+        smaller.push(all.len() as u64);
+        let alike = match (values.first(), values.last()) {
+            (Some(first), Some(last)) => first.iter().zip(last).take_while(|(a, b)| a == b).count(),
+            _ => 0,
+        };
+        let heads: Vec<u64> = values.iter().map(|value| head(&value[alike..])).collect();
+        let (least, most) = (heads.first().copied(), heads.last().copied());
+        let span = most.unwrap_or(0) - least.unwrap_or(0);
+        // About two steps to a head, where they are spread evenly.
+        let bits = (2 * heads.len()).max(1).ilog2();
+        let shift = (u64::BITS - span.leading_zeros()).saturating_sub(bits);
+        let mut steps = Vec::with_capacity((span >> shift) as usize + 2);
+        for (number, head) in (0..).zip(&heads) {
+            let step = ((head - heads[0]) >> shift) as usize;
+            steps.resize(steps.len().max(step + 1), number);
+        }
+        steps.push(heads.len() as u32);
+        Ok(Self {
+            converter: RowConverter::new(vec![sampled.field.clone()])?,
+            values,
+            smaller,
+            alike,
+            heads,
+            steps,
+            shift,
+        })
+    }
+
     fn ranks(&self, column: &ArrayRef, bits: u32) -> Result<Vec<u32>> {
         let rows = self.converter.convert_columns(std::slice::from_ref(column))?;
-        let most = (1u64 << bits) - 1;
-        let all = self.values.len().max(1) as u64;
         let mut last: Option<(&[u8], u32)> = None;
         let ranks = rows.iter().map(|row| {
             let value = row.data();
@@ -165,8 +243,7 @@ impl Scale {
             {
                 return rank;
             }
-            let smaller = self.smaller(value) as u64;
-            let rank = u32::try_from(smaller * most / all).unwrap_or(u32::MAX);
+            let rank = self.rank(value, bits);
             // `rows` outlives the walk; `row` borrows from it.
             last = Some((value, rank));
             rank
@@ -174,21 +251,40 @@ impl Scale {
         Ok(ranks.collect())
     }
 
-    /// How many sampled values are smaller.
-    fn smaller(&self, value: &[u8]) -> usize {
-        let head = head(value);
-        let from = self.heads.partition_point(|other| *other < head);
-        let alike = self.heads[from..].partition_point(|other| *other == head);
+    /// The rank of a value, of `bits` bits.
+    fn rank(&self, value: &[u8], bits: u32) -> u32 {
+        let most = (1u64 << bits) - 1;
+        let all = self.smaller.last().copied().unwrap_or(0).max(1);
+        u32::try_from(self.smaller[self.place(value)] * most / all).unwrap_or(u32::MAX)
+    }
+
+    /// How many values of the scale are smaller.
+    fn place(&self, value: &[u8]) -> usize {
+        let Some(first) = self.values.first() else {
+            return 0;
+        };
+        let begins = &value[..value.len().min(self.alike)];
+        match begins.cmp(&first[..self.alike]) {
+            std::cmp::Ordering::Less => return 0,
+            std::cmp::Ordering::Greater => return self.values.len(),
+            std::cmp::Ordering::Equal => {}
+        }
+        let head = head(&value[self.alike..]);
+        let Some(step) = head.checked_sub(self.heads[0]) else {
+            return 0;
+        };
+        let step = usize::try_from(step >> self.shift).unwrap_or(usize::MAX);
+        let Some(from) = self.steps.get(step).map(|from| *from as usize) else {
+            return self.values.len();
+        };
+        let to = self
+            .steps
+            .get(step + 1)
+            .map_or(self.heads.len(), |to| *to as usize);
+        let from = from + self.heads[from..to].partition_point(|other| *other < head);
+        let alike = self.heads[from..to].partition_point(|other| *other == head);
         from + self.values[from..from + alike].partition_point(|other| **other < *value)
     }
-}
-
-/// The first bytes of a value as a number in their order.
-fn head(value: &[u8]) -> u128 {
-    let mut bytes = [0; 16];
-    let length = value.len().min(16);
-    bytes[..length].copy_from_slice(&value[..length]);
-    u128::from_be_bytes(bytes)
 }
 
 #[cfg(test)]
@@ -207,7 +303,11 @@ mod tests {
     use super::*;
 
     fn sampled(column: &ArrayRef, most: usize) -> Ranks {
-        let mut sampler = Sampler::of(&[column.data_type().clone()], most).unwrap();
+        sample(column, most).ranks(0).unwrap()
+    }
+
+    fn sample(column: &ArrayRef, most: usize) -> Sample {
+        let mut sampler = Sampler::new(vec![SortField::new(column.data_type().clone())], most).unwrap();
         for start in (0..column.len()).step_by(97) {
             sampler
                 .add(&[column.slice(start, 97.min(column.len() - start))])
@@ -287,10 +387,13 @@ mod tests {
     fn ranks_count_the_sampled_values_that_are_smaller() {
         let mut random = StdRng::seed_from_u64(2);
         for column in arrays(&mut random, 500) {
-            let ranks = sampled(&column, 200);
-            let scale = &ranks.columns[0];
-            let rows = scale.converter.convert_columns(&[Arc::clone(&column)]).unwrap();
-            let count = |row: Row<'_>| scale.values.iter().filter(|value| ***value < *row.data()).count();
+            let sample = sample(&column, 200);
+            let (ranks, sampled) = (sample.ranks(0).unwrap(), &sample.columns[0]);
+            let rows = sampled.converter.convert_columns(&[Arc::clone(&column)]).unwrap();
+            let count = |row: Row<'_>| {
+                let values = sampled.values.iter();
+                values.filter(|value| ***value < *row.data()).count()
+            };
             let expected: Vec<u32> = rows.iter().map(|row| (count(row) * 255 / 200) as u32).collect();
             assert_eq!(ranks.of(&[Arc::clone(&column)], 8).unwrap()[0], expected);
         }
@@ -321,7 +424,7 @@ mod tests {
     #[test]
     fn every_row_has_the_same_chance_to_be_sampled() {
         let values: ArrayRef = Arc::new(Int64Array::from_iter_values(0..100_000));
-        let sample = sampled(&values, 1000);
+        let sample = sample(&values, 1000);
         let (converter, values) = (&sample.columns[0].converter, &sample.columns[0].values);
         assert_eq!(values.len(), 1000);
         let tenths: ArrayRef = Arc::new(Int64Array::from_iter_values((1..10).map(|n| n * 10_000)));
