@@ -42,6 +42,8 @@ pub(crate) enum Failure {
     Damaged,
     /// A check that the command makes itself did not hold.
     Check(String),
+    /// What went wrong was printed already; this is the exit code.
+    Told(u8),
 }
 
 impl From<Error> for Failure {
@@ -87,15 +89,15 @@ impl Failure {
         }
     }
 
-    fn code(&self) -> u8 {
+    pub(crate) fn code(&self) -> u8 {
         match self {
             Self::BrokenPipe => 0,
             Self::Usage { .. } => 2,
-            Self::Lake(Error::Conflict { .. }) => 3,
-            Self::Lake(Error::CommitUnknown { .. }) => 4,
+            Self::Lake(error) => code_of(error),
             Self::Different => 5,
             Self::Interrupted => 130,
-            Self::Lake(_) | Self::Io { .. } | Self::Check(_) | Self::Damaged => 1,
+            Self::Told(code) => *code,
+            Self::Io { .. } | Self::Check(_) | Self::Damaged => 1,
         }
     }
 
@@ -109,6 +111,7 @@ impl Failure {
             Self::Different => "different",
             Self::Check(_) => "check",
             Self::Damaged => "damaged",
+            Self::Told(_) => "told",
             Self::Lake(error) => match error {
                 Error::Conflict { .. } => "conflict",
                 Error::CommitUnknown { .. } => "commit_unknown",
@@ -124,7 +127,7 @@ impl Failure {
         }
     }
 
-    fn message(&self) -> String {
+    pub(crate) fn message(&self) -> String {
         match self {
             Self::Usage { what, .. } | Self::Check(what) => what.clone(),
             Self::Lake(Error::Engine(inner)) => engine_message(&inner.strip_backtrace()),
@@ -138,6 +141,7 @@ impl Failure {
             Self::Interrupted => "interrupted".into(),
             Self::Different => "the versions are different".into(),
             Self::Damaged => "the table is damaged".into(),
+            Self::Told(_) => "not everything could be done".into(),
         }
     }
 
@@ -181,12 +185,12 @@ impl Failure {
                  invisible to readers"
                     .into(),
             ),
-            Self::BrokenPipe | Self::Different | Self::Damaged | Self::Check(_) => None,
+            Self::BrokenPipe | Self::Different | Self::Damaged | Self::Check(_) | Self::Told(_) => None,
         }
     }
 
     /// The same for machines.
-    fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         json!({"error": {
             "kind": self.kind(),
             "message": self.message(),
@@ -197,7 +201,7 @@ impl Failure {
     }
 
     /// `error: ..`, `  caused by: ..`, `hint: ..`
-    fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let mut text = format!("error: {}\n", self.message());
         for cause in self.causes() {
             let _ = writeln!(text, "  caused by: {cause}");
@@ -206,6 +210,15 @@ impl Failure {
             let _ = writeln!(text, "hint: {hint}");
         }
         text
+    }
+}
+
+/// The exit code of an error of the library.
+pub(crate) fn code_of(error: &Error) -> u8 {
+    match error {
+        Error::Conflict { .. } => 3,
+        Error::CommitUnknown { .. } => 4,
+        _ => 1,
     }
 }
 
@@ -285,7 +298,7 @@ pub(crate) fn finish(result: Result<(), Failure>, json: bool) -> ExitCode {
     };
     if !matches!(
         failure,
-        Failure::BrokenPipe | Failure::Different | Failure::Damaged
+        Failure::BrokenPipe | Failure::Different | Failure::Damaged | Failure::Told(_)
     ) {
         tell(&failure, json);
     }

@@ -39,6 +39,12 @@ impl Ui {
         writeln!(out, "{text}").map_err(stdout_failed)
     }
 
+    /// Tells on stderr what went wrong while the command goes on.
+    pub(crate) fn complain(&self, text: &str) {
+        // Nobody is left to tell when this fails.
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    }
+
     /// Prints the one object of this run.
     pub(crate) fn json(&self, value: &Value) -> Result<(), Failure> {
         self.line(&value.to_string())

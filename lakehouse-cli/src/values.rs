@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use chrono::{NaiveDate, NaiveDateTime};
-use lakehouse_core::model::At;
+pub(crate) use lakehouse_core::model::show_duration;
+use lakehouse_core::model::{self, At};
 
 use crate::exit::Failure;
 
@@ -35,45 +36,17 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
 
 /// Reads `30d`, `12h`, `90m`, `45s`, `2w`; in milliseconds.
 pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
-    let trimmed = text.trim();
-    let digits = trimmed
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(trimmed.len());
-    let (number, unit) = trimmed.split_at(digits);
-    let known = UNITS_OF_TIME.iter().find(|(name, _)| *name == unit.trim());
-    let milliseconds = number.parse::<i64>().ok().zip(known);
-    milliseconds
-        .and_then(|(number, (_, unit))| number.checked_mul(*unit))
-        .filter(|milliseconds| *milliseconds > 0)
+    model::parse_duration(text)
         .ok_or_else(|| format!("`{text}` is not a length of time; write it like 30d, 12h or 90m"))
 }
 
 /// The same, and no time at all: `0d`.
 pub(crate) fn parse_age(text: &str) -> Result<i64, String> {
-    let is_none = |(unit, _): &(&str, i64)| text.trim().strip_suffix(unit) == Some("0");
-    match UNITS_OF_TIME.iter().any(is_none) {
-        true => Ok(0),
-        false => parse_duration(text),
-    }
-}
-
-const UNITS_OF_TIME: [(&str, i64); 6] = [
-    ("w", 604_800_000),
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1000),
-    ("ms", 1),
-];
-
-/// The same as people read it: in the largest unit that fits, but for weeks.
-pub(crate) fn show_duration(milliseconds: i64) -> String {
-    let units = UNITS_OF_TIME.iter().skip(1);
-    let fits = units.into_iter().find(|(_, unit)| milliseconds % unit == 0);
-    fits.map_or_else(
-        || milliseconds.to_string(),
-        |(name, unit)| format!("{}{name}", milliseconds / unit),
-    )
+    let is_none = text
+        .trim()
+        .strip_prefix('0')
+        .is_some_and(|unit| parse_duration(&format!("1{unit}")).is_ok());
+    if is_none { Ok(0) } else { parse_duration(text) }
 }
 
 /// Reads `k=v`.

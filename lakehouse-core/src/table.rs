@@ -18,9 +18,10 @@ use crate::model::{
 use crate::operations::check::{Check, Checked, Repaired, check, repair};
 use crate::operations::diff::{Diff, diff};
 use crate::operations::health::{Health, health};
+use crate::operations::maintain::ToldStep;
 use crate::operations::{
-    self, Adopted, Adoption, Alter, Compact, Expire, ExpireReport, ManifestsReport, Merge, Options, Overlaps,
-    RefReport, Report, Rows, SetRef, Vacuum, Vacuumed,
+    self, Adopted, Adoption, Alter, Compact, Expire, ExpireReport, Maintained, ManifestsReport, Merge,
+    Options, Overlaps, Policy, RefReport, Report, Rows, SetRef, Vacuum, Vacuumed,
 };
 use crate::scan::{self, SnapshotTable};
 use crate::sql::{Open, Session};
@@ -332,6 +333,19 @@ impl Table {
     /// As there.
     pub async fn rewrite_manifests(&self, options: &Options) -> Result<ManifestsReport> {
         operations::rewrite_manifests(&self.handle, options).await
+    }
+
+    /// All that it needs from time to time, step by step, each of which is told: [`operations::maintain()`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn maintain(
+        &self,
+        policy: &Policy,
+        options: &Options,
+        told: &mut ToldStep<'_>,
+    ) -> Result<Maintained> {
+        operations::maintain(&self.handle, policy, options, told).await
     }
 
     /// Changes columns, partitioning, properties: [`operations::alter`].

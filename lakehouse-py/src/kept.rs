@@ -1,9 +1,37 @@
 //! What is kept of a table's past, as dicts.
 
+use std::path::PathBuf;
+
 use lakehouse_core::model::Checkpoint;
+use lakehouse_core::operations::maintain::Policy;
 use lakehouse_core::operations::{ExpireReport, ManifestsReport};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+
+use crate::errors::raise;
+
+/// A policy: the path of a TOML file, or a dict of dicts with the same keys.
+pub(crate) fn policy(given: Option<&Bound<'_, PyAny>>) -> PyResult<Policy> {
+    let Some(given) = given else {
+        return Ok(Policy::default());
+    };
+    if given.is_instance_of::<PyDict>() {
+        let text: String = given
+            .py()
+            .import("json")?
+            .call_method1("dumps", (given,))?
+            .extract()?;
+        let wrong = |error| PyTypeError::new_err(format!("policy: {error}"));
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(wrong)?;
+        return Policy::from_json(&value).map_err(raise);
+    }
+    let file: PathBuf = given
+        .extract()
+        .map_err(|_| PyTypeError::new_err("policy is the path of a TOML file, or a dict"))?;
+    let text = std::fs::read_to_string(&file)?;
+    Policy::from_toml(&text, &file.display().to_string()).map_err(raise)
+}
 
 /// Which versions went, and what with them.
 pub(crate) fn expired(py: Python<'_>, report: &ExpireReport) -> PyResult<Py<PyDict>> {

@@ -1,6 +1,7 @@
 //! The table that notebooks hold.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::col;
 use lakehouse_core::model::{At, CheckpointKind, Definition, RefKind, Retention, parse_partitioning};
 use lakehouse_core::operations::check::Check;
+use lakehouse_core::operations::maintain::{Bytes, Time};
 use lakehouse_core::operations::{Adoption, Compact, Expire, Merge, SetRef};
 use lakehouse_core::scan::{parse_columns, parse_predicate, session};
 use lakehouse_core::store::{StorageOptions, Store};
@@ -514,6 +516,30 @@ impl Table {
         };
         let options = options(None, dry_run);
         kept::expired(py, &wait(py, self.table.expire(&what, &options))?)
+    }
+
+    /// Does all that the table needs from time to time: compact, rewrite manifests or write a checkpoint, expire, vacuum;
+    /// see `lake maintain`. `policy` is the path of a TOML file, or a dict of dicts with the same keys
+    /// (`{"expire": {"older-than": "7d"}}`). `max_time` is in seconds, `max_bytes` of files that are rewritten. A step
+    /// that fails raises nothing: `steps` of the report say what became of each.
+    #[pyo3(signature = (policy=None, *, max_time=None, max_bytes=None, dry_run=false))]
+    fn maintain<'py>(
+        &self,
+        py: Python<'py>,
+        policy: Option<&Bound<'py, PyAny>>,
+        max_time: Option<f64>,
+        max_bytes: Option<u64>,
+        dry_run: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let mut policy = kept::policy(policy)?;
+        let max_time = max_time.map(Duration::try_from_secs_f64).transpose();
+        let max_time = max_time.map_err(|wrong| PyValueError::new_err(format!("max_time: {wrong}")))?;
+        policy.max_time = max_time.map(Time).or(policy.max_time);
+        policy.max_bytes = max_bytes.map(Bytes).or(policy.max_bytes);
+        let options = options(None, dry_run);
+        let mut go_on = |_: &_| ControlFlow::Continue(());
+        let done = wait(py, self.table.maintain(&policy, &options, &mut go_on))?;
+        loaded(py, &done.to_json())
     }
 
     /// Writes a checkpoint of the newest version of a Delta table and compares it with the log. `format` is "classic" or

@@ -9,6 +9,7 @@ mod faults;
 mod fuzz;
 mod hostile;
 mod interleave;
+mod maintain;
 mod model;
 #[cfg(feature = "planted")]
 mod planted;

@@ -10,10 +10,11 @@ use crate::values;
 
 /// Let old versions go, and the files of the metadata that only they needed.
 ///
-/// A version goes when it is old enough and not among the last ones of its branch. What a tag or branch says
-/// itself comes first, then the options, then the table's properties. Versions of tags and of branches stay,
-/// the newest version always does, and every version that stays is read as before. No name that stands
-/// for a version is freed within 48 hours: a slow writer could take it again.
+/// A version goes when it is old enough and not among the last ones of its branch. It grows old from when the
+/// next one took its place. What a tag or branch says itself comes first, then the options, then the table's
+/// properties. Versions of tags and of branches stay, the newest version always does, and every version
+/// that stays is read as before. No name that stands for a version is freed within 48 hours: a slow writer
+/// could take it again.
 ///
 /// Data files are not touched: those that no version needs any more are for lake vacuum.
 ///

@@ -14,12 +14,14 @@ mod expire;
 mod files;
 mod health;
 mod history;
+mod maintain;
 mod merge;
 mod overwrite;
 mod query;
 mod restore;
 mod rewrite_manifests;
 mod show;
+mod signals;
 mod storage;
 mod tag;
 mod update;
@@ -67,6 +69,7 @@ enum Verb {
     Query(Box<query::Query>),
     Compact(compact::Compact),
     Vacuum(vacuum::Vacuum),
+    Maintain(Box<maintain::Maintain>),
     History(history::History),
     Diff(Box<diff::Diff>),
     Files(files::Files),
@@ -113,12 +116,14 @@ pub(crate) fn run() -> ExitCode {
         }
     };
     let ui = Ui::new(cli.json);
+    // It ends by itself when it is asked to; who asks twice will not wait.
+    let ends_by_itself = matches!(cli.verb, Verb::Maintain(_));
     let result = runtime.block_on(async {
         // On a worker thread, for its stack; aborted when Ctrl-C comes first.
         let mut work = tokio::spawn(async move { dispatch(cli.verb, &ui).await });
         tokio::select! {
             done = &mut work => done.unwrap_or_else(|fault| Err(exit::fault(fault))),
-            _ = tokio::signal::ctrl_c() => {
+            () = interrupted(ends_by_itself) => {
                 work.abort();
                 // Temporary files go with the future.
                 let _ = work.await;
@@ -133,6 +138,17 @@ pub(crate) fn run() -> ExitCode {
     exit::finish(result, ui.json)
 }
 
+/// Waits for Ctrl-C, and of verbs that end by themselves for the second signal.
+async fn interrupted(ends_by_itself: bool) {
+    if ends_by_itself {
+        return signals::asked_to_end(2).await;
+    }
+    // If nobody can listen, the system's own way stays.
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 async fn dispatch(verb: Verb, ui: &Ui) -> Result<(), Failure> {
     match verb {
         Verb::Create(args) => create::create(args, ui).await,
@@ -144,6 +160,7 @@ async fn dispatch(verb: Verb, ui: &Ui) -> Result<(), Failure> {
         Verb::Query(args) => query::query(*args, ui).await,
         Verb::Compact(args) => compact::compact(args, ui).await,
         Verb::Vacuum(args) => vacuum::vacuum(args, ui).await,
+        Verb::Maintain(args) => maintain::maintain(*args, ui).await,
         Verb::History(args) => history::history(args, ui).await,
         Verb::Diff(args) => diff::diff(*args, ui).await,
         Verb::Files(args) => files::files(args, ui).await,

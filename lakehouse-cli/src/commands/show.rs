@@ -30,7 +30,7 @@ pub(super) struct Show {
     /// Path or URL of the table
     table: String,
     /// Show instead what maintenance would look at: file sizes, small files, masked rows, partitions, metadata,
-    /// commits per day, and what compact would rewrite
+    /// commits per day, and what lake maintain would do
     #[arg(long)]
     health: bool,
     /// Write that to this file, as one page of HTML with charts

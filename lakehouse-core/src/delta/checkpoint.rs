@@ -36,14 +36,16 @@ const INTERVAL: i64 = 10;
 /// Actions in one file with the list of data files, so that writing one takes some 100 MB at most.
 const SIDECAR_ACTIONS: u64 = 100_000;
 
+/// Commits between two checkpoints.
+pub(super) fn interval(state: &State) -> u64 {
+    let given = state.number("delta.checkpointInterval").unwrap_or(INTERVAL);
+    given.max(1).cast_unsigned()
+}
+
 /// Writes a checkpoint of this version if it is time for one.
 pub(super) async fn maybe_write(store: &Store, snapshot: &Snapshot) -> Result<()> {
     let state = State::of(snapshot)?;
-    let interval = state
-        .number("delta.checkpointInterval")
-        .unwrap_or(INTERVAL)
-        .max(1);
-    if snapshot.version == 0 || snapshot.version % interval != 0 {
+    if snapshot.version == 0 || !snapshot.state.is_multiple_of(interval(state)) {
         return Ok(());
     }
     write(store, state, CheckpointKind::Auto).await?;

@@ -1,9 +1,9 @@
 //! How long the log is.
 
-use super::log;
 use super::state::State;
+use super::{checkpoint, log};
 use crate::error::Result;
-use crate::model::{MetadataPart, Snapshot, Upkeep};
+use crate::model::{LogTail, MetadataPart, Snapshot, Upkeep};
 use crate::store::{Listed, Store};
 
 /// The log of a version, from one listing. Sidecars of checkpoints count among all objects only.
@@ -24,7 +24,21 @@ pub(super) async fn upkeep(store: &Store, snapshot: &Snapshot) -> Result<Upkeep>
     let entries = files
         .iter()
         .filter(|file| log::commit_version(&file.path).is_some_and(is_read));
+    // One that was written since the version was loaded counts too.
+    let newest = log::whole_checkpoints(files.clone())
+        .iter()
+        .filter_map(|parts| log::file_version(&parts.first()?.path))
+        .filter(|version| *version <= snapshot.state)
+        .max();
+    let after = |version: u64| version <= snapshot.state && newest.is_none_or(|newest| version > newest);
+    let tail = files
+        .iter()
+        .filter(|file| log::commit_version(&file.path).is_some_and(after));
     Ok(Upkeep {
+        log: Some(LogTail {
+            entries: tail.count() as u64,
+            interval: checkpoint::interval(state),
+        }),
         objects: files.len() as u64,
         bytes: files.iter().map(|file| file.bytes).sum(),
         checkpoint_ms: of_checkpoint.iter().map(|file| file.modified_ms).max(),

@@ -41,6 +41,7 @@ pub(super) async fn upkeep(store: &Store, snapshot: &Snapshot) -> Result<Upkeep>
         objects: files.len() as u64,
         bytes: files.iter().map(|file| file.bytes).sum(),
         checkpoint_ms: None,
+        log: None,
         read: vec![
             one("metadata file", Some(&view.state.file)),
             one("manifest list", list.as_deref()),

@@ -1,13 +1,15 @@
 //! The figures of a table that say whether it needs care: sizes of files, masks, partitions, metadata, commits.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use chrono::DateTime;
 use futures::TryStreamExt;
 use serde_json::{Value, json};
 
+use super::Options;
+use super::maintain::{Policy, Step, StepReport, maintain};
 use super::settings::Settings;
-use super::{Options, compact};
 use crate::error::Result;
 use crate::format::Handle;
 use crate::model::{At, DataFile, MetadataPart, Prune, Snapshot, Upkeep, Version};
@@ -68,7 +70,7 @@ pub struct Day {
 }
 
 /// The figures of one version of a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Health {
     /// The version.
     pub version: Version,
@@ -100,6 +102,10 @@ pub struct Health {
     pub days: Vec<Day>,
     /// What compaction would rewrite now.
     pub to_compact: Files,
+    /// What maintenance would do now, with its usual policy: its own dry run. Empty where it cannot be done.
+    pub maintenance: Vec<StepReport>,
+    /// Why it cannot be done, where that is so.
+    pub not_maintained: Option<String>,
 }
 
 /// Upper ends of the classes of sizes.
@@ -115,7 +121,8 @@ const CLASSES: [u64; 9] = [
     1 << 30,
 ];
 
-/// Takes the figures of the newest version. No data file is opened, unless the metadata lacks its rows.
+/// Takes the figures of the newest version, and what maintenance would do to it. No data file is opened, unless the
+/// metadata lacks its rows or a compaction would look at its notes about the order of rows; all objects are listed.
 ///
 /// # Errors
 /// When the metadata cannot be read; [`crate::Error::Invalid`] for a table property that is not a size.
@@ -126,16 +133,29 @@ pub async fn health(handle: &Handle) -> Result<Health> {
     let mut listed = handle
         .format
         .files(&snapshot, std::sync::Arc::new(Prune::everything()));
-    while let Some(mut file) = listed.try_next().await? {
-        // Statistics are not asked for below.
-        file.columns.clear();
-        taken.add(&snapshot, file, target);
+    while let Some(file) = listed.try_next().await? {
+        taken.add(&snapshot, &file, target);
     }
     drop(listed);
-    let mut to_compact = Files::default();
-    compact::pending(taken.listed, target, snapshot.spec_id)
-        .iter()
-        .for_each(|file| to_compact.add(file));
+    let dry_run = Options {
+        dry_run: true,
+        ..Options::default()
+    };
+    let planned = maintain(handle, &Policy::default(), &dry_run, &mut |_| {
+        ControlFlow::Continue(())
+    })
+    .await;
+    let (maintenance, not_maintained) = match planned {
+        Ok(planned) => (planned.steps, None),
+        Err(error) => (Vec::new(), Some(error.to_string())),
+    };
+    let to_compact = maintenance.iter().find(|one| one.step == Step::Compact);
+    let to_compact = to_compact.map_or_else(Files::default, |step| Files {
+        files: step.figure("files"),
+        bytes: step.figure("bytes"),
+        rows: step.figure("rows"),
+        masked_rows: step.figure("masked_rows"),
+    });
     let upkeep = handle.format.upkeep(&snapshot).await?;
     let history = handle.format.history(&At::Latest, None).await?;
     let mut days: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
@@ -168,6 +188,8 @@ pub async fn health(handle: &Handle) -> Result<Health> {
             .map(|(day, commits)| Day { day, commits })
             .collect(),
         to_compact,
+        maintenance,
+        not_maintained,
     })
 }
 
@@ -184,7 +206,6 @@ struct Taken {
     small: Files,
     sizes: Vec<SizeClass>,
     partitions: BTreeMap<String, Files>,
-    listed: Vec<DataFile>,
 }
 
 impl Taken {
@@ -201,26 +222,24 @@ impl Taken {
             small: Files::default(),
             sizes: ends.map(class).collect(),
             partitions: BTreeMap::new(),
-            listed: Vec::new(),
         }
     }
 
-    fn add(&mut self, snapshot: &Snapshot, file: DataFile, target: u64) {
-        self.files.add(&file);
+    fn add(&mut self, snapshot: &Snapshot, file: &DataFile, target: u64) {
+        self.files.add(file);
         self.masked_files += u64::from(!file.masks.is_empty() || !file.equality_deletes.is_empty());
         self.masked_exact &= file.masked_rows().is_some();
         if file.bytes < target / 4 * 3 {
-            self.small.add(&file);
+            self.small.add(file);
         }
         let at = CLASSES.partition_point(|end| *end <= file.bytes);
-        self.sizes[at].files.add(&file);
+        self.sizes[at].files.add(file);
         let fields = snapshot.specs.get(&file.spec_id).into_iter().flatten();
         let values = fields.zip(&file.partition);
         let name: Vec<String> = values
             .map(|(field, value)| format!("{} = {}", field.term(), field.text(value)))
             .collect();
-        self.partitions.entry(name.join(", ")).or_default().add(&file);
-        self.listed.push(file);
+        self.partitions.entry(name.join(", ")).or_default().add(file);
     }
 }
 
@@ -256,6 +275,8 @@ impl Health {
                 "checkpoint_age_ms": self.upkeep.checkpoint_ms.map(|at| self.taken_ms.saturating_sub(at)),
             },
             "versions": self.versions, "days": days.collect::<Value>(), "to_compact": self.to_compact.to_json(),
+            "maintenance": self.maintenance.iter().map(StepReport::to_json).collect::<Value>(),
+            "not_maintained": self.not_maintained,
         })
     }
 }

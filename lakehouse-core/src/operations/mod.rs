@@ -7,7 +7,7 @@
 //! columns that come with rows through `columns.rs`. [`adopt`] alone begins without a table. `settings.rs` says how files are written, `changed.rs` which rows a
 //! change feed tells of, `rules.rs` what new rows must satisfy. Tags and branches
 //! (`refs.rs`) have no rows and a plan of their own, and so has [`expire`], by which versions go. [`diff`], [`check`]
-//! and [`health`] only read, [`vacuum()`] commits nothing. Streams of small commits (`stream/`) are appends, one after
+//! and [`health`] only read, [`vacuum()`] commits nothing. [`maintain()`] is an order over some of them, health its dry run. Streams of small commits (`stream/`) are appends, one after
 //! the other.
 
 mod adapt;
@@ -26,6 +26,7 @@ mod evaluate;
 mod expire;
 pub mod health;
 mod input;
+pub mod maintain;
 mod manifests;
 mod merge;
 mod moving;
@@ -51,6 +52,7 @@ pub use compact::{Compact, CompactStrategy, CompactedGroup, GroupOutcome, compac
 pub use delete::delete;
 pub use expire::{Expire, ExpireReport, expire};
 pub use input::{InputFormat, Rows};
+pub use maintain::{Maintained, Policy, maintain};
 pub use manifests::{ManifestsReport, rewrite_manifests};
 pub use merge::{Action, Cdc, CdcColumns, Clause, Merge, OnDuplicate, When, merge};
 pub use options::{Fate, Options, Report, SchemaMode, Strategy, TouchedFile};

@@ -136,7 +136,7 @@ pub struct Report {
     /// `num_target_files_scanned`, `num_target_files_skipped_during_scan`, of these `_skipped_by_partition` and
     /// `_skipped_by_statistics`, `num_target_files_added`, `_removed`, `_masked`, `_rewritten`, `bytes_written`,
     /// `bytes_read`, of these `bytes_copied` and `bytes_decoded`, `num_target_row_groups_decoded`; of a compaction
-    /// `num_groups_planned`, `_committed`, `_skipped`, `num_commits`, `num_target_rows_carried` (they went while their
+    /// `num_groups_planned`, `_committed`, `_skipped`, of these `_damaged` (their files cannot be read), `num_commits`, `num_target_rows_carried` (they went while their
     /// file was rewritten, and are masked in the new one); `memory_predicted` (bytes that the source of a merge, the join and new files take at most).
     /// Absent means that the verb has no such figure.
     pub metrics: BTreeMap<&'static str, u64>,

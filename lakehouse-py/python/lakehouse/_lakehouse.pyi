@@ -1,5 +1,6 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from os import PathLike
 from typing import Any, Literal, Protocol, TypedDict
 
 import pandas
@@ -46,6 +47,19 @@ class ExpireReport(TypedDict):
     bytes_deleted: int
     files_too_young: int
     checkpoint: int | None
+
+class MaintenanceStep(TypedDict):
+    step: Literal["compact", "rewrite-manifests", "checkpoint", "expire", "vacuum"]
+    outcome: Literal["done", "nothing", "planned", "skipped", "failed"]
+    why: str | None
+    figures: dict[str, int]
+    left: dict[str, int]
+
+class Maintained(TypedDict):
+    version: int
+    dry_run: bool
+    did_something: bool
+    steps: list[MaintenanceStep]
 
 class Checkpoint(TypedDict):
     version: int
@@ -266,6 +280,14 @@ class Table:
     def expire(
         self, older_than: timedelta | None = None, *, retain_last: int | None = None, dry_run: bool = False
     ) -> ExpireReport: ...
+    def maintain(
+        self,
+        policy: str | PathLike[str] | dict[str, Any] | None = None,
+        *,
+        max_time: float | None = None,
+        max_bytes: int | None = None,
+        dry_run: bool = False,
+    ) -> Maintained: ...
     def checkpoint(self, *, format: Literal["classic", "v2"] | None = None) -> Checkpoint: ...
     def rewrite_manifests(self, *, dry_run: bool = False, branch: str | None = None) -> ManifestsReport: ...
     def alter(

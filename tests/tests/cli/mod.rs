@@ -9,6 +9,7 @@ mod demo;
 mod diff;
 mod expire;
 pub(crate) mod lab;
+mod maintain;
 mod refs;
 mod vacuum;
 mod verbs;

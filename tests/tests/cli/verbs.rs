@@ -18,6 +18,7 @@ fn help_of_every_verb_has_an_example() {
         "query",
         "compact",
         "vacuum",
+        "maintain",
         "history",
         "files",
         "show",
@@ -41,6 +42,7 @@ fn help_of_every_verb_has_an_example() {
     snapshot!("help_merge", lab.ok(&["merge", "--help"]));
     snapshot!("help_tag", lab.ok(&["tag", "--help"]));
     snapshot!("help_vacuum", lab.ok(&["vacuum", "--help"]));
+    snapshot!("help_maintain", lab.ok(&["maintain", "--help"]));
     snapshot!("help_branch", lab.ok(&["branch", "--help"]));
 }
 

@@ -7,6 +7,7 @@ use arrow::array::{RecordBatch, new_empty_array};
 use arrow::datatypes::{Field, Schema};
 use datafusion::scalar::ScalarValue;
 use lakehouse_core::model::{At, Definition, Version, parse_partitioning};
+use lakehouse_core::operations::maintain::{Bytes, Policy};
 use lakehouse_core::operations::{Action, When};
 use lakehouse_core::store::Store;
 use lakehouse_core::store::sim::{Fault, Faults, faulty};
@@ -17,12 +18,16 @@ use rand::{Rng, SeedableRng};
 use super::diffs;
 use super::evolution::{Evolution, carry};
 use super::program::{Evolving, Program, Step};
+use crate::maintain::run as maintenance;
 use crate::verbs::check::checked_all;
 
 use super::reference::{self, Column, Condition, Effect, Row, Scope, assign, spell, widen};
 
 /// One of so many programs ends with a check of all that it left.
 const CHECKED: u64 = 10;
+
+/// One of so many programs ends with maintenance of the table that it left.
+const MAINTAINED: u64 = 5;
 
 /// A format, in one of its versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,7 +152,11 @@ pub(super) async fn run_program(
             .await
             .map_err(|why| failed(format!("step {number} {strategy:?} {step:?}\n{why}")))?;
     }
-    run.compare(seed).await.map_err(failed)
+    run.compare(seed).await.map_err(failed)?;
+    if seed.is_multiple_of(MAINTAINED) {
+        run.maintain().await.map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// The same, but the store is gone from some request of some step on. Whoever opens the table then finds the rows
@@ -279,6 +288,37 @@ impl Run {
             }
             (Err(error), _) => Err(format!("{error} ({error:?})")),
         }
+    }
+
+    /// Maintenance changes no row, and a second one finds nothing to do and writes nothing.
+    async fn maintain(&self) -> Result<(), String> {
+        let mut policy = Policy::default();
+        policy.compact.target_file_size = self.options.target_file_bytes.map(Bytes);
+        let mut before = Vec::new();
+        for again in [false, true] {
+            let done = maintenance(&self.table, &policy, false).await;
+            let done = done.map_err(|error| error.to_string())?;
+            if done.failed().count() > 0 || (again && done.did_something()) {
+                return Err(format!("maintenance, again: {again}: {done:#?}"));
+            }
+            let found = read(&self.table, &At::Latest, &self.columns)
+                .await
+                .map_err(|error| error.to_string())?;
+            if found != text(self.rows.clone()) {
+                return Err("maintenance changed rows".to_owned());
+            }
+            let objects = self.table.handle().store.list("").await;
+            let objects = objects.map_err(|error| error.to_string())?;
+            let now: Vec<_> = objects
+                .into_iter()
+                .map(|one| (one.path, one.modified_ms))
+                .collect();
+            if again && now != before {
+                return Err("a second maintenance wrote something".to_owned());
+            }
+            before = now;
+        }
+        Ok(())
     }
 
     fn altered(&mut self, evolution: &Evolution, report: &Report) -> Result<(), String> {

@@ -150,6 +150,16 @@ const FEATURES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "`lake maintain`",
+        &[
+            "a_neglected_table_is_put_in_order_and_a_second_run_does_nothing",
+            "the_version_that_was_current_until_now_stays_readable_however_old_it_is",
+            "two_at_once_on_one_table_are_harmless",
+            "a_watch_says_a_line_for_each_round_and_ends_well_when_it_is_asked_to",
+            "test_a_policy_is_a_file_or_a_dict",
+        ],
+    ),
+    (
         "`lake compact`: group by group",
         &[
             "whatever_the_files_are_a_second_run_has_nothing_to_do",

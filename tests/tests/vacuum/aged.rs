@@ -26,17 +26,17 @@ use object_store::{
 use crate::support::memory;
 use crate::verbs::table_made;
 
-pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A table and the clock that dates its objects.
-pub(super) struct Aged {
-    pub(super) table: Table,
-    pub(super) clock: Arc<Source>,
+pub(crate) struct Aged {
+    pub(crate) table: Table,
+    pub(crate) clock: Arc<Source>,
 }
 
 impl Aged {
     /// An empty table. What works on it runs inside [`Aged::at`].
-    pub(super) async fn new(
+    pub(crate) async fn new(
         format: (TableFormat, Option<u8>),
         partitioning: &str,
         properties: &[(&str, &str)],
@@ -44,7 +44,7 @@ impl Aged {
         Self::over(memory("vacuum"), format, partitioning, properties).await
     }
 
-    pub(super) async fn over(
+    pub(crate) async fn over(
         store: Store,
         format: (TableFormat, Option<u8>),
         partitioning: &str,
@@ -58,27 +58,27 @@ impl Aged {
     }
 
     /// Runs something at the time of the table's clock.
-    pub(super) async fn at<T>(&self, run: impl Future<Output = T>) -> T {
+    pub(crate) async fn at<T>(&self, run: impl Future<Output = T>) -> T {
         self.skewed(0, run).await
     }
 
     /// The same on a machine whose clock is fast by so many milliseconds.
-    pub(super) async fn skewed<T>(&self, skew_ms: i64, run: impl Future<Output = T>) -> T {
+    pub(crate) async fn skewed<T>(&self, skew_ms: i64, run: impl Future<Output = T>) -> T {
         clock::simulated(Arc::new(self.clock.actor(1, skew_ms)), run).await
     }
 
-    pub(super) fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Store {
         &self.table.handle().store
     }
 
     /// All keys.
-    pub(super) async fn keys(&self) -> Vec<String> {
+    pub(crate) async fn keys(&self) -> Vec<String> {
         let listed = self.store().list("").await.unwrap();
         listed.into_iter().map(|object| object.path).collect()
     }
 
     /// Copies the first file of the newest version to another key, as a file that no version has.
-    pub(super) async fn orphan(&self, key: &str) -> DataFile {
+    pub(crate) async fn orphan(&self, key: &str) -> DataFile {
         let files = self
             .table
             .files(&lakehouse_core::model::At::Latest)
@@ -99,7 +99,7 @@ impl Aged {
 }
 
 /// Commits a file that is there already, as engines do that know no lease.
-pub(super) async fn take_up(handle: &Handle, file: DataFile) {
+pub(crate) async fn take_up(handle: &Handle, file: DataFile) {
     struct TakeUp(DataFile);
 
     impl Plan for TakeUp {
@@ -121,13 +121,13 @@ type Due = (u32, BoxFuture<'static, ()>);
 /// A store in memory in which something happens once, after the objects of the whole table were listed for the n-th time
 /// from now on.
 #[derive(Clone)]
-pub(super) struct Listing {
+pub(crate) struct Listing {
     inner: Arc<dyn ObjectStore>,
     next: Arc<Mutex<Option<Due>>>,
 }
 
 impl Listing {
-    pub(super) fn over(store: &Store) -> (Store, Self) {
+    pub(crate) fn over(store: &Store) -> (Store, Self) {
         let listing = Self {
             inner: Arc::clone(store.object_store()),
             next: Arc::default(),
@@ -139,11 +139,11 @@ impl Listing {
         )
     }
 
-    pub(super) fn after(&self, listing: u32, what: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn after(&self, listing: u32, what: impl Future<Output = ()> + Send + 'static) {
         *self.next.lock().unwrap() = Some((listing, Box::pin(what)));
     }
 
-    pub(super) fn has_happened(&self) -> bool {
+    pub(crate) fn has_happened(&self) -> bool {
         self.next.lock().unwrap().is_none()
     }
 

@@ -1,5 +1,5 @@
 //! A vacuum removes what nobody needs, beside writers, readers and other vacuums, whatever the clocks say.
 
-mod aged;
+pub(crate) mod aged;
 mod cases;
 mod simulated;

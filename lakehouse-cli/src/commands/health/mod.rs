@@ -7,6 +7,7 @@ use std::path::Path;
 use lakehouse_core::Table;
 use lakehouse_core::operations::health::Health;
 
+use super::maintain::what;
 use crate::exit::Failure;
 use crate::output::Ui;
 use crate::values::{show_bytes, show_count, show_time};
@@ -62,6 +63,7 @@ pub(super) async fn health(name: &str, table: &Table, html: Option<&Path>, ui: &
             ))?;
         }
     }
+    ui.table(&["maintain would", ""], &maintenance(&health))?;
     let read = health.upkeep.read.iter();
     let read: Vec<_> = read
         .map(|part| {
@@ -78,6 +80,17 @@ pub(super) async fn health(name: &str, table: &Table, html: Option<&Path>, ui: &
         vec![day.day.clone(), words.collect::<Vec<_>>().join(", ")]
     });
     ui.table(&["day", "commits"], &days.collect::<Vec<_>>())
+}
+
+/// What maintenance would do, step by step.
+fn maintenance(health: &Health) -> Vec<Vec<String>> {
+    if let Some(why) = &health.not_maintained {
+        return vec![vec!["nothing".to_owned(), why.clone()]];
+    }
+    let steps = health.maintenance.iter();
+    steps
+        .map(|report| vec![report.step.name().to_owned(), what(report)])
+        .collect()
 }
 
 fn version(health: &Health) -> String {

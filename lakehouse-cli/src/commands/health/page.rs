@@ -1,5 +1,5 @@
-//! The health of a table as one page: figures to HTML, nothing else. Charts are inline SVG; nothing is fetched, no script
-//! runs, and every name is escaped.
+//! The health of a table as one page: figures to HTML, nothing else. Charts are made of boxes and inline SVG, their text is
+//! the page's, so that it is as large on a phone; nothing is fetched, no script runs, and every name is escaped.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,8 +16,13 @@ const MOST_DAYS: usize = 60;
 /// Kinds of commits with a colour of their own; the others share the last.
 const COLOURS: usize = 7;
 
-/// The width that all charts are drawn in; they shrink to the page's.
+/// Characters of a name in a chart and in a table; the whole of it is shown on the pointer.
+const MOST_LABEL: usize = 44;
+const MOST_NAME: usize = 100;
+
+/// The size that columns are drawn in; they are stretched to the page's width.
 const WIDTH: f64 = 720.0;
+const HEIGHT: f64 = 180.0;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--paper:#fff;--ink:#1b1f24;--soft:#5c6670;--line:#d8dde3;--card:#f6f7f9;\
@@ -30,10 +35,18 @@ h2{font-size:1.05rem;margin:2rem 0 .5rem}p{margin:.3rem 0;color:var(--soft);over
 dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(10rem,1fr));gap:.6rem;margin:1rem 0}\
 dl div{background:var(--card);border:1px solid var(--line);border-radius:.4rem;padding:.5rem .7rem}\
 dt{color:var(--soft);font-size:.8rem}dd{margin:0;font-weight:600;overflow-wrap:anywhere}\
-svg{display:block;width:100%;height:auto}svg text{fill:var(--ink);font:12px system-ui,sans-serif}\
-svg .soft{fill:var(--soft)}svg .axis{stroke:var(--line)}.wide{overflow-x:auto}\
+figure{margin:.4rem 0}.bars div{display:grid;grid-template-columns:minmax(0,12rem) minmax(0,1fr) minmax(0,9.5rem);\
+gap:.6rem;align-items:center;font-size:.82rem;line-height:1.3;padding:.1rem 0}.bars span{text-align:right;\
+overflow-wrap:anywhere}.bars b{display:flex;height:1.1rem;border-left:1px solid var(--line)}.bars i{min-width:1px}\
+.bars em{font-style:normal;color:var(--soft);white-space:nowrap}\
+@media(max-width:36rem){.bars div{grid-template-columns:minmax(0,1fr) auto;gap:.1rem .6rem;padding:.2rem 0}\
+.bars span{text-align:left}.bars b{grid-column:1/-1;order:1}}\
+svg{display:block;width:100%;height:11rem;border-bottom:1px solid var(--line)}\
+.ends{display:flex;justify-content:space-between;color:var(--soft);font-size:.82rem}.ends :only-child{margin:auto}\
+.wide{overflow-x:auto}\
 table{border-collapse:collapse;width:100%;font-size:.9rem}td,th{padding:.25rem .5rem;border-bottom:1px solid var(--line);\
 text-align:right;white-space:nowrap}td:first-child,th:first-child{text-align:left;white-space:normal;overflow-wrap:anywhere}\
+.words td,.words th{text-align:left;white-space:normal;overflow-wrap:anywhere}.words td:first-child{white-space:nowrap}\
 ul{list-style:none;display:flex;flex-wrap:wrap;gap:.3rem 1rem;padding:0;margin:.3rem 0}\
 li i{display:inline-block;width:.8rem;height:.8rem;border-radius:.15rem;margin-right:.35rem;vertical-align:-.05rem}";
 
@@ -54,6 +67,7 @@ pub(super) fn page(name: &str, format: &str, health: &Health) -> String {
         show_time(health.taken_ms),
     );
     facts(&mut html, health);
+    section(&mut html, "Maintenance", &maintenance(health));
     section(&mut html, "File sizes", &sizes(health));
     section(&mut html, "Partitions", &partitions(health));
     section(&mut html, "Masked rows", &masked(health));
@@ -85,14 +99,23 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// A name for a chart, where there is room for so many characters.
+/// A name where there is room for so many characters: names that begin alike differ at their ends, so that both are left.
 fn short(text: &str, most: usize) -> String {
-    match text.chars().count() > most {
-        true => format!(
-            "{}…",
-            text.chars().take(most.saturating_sub(1)).collect::<String>()
-        ),
-        false => text.to_owned(),
+    let count = text.chars().count();
+    if count <= most {
+        return text.to_owned();
+    }
+    let tail = most / 2;
+    let head: String = text.chars().take(most - tail - 1).collect();
+    let tail: String = text.chars().skip(count - tail).collect();
+    format!("{head}…{tail}")
+}
+
+/// `1 file`, `12 files`.
+fn counted(count: u64, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{} {what}s", show_count(count)),
     }
 }
 
@@ -114,6 +137,22 @@ fn facts(html: &mut String, health: &Health) {
     html.push_str("</dl>\n");
 }
 
+/// What `lake maintain` would do.
+fn maintenance(health: &Health) -> String {
+    let mut html = String::from(
+        "<div class=\"wide\"><table class=\"words\"><tr><th>lake maintain</th><th>would do</th></tr>\n",
+    );
+    for line in super::maintenance(health) {
+        html.push_str("<tr>");
+        for cell in line {
+            let _ = write!(html, "<td>{}</td>", escape(&cell));
+        }
+        html.push_str("</tr>\n");
+    }
+    html.push_str("</table></div>\n");
+    html
+}
+
 /// One line of a chart of horizontal bars.
 struct Bar {
     label: String,
@@ -125,11 +164,8 @@ struct Bar {
     title: String,
 }
 
-/// Horizontal bars below one another, labels in front of them. Values may be of any size; what is no number is 0.
+/// Horizontal bars below one another, with their labels. Values may be of any size; what is no number is 0.
 fn bars(what: &str, bars: &[Bar]) -> String {
-    const LINE: f64 = 24.0;
-    const LABEL: f64 = 190.0;
-    const NOTE: f64 = 150.0;
     let sound = |value: f64| {
         if value.is_finite() && value > 0.0 {
             value
@@ -139,56 +175,25 @@ fn bars(what: &str, bars: &[Bar]) -> String {
     };
     let sum = |bar: &Bar| bar.parts.iter().map(|(_, value)| sound(*value)).sum::<f64>();
     let most = bars.iter().map(sum).fold(0.0, f64::max);
-    let scale = if most > 0.0 {
-        (WIDTH - LABEL - NOTE) / most
-    } else {
-        0.0
-    };
-    let mut svg = String::new();
-    let _ = writeln!(
-        svg,
-        "<svg viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"{}\">",
-        LINE * bars.len().max(1) as f64,
-        escape(what)
-    );
-    for (at, bar) in bars.iter().enumerate() {
-        let top = LINE * at as f64;
-        let text = top + LINE * 0.68;
-        let _ = writeln!(
-            svg,
-            "<g><title>{}</title><text x=\"{}\" y=\"{text:.1}\" text-anchor=\"end\">{}</text>",
+    let mut html = format!("<figure class=\"bars\" aria-label=\"{}\">\n", escape(what));
+    for bar in bars {
+        let _ = write!(
+            html,
+            "<div title=\"{}\"><span>{}</span><b>",
             escape(&bar.title),
-            LABEL - 8.0,
-            escape(&short(&bar.label, 28))
+            escape(&short(&bar.label, MOST_LABEL))
         );
-        let mut x = LABEL;
-        for (colour, value) in &bar.parts {
-            let width = sound(*value) * scale;
-            if width > 0.0 {
-                let _ = writeln!(
-                    svg,
-                    "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"var(--c{colour})\"/>",
-                    top + 3.0,
-                    width.max(1.0),
-                    LINE - 6.0
-                );
-            }
-            x += width;
+        for (colour, value) in bar.parts.iter().filter(|(_, value)| sound(*value) > 0.0) {
+            let _ = write!(
+                html,
+                "<i style=\"width:{:.2}%;background:var(--c{colour})\"></i>",
+                sound(*value) / most * 100.0
+            );
         }
-        let _ = writeln!(
-            svg,
-            "<text class=\"soft\" x=\"{:.1}\" y=\"{text:.1}\">{}</text></g>",
-            x + 6.0,
-            escape(&bar.note)
-        );
+        let _ = writeln!(html, "</b><em>{}</em></div>", escape(&bar.note));
     }
-    let _ = writeln!(
-        svg,
-        "<line class=\"axis\" x1=\"{LABEL}\" y1=\"0\" x2=\"{LABEL}\" y2=\"{}\"/>",
-        LINE * bars.len() as f64
-    );
-    svg.push_str("</svg>\n");
-    svg
+    html.push_str("</figure>\n");
+    html
 }
 
 fn legend(names: &[(usize, String)]) -> String {
@@ -221,11 +226,17 @@ pub(super) fn class_names(health: &Health) -> Vec<String> {
 }
 
 fn sizes(health: &Health) -> String {
+    if health.files.files == 0 {
+        return "<p>There are no data files.</p>\n".to_owned();
+    }
     let drawn = health.sizes.iter().zip(class_names(health)).map(|(class, name)| {
         let Files { files, bytes, .. } = class.files;
-        let note = format!("{} files, {}", show_count(files), show_bytes(bytes));
+        let note = match files {
+            0 => String::new(),
+            files => format!("{}, {}", counted(files, "file"), show_bytes(bytes)),
+        };
         Bar {
-            title: format!("{name}: {note}"),
+            title: format!("{name}: {}", counted(files, "file")),
             label: name,
             parts: vec![(0, files as f64)],
             note,
@@ -233,9 +244,10 @@ fn sizes(health: &Health) -> String {
     });
     let drawn: Vec<_> = drawn.collect();
     format!(
-        "<p>Files are meant to have {}; {} are smaller than three quarters of that.</p>\n{}",
+        "<p>Files are meant to have {}; {} of {} are smaller than three quarters of that.</p>\n{}",
         show_bytes(health.target_file_bytes),
         show_count(health.small_files.files),
+        show_count(health.files.files),
         bars("how many files have which size", &drawn)
     )
 }
@@ -246,6 +258,9 @@ fn label(name: &str) -> &str {
 
 fn partitions(health: &Health) -> String {
     let all = health.partitions.len();
+    if all == 0 {
+        return "<p>There are no data files.</p>\n".to_owned();
+    }
     let shown = &health.partitions[..all.min(MOST_PARTITIONS)];
     let chart = |what: &str, colour: usize, value: fn(&Files) -> u64, show: fn(u64) -> String| {
         let drawn = shown.iter().map(|(name, files)| {
@@ -263,12 +278,12 @@ fn partitions(health: &Health) -> String {
     let mut html = match (health.partitioning.is_empty(), health.partitions.last()) {
         (true, _) | (_, None) => String::new(),
         (false, Some((smallest, files))) => format!(
-            "<p>{} partitions by {}; the smallest is {} with {} in {} files{}</p>\n",
-            show_count(all as u64),
+            "<p>{} by {}; the smallest is {} with {} in {}{}</p>\n",
+            counted(all as u64, "partition"),
             escape(&health.partitioning.join(", ")),
-            escape(label(smallest)),
+            escape(&short(label(smallest), MOST_NAME)),
             show_bytes(files.bytes),
-            show_count(files.files),
+            counted(files.files, "file"),
             if all > shown.len() {
                 format!(". The {} largest are drawn", shown.len())
             } else {
@@ -287,8 +302,9 @@ fn partitions(health: &Health) -> String {
     for (name, files) in shown {
         let _ = writeln!(
             html,
-            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            "<tr><td title=\"{}\">{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             escape(label(name)),
+            escape(&short(label(name), MOST_NAME)),
             show_count(files.files),
             show_count(files.rows),
             show_count(files.masked_rows),
@@ -321,11 +337,11 @@ fn masked(health: &Health) -> String {
     });
     let drawn: Vec<_> = drawn.collect();
     let mut html = format!(
-        "<p>{about}{} of {} rows are masked ({:.1} %), in {} files.</p>\n",
+        "<p>{about}{} of {} rows are masked ({:.1} %), in {}.</p>\n",
         show_count(files.masked_rows),
         show_count(files.rows),
         files.masked_share() * 100.0,
-        show_count(health.masked_files)
+        counted(health.masked_files, "file")
     );
     if !drawn.is_empty() {
         html.push_str(&legend(&[(3, "masked".to_owned()), (6, "visible".to_owned())]));
@@ -336,9 +352,6 @@ fn masked(health: &Health) -> String {
 
 /// Commits per day, stacked by kind, as columns side by side.
 fn days(health: &Health) -> String {
-    const HEIGHT: f64 = 180.0;
-    const LEFT: f64 = 40.0;
-    const FOOT: f64 = 22.0;
     let days = &health.days[health.days.len().saturating_sub(MOST_DAYS)..];
     let mut kinds: BTreeMap<&str, u64> = BTreeMap::new();
     for (kind, count) in days.iter().flat_map(|day| &day.commits) {
@@ -353,33 +366,30 @@ fn days(health: &Health) -> String {
             .unwrap_or(COLOURS)
             .min(COLOURS - 1)
     };
+    let sum = |day: &lakehouse_core::operations::health::Day| day.commits.values().sum::<u64>();
+    let most = days.iter().map(sum).max().unwrap_or(0).max(1);
     let mut html = format!(
-        "<p>{} versions in the history of main</p>\n",
-        show_count(health.versions)
+        "<p>{} in the history of main",
+        counted(health.versions, "version")
     );
     if days.is_empty() {
+        html.push_str("</p>\n");
         return html;
     }
+    let _ = writeln!(html, ", at most {} on one day (UTC)</p>", show_count(most));
     let named: Vec<_> = kinds
         .iter()
         .map(|(kind, count)| (colour(kind), format!("{kind} ({})", show_count(*count))))
         .collect();
     html.push_str(&legend(&named));
-    let sum = |day: &lakehouse_core::operations::health::Day| day.commits.values().sum::<u64>();
-    let most = days.iter().map(sum).max().unwrap_or(0).max(1);
-    let step = (WIDTH - LEFT) / days.len() as f64;
+    let step = WIDTH / days.len() as f64;
     let width = (step * 0.8).min(48.0);
     let _ = writeln!(
         html,
-        "<svg viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"commits per day\">\n\
-         <text class=\"soft\" x=\"{}\" y=\"12\" text-anchor=\"end\">{}</text>\n\
-         <line class=\"axis\" x1=\"{LEFT}\" y1=\"{HEIGHT}\" x2=\"{WIDTH}\" y2=\"{HEIGHT}\"/>",
-        HEIGHT + FOOT,
-        LEFT - 6.0,
-        show_count(most)
+        "<figure><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"commits per day\">"
     );
     for (at, day) in days.iter().enumerate() {
-        let x = LEFT + step * at as f64 + (step - width) / 2.0;
+        let x = step * at as f64 + (step - width) / 2.0;
         let words: Vec<_> = day
             .commits
             .iter()
@@ -402,21 +412,15 @@ fn days(health: &Health) -> String {
         }
         html.push_str("</g>\n");
     }
-    let label = |html: &mut String, x: f64, anchor: &str, day: &str| {
-        let _ = writeln!(
-            html,
-            "<text class=\"soft\" x=\"{x}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
-            HEIGHT + FOOT - 6.0,
-            escape(day)
-        );
+    html.push_str("</svg>\n<div class=\"ends\">");
+    let ends = match days {
+        [first, .., last] => vec![first, last],
+        days => days.iter().collect(),
     };
-    if let [first, .., last] = days {
-        label(&mut html, LEFT, "start", &first.day);
-        label(&mut html, WIDTH, "end", &last.day);
-    } else if let [only] = days {
-        label(&mut html, (LEFT + WIDTH) / 2.0, "middle", &only.day);
+    for day in ends {
+        let _ = write!(html, "<span>{}</span>", escape(&day.day));
     }
-    html.push_str("</svg>\n");
+    html.push_str("</div></figure>\n");
     html
 }
 

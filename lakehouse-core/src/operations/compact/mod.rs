@@ -20,5 +20,4 @@ mod run;
 mod tests;
 
 pub use options::{Compact, CompactStrategy, CompactedGroup, GroupOutcome};
-pub(super) use plan::pending;
 pub use rounds::compact;

@@ -3,6 +3,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 use crate::model::Version;
 use crate::operations::RowOrder;
@@ -42,7 +44,8 @@ pub struct Compact {
 }
 
 /// Which files a compaction takes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum CompactStrategy {
     /// Small files that can be joined, small files with masked rows, and large ones of which many rows are masked.
     #[default]

@@ -272,13 +272,6 @@ impl Group {
     }
 }
 
-/// The files that compaction with its usual settings would rewrite now, where data files are to have so many bytes; that
-/// rows can be put in order is not looked at.
-pub(in crate::operations) fn pending(files: Vec<DataFile>, target: u64, spec_id: i32) -> Vec<DataFile> {
-    let groups = Rules::new(&Compact::default(), target, spec_id).groups(files);
-    groups.into_iter().flat_map(|group| group.files).collect()
-}
-
 /// What makes files lie side by side.
 pub(super) fn partition(file: &DataFile) -> Partition {
     (file.spec_id, file.partition.clone())

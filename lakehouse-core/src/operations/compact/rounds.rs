@@ -373,6 +373,12 @@ impl Rounds<'_> {
             }
             return;
         }
+        if matches!(
+            error,
+            Error::Invalid { .. } | Error::NotFound { .. } | Error::Engine(_)
+        ) {
+            self.count("num_groups_damaged", groups.len() as u64);
+        }
         for group in &groups {
             self.skip(snapshot, rules, group, &error.to_string());
         }

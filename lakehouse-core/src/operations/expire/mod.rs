@@ -27,8 +27,8 @@ use rule::{Decision, Policy, decide};
 /// `delta.logRetentionDuration`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Expire {
-    /// Versions that are as old as this, in milliseconds; `None`: as the table's properties say, else five days
-    /// (Iceberg), thirty days (Delta).
+    /// Versions that are as old as this, in milliseconds since the next one took their place; `None`: as the table's
+    /// properties say, else five days (Iceberg), thirty days (Delta).
     pub older_than_ms: Option<i64>,
     /// How many versions of each branch stay, however old; `None`: as the table's properties say, else one.
     pub retain_last: Option<u32>,
@@ -83,10 +83,10 @@ pub(super) async fn expire_with(
     files: Files,
 ) -> Result<ExpireReport> {
     check(what)?;
-    let now_ms = clock::now_ms();
-    // The store's clock, which is the one that files have their age from. Asking takes a write.
+    // The store's clock, which is the one that files have their age from: one of this machine that is fast must not let
+    // versions go too early. Asking takes a write.
     let store_ms = match options.dry_run {
-        true => now_ms,
+        true => clock::now_ms(),
         false => {
             handle
                 .format
@@ -98,7 +98,7 @@ pub(super) async fn expire_with(
     let mut expiry = Expiry {
         handle,
         what,
-        now_ms,
+        now_ms: store_ms,
         floor_ms,
         decision: Decision::default(),
     };

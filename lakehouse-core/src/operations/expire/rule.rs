@@ -1,8 +1,9 @@
 //! Which versions, tags and branches go: one rule for every format (Iceberg spec, "Snapshot Retention Policy").
 //!
 //! A tag or branch goes when its version is older than the name is kept for; main never does. Of each branch that stays, its
-//! newest versions stay: so many, and all that are young enough. A tag keeps its version. A version that is in the
-//! history of no branch stays while it is young enough. A version is never taken from the middle of what can be
+//! newest versions stay: so many, and all that are young enough. A version of a branch grows old from when the next one
+//! took its place: until then it is what readers open, however long ago it was committed. A tag keeps its version. A
+//! version that is in the history of no branch stays while it is young enough. A version is never taken from the middle of what can be
 //! read where its name could be taken again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -32,13 +33,11 @@ pub(super) struct Decision {
 }
 
 impl Policy {
-    fn age(&self, version: &Retained) -> i64 {
+    /// Whether it is less than `kept_ms` since then.
+    fn is_young(&self, since_ms: i64, kept_ms: Option<i64>) -> bool {
         // A clock that was fast once makes nothing immortal.
-        self.now_ms.saturating_sub(version.timestamp_ms).max(0)
-    }
-
-    fn is_young(&self, version: &Retained, kept_ms: Option<i64>) -> bool {
-        kept_ms.is_none_or(|kept| self.age(version) < kept)
+        let age = self.now_ms.saturating_sub(since_ms).max(0);
+        kept_ms.is_none_or(|kept| age < kept)
     }
 }
 
@@ -63,7 +62,7 @@ pub(super) fn decide(
             continue;
         };
         let retention = found.retention.or(policy.retention);
-        if name != MAIN && !policy.is_young(head, retention.max_ref_age_ms) {
+        if name != MAIN && !policy.is_young(head.timestamp_ms, retention.max_ref_age_ms) {
             dropped.push(name);
             continue;
         }
@@ -74,8 +73,12 @@ pub(super) fn decide(
         let least = retention.min_snapshots_to_keep.unwrap_or(1).max(1);
         let least = usize::try_from(least).unwrap_or(1);
         let mut unbroken = true;
+        let mut replaced_ms = i64::MAX;
         for (rank, one) in line(&known, found.version).enumerate() {
-            unbroken &= rank < least || policy.is_young(one, retention.max_snapshot_age_ms);
+            // The clock of who made the next one may be slow.
+            let since_ms = replaced_ms.max(one.timestamp_ms);
+            replaced_ms = one.timestamp_ms;
+            unbroken &= rank < least || policy.is_young(since_ms, retention.max_snapshot_age_ms);
             if unbroken {
                 kept.insert(one.version);
             }
@@ -83,7 +86,8 @@ pub(super) fn decide(
         }
     }
     for one in versions {
-        if !of_a_branch.contains(&one.version) && policy.is_young(one, policy.retention.max_snapshot_age_ms) {
+        let age_ms = policy.retention.max_snapshot_age_ms;
+        if !of_a_branch.contains(&one.version) && policy.is_young(one.timestamp_ms, age_ms) {
             kept.insert(one.version);
         }
     }

@@ -53,7 +53,7 @@ fn kept(decision: &Decision) -> Vec<Version> {
 #[test]
 fn the_last_versions_and_the_young_ones_stay() {
     let none = BTreeMap::new();
-    assert_eq!(kept(&decide(&row(), &none, 10, &policy(25, 1))), [8, 9, 10]);
+    assert_eq!(kept(&decide(&row(), &none, 10, &policy(25, 1))), [7, 8, 9, 10]);
     assert_eq!(kept(&decide(&row(), &none, 10, &policy(0, 4))), [7, 8, 9, 10]);
     assert_eq!(kept(&decide(&row(), &none, 10, &policy(0, 1))), [10]);
     assert_eq!(kept(&decide(&row(), &none, 10, &policy(1000, 1))).len(), 10);
@@ -90,7 +90,26 @@ fn versions_of_no_branch_stay_while_they_are_young() {
     versions.push(version(20, Some(3), 5));
     versions.push(version(21, Some(3), 50));
     let decision = decide(&versions, &BTreeMap::new(), 10, &policy(20, 1));
-    assert_eq!(kept(&decision), [9, 10, 20]);
+    assert_eq!(kept(&decision), [8, 9, 10, 20]);
+}
+
+#[test]
+fn a_version_that_was_current_until_just_now_stays_however_old_it_is() {
+    let versions = [
+        version(1, None, 900),
+        version(2, Some(1), 800),
+        version(3, Some(2), 5),
+    ];
+    assert_eq!(
+        kept(&decide(&versions, &BTreeMap::new(), 3, &policy(100, 1))),
+        [2, 3]
+    );
+    // The clock of who made the next one was slow: the version's own time counts.
+    let versions = [version(1, None, 50), version(2, Some(1), 800)];
+    assert_eq!(
+        kept(&decide(&versions, &BTreeMap::new(), 2, &policy(100, 1))),
+        [1, 2]
+    );
 }
 
 #[test]
@@ -146,17 +165,19 @@ fn naive(versions: &[Retained], refs: &BTreeMap<String, Ref>, policy: &Policy) -
             if let Some(rank) = line.iter().position(|other| other.version == one.version) {
                 in_a_branch = true;
                 let kept = of(branch);
-                let old = line[..=rank]
-                    .iter()
-                    .position(|other| age(other) >= kept.max_snapshot_age_ms.unwrap_or(i64::MAX));
+                // Since the next one took its place, or it was made, whichever was later.
+                let is_old = |at: usize| {
+                    let replaced = at.checked_sub(1).map(|next| age(line[next]));
+                    let limit = kept.max_snapshot_age_ms.unwrap_or(i64::MAX);
+                    replaced.is_some_and(|replaced| replaced.min(age(line[at])) >= limit)
+                };
+                let old = (0..=rank).find(|at| is_old(*at));
                 let least = kept.min_snapshots_to_keep.unwrap_or(1).max(1) as usize;
                 // The first old one ends it, unless it is among the last so many: then the first old one after these.
                 let ends = match old {
                     None => usize::MAX,
                     Some(first) if first >= least => first,
-                    Some(_) => (least..line.len())
-                        .find(|at| age(line[*at]) >= kept.max_snapshot_age_ms.unwrap_or(i64::MAX))
-                        .unwrap_or(usize::MAX),
+                    Some(_) => (least..line.len()).find(|at| is_old(*at)).unwrap_or(usize::MAX),
                 };
                 held |= rank < ends;
             }
