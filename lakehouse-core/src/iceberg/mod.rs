@@ -40,6 +40,7 @@ mod names;
 mod needed;
 mod paths;
 mod position_deletes;
+mod properties;
 mod publish;
 mod puffin;
 mod refs;
@@ -209,8 +210,8 @@ impl Format for Iceberg {
         Box::pin(async move { Ok(history::versions(&*View::of(snapshot)?)) })
     }
 
-    fn retention(&self, snapshot: &Snapshot) -> Retention {
-        refs::retention(&snapshot.properties)
+    fn retention(&self, snapshot: &Snapshot, asked: Retention) -> Result<Retention> {
+        properties::retention(&snapshot.properties, asked)
     }
 
     fn clean_up<'a>(

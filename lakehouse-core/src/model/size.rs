@@ -16,6 +16,11 @@ pub fn parse_size(text: &str) -> Option<u64> {
     count.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
 }
 
+/// Whether a data file is smaller than it should be where files are closed at `target` bytes: below three quarters of it.
+pub fn is_small_file(bytes: u64, target: u64) -> bool {
+    bytes < target / 4 * 3
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
