@@ -40,7 +40,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
         .ok_or_else(|| format!("`{text}` is not a length of time; write it like 30d, 12h or 90m"))
 }
 
-/// The same, and no time at all: `0d`.
+/// The same, and no time at all: `0d`. How old something has to be to go.
 pub(crate) fn parse_age(text: &str) -> Result<i64, String> {
     let is_none = text
         .trim()

@@ -48,6 +48,7 @@ macro_rules! suite {
                     history_is_newest_first,
                     everything_written_is_reachable_and_nothing_else,
                     racing_publishers_each_land_exactly_once,
+                    a_change_that_is_too_old_is_not_published,
                     many_commits_stay_readable,
                     values_of_every_partition_type_survive,
                     columns_come_with_the_rows_of_one_commit,

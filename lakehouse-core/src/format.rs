@@ -21,7 +21,8 @@ use crate::store::Store;
 pub enum Outcome {
     /// The change is visible as this snapshot.
     Committed(Arc<Snapshot>),
-    /// Somebody else took the place; nothing of ours is visible.
+    /// Somebody else took the place, or the change was too old when its turn came ([`Change::begun`]); nothing of ours is
+    /// visible.
     Lost,
     /// The store did not say, and asking again did not settle it.
     Unknown(Error),
@@ -202,10 +203,26 @@ pub trait Format: Send + Sync + Debug {
         Box::pin(async { Err(no_expiry(self.name())) })
     }
 
-    /// How long versions, tags and branches are kept where neither they nor whoever expires them say: as the table's
-    /// properties have it, else as the format does. What is `None` is kept for ever.
-    fn retention(&self, _snapshot: &Snapshot) -> Retention {
-        Retention::default()
+    /// How long versions, tags and branches are kept that say nothing themselves: as was `asked`, where nothing was
+    /// asked as the table's properties have it, else as the format does. What is `None` is kept for ever.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a property that counts and cannot be read.
+    fn retention(&self, _snapshot: &Snapshot, asked: Retention) -> Result<Retention> {
+        Ok(asked)
+    }
+
+    /// The oldest version whose files are promised to be there at this time, in milliseconds since 1970 UTC by the
+    /// store's clock, where files may go before the versions that have them. `None` where they never do.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a property that counts and cannot be read; those of the store.
+    fn files_kept_since<'a>(
+        &'a self,
+        _snapshot: &'a Snapshot,
+        _now_ms: i64,
+    ) -> BoxFuture<'a, Result<Option<Version>>> {
+        Box::pin(async { Ok(None) })
     }
 
     /// Deletes the files of the metadata that none of the kept versions needs, so that each of them can be read at
@@ -288,7 +305,8 @@ pub trait Format: Send + Sync + Debug {
     }
 
     /// Every object key below the table root that the given versions (all retained ones, if `None`)
-    /// still need: metadata, data, masks.
+    /// still need: metadata, data, masks. Nothing is decided by it: it is what tests hold [`Format::needed`] against, by which a
+    /// vacuum goes, so that both are found in ways of their own.
     fn reachable<'a>(&'a self, keep: Option<&'a [Version]>) -> BoxFuture<'a, Result<BTreeSet<String>>>;
 
     /// Tells each object but those of [`ObjectKind::Version`] that the kept versions need, one at a time, some more than

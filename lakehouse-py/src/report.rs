@@ -96,6 +96,7 @@ pub(crate) fn vacuumed(py: Python<'_>, report: &Vacuumed) -> PyResult<Py<PyDict>
     dict.set_item("num_files_removed", total.count)?;
     dict.set_item("bytes_removed", total.bytes)?;
     dict.set_item("num_files_too_young", report.young.count)?;
+    dict.set_item("num_files_adopted", report.adopted.count)?;
     dict.set_item("num_files_kept", report.kept.count)?;
     let kinds = PyDict::new(py);
     for (kind, tally) in &report.removed {

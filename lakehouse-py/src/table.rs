@@ -441,8 +441,9 @@ impl Table {
 
     /// Removes files that no retained version needs and that are older than `retention_hours` (48 at least): `lake vacuum`.
     /// As on the command line and in Spark, it removes them unless `dry_run` is true; deltalake's own only lists them by
-    /// default. `files` of the report are their paths.
-    #[pyo3(signature = (retention_hours=None, dry_run=false, *, keep_versions=None, quarantine=None, unsafe_no_writers=false))]
+    /// default. `files` of the report are their paths. Of a table made of files that were there, data files that lake did
+    /// not write stay unless `adopted` is true.
+    #[pyo3(signature = (retention_hours=None, dry_run=false, *, keep_versions=None, quarantine=None, adopted=false, unsafe_no_writers=false))]
     fn vacuum(
         &self,
         py: Python<'_>,
@@ -450,6 +451,7 @@ impl Table {
         dry_run: bool,
         keep_versions: Option<Vec<i64>>,
         quarantine: Option<String>,
+        adopted: bool,
         unsafe_no_writers: bool,
     ) -> PyResult<Py<PyDict>> {
         if retention_hours.is_some_and(|hours| !hours.is_finite() || hours < 0.0) {
@@ -463,6 +465,7 @@ impl Table {
             dry_run,
             quarantine,
             list: true,
+            adopted,
             unsafe_no_writers,
         };
         vacuumed(py, &wait(py, self.table.vacuum(&vacuum))?)

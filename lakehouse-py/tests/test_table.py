@@ -1,10 +1,5 @@
 """The Python module: what goes in, what comes out, what is raised."""
 
-import os
-import signal
-import subprocess
-import sys
-import threading
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -16,24 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-FORMATS = [("iceberg", 2), ("iceberg", 3), ("delta", None)]
-
-
-@pytest.fixture(params=FORMATS, ids=["iceberg-v2", "iceberg-v3", "delta"])
-def table(request, tmp_path):
-    name, version = request.param
-    return lakehouse.Table.create(
-        str(tmp_path / "t"), "id bigint not null, name string, amount double", format=name, format_version=version
-    )
-
-
-def rows(table, **options):
-    return sorted(table.scan(**options).to_arrow().to_pylist(), key=lambda row: row["id"])
-
-
-def people(*names, first=1):
-    return pa.table({"id": list(range(first, first + len(names))), "name": list(names)})
+from samples import FORMATS, people, rows
 
 
 def test_created_table_opens_with_its_schema(table):
@@ -131,66 +109,6 @@ def test_merge_cannot_run_twice(table):
     merge.execute()
     with pytest.raises(ValueError, match="executed already"):
         merge.execute()
-
-
-def feed(**columns):
-    types = {"id": pa.int64(), "amount": pa.float64(), "lsn": pa.int64()}
-    return pa.table({name: pa.array(values, types.get(name, pa.string())) for name, values in columns.items()})
-
-
-def test_a_feed_with_duplicates_says_which_row_counts(table):
-    table.append(people("a"))
-    twice = feed(id=[1, 1, 2], name=["x", "y", "z"], lsn=[9, 8, 1])
-
-    def run(**order):
-        merge = table.merge(twice, "id", **order).when_matched_update({"name": "source.name"})
-        merge.when_not_matched_insert({"id": "source.id", "name": "source.name"}).execute()
-        return [row["name"] for row in rows(table)]
-
-    with pytest.raises(lakehouse.InvalidError, match="several source rows"):
-        run()
-    assert run(on_duplicate="last") == ["y", "z"]
-    assert run(sequence_by="lsn") == ["x", "z"]
-    with pytest.raises(lakehouse.InvalidError, match="which of several"):
-        run(on_duplicate="newest")
-
-
-@pytest.mark.parametrize("cdc", ["op=op,sequence=lsn,delete=X", {"op": "op", "sequence": "lsn", "delete": "X"}])
-def test_a_change_feed_needs_no_clauses(table, cdc):
-    table.append(people("a", "b"))
-    changes = feed(op=["U", "X", "I", "U"], id=[3, 2, 3, 1], name=["late", None, "early", "A"], lsn=[9, 9, 8, 9])
-    for _ in range(2):
-        table.merge(changes, "id", cdc=cdc).execute()
-        assert [(row["id"], row["name"]) for row in rows(table)] == [(1, "A"), (3, "late")]
-    with pytest.raises(lakehouse.InvalidError, match="says itself"):
-        table.merge(changes, "id", cdc=cdc).when_matched_delete().execute()
-
-
-def test_change_feeds_are_checked(table):
-    for wrong, error in [
-        ("kind", lakehouse.InvalidError),
-        ({"sequence": "lsn"}, ValueError),
-        ({"op": "op", "sort": "lsn"}, ValueError),
-        (7, TypeError),
-    ]:
-        with pytest.raises(error):
-            table.merge(people("a"), "id", cdc=wrong)
-
-
-def test_debezium_and_tombstones(tmp_path):
-    table = lakehouse.Table.create(str(tmp_path / "t"), "id bigint, name string, ts_ms bigint, gone boolean")
-    row = pa.struct([("id", pa.int64()), ("name", pa.string())])
-
-    def play(*records):
-        before, after, op, ts_ms = zip(*records, strict=True)
-        envelope = {"before": pa.array(before, row), "after": pa.array(after, row), "op": op, "ts_ms": ts_ms}
-        table.merge(pa.table(envelope), "id", cdc="debezium", tombstones="gone").execute()
-        return [tuple(found.values()) for found in rows(table)]
-
-    one, two = {"id": 1, "name": "one"}, {"id": 2, "name": "two"}
-    assert play((None, one, "c", 1), (None, two, "r", 2)) == [(1, "one", 1, False), (2, "two", 2, False)]
-    assert play((one, None, "d", 5)) == [(1, "one", 5, True), (2, "two", 2, False)]
-    assert play((None, one, "u", 4)) == [(1, "one", 5, True), (2, "two", 2, False)]
 
 
 def test_update_delete_overwrite(table):
@@ -369,98 +287,6 @@ def test_error_of_the_input_stream_reaches_the_caller_and_commits_nothing(table)
     assert table.scan().count() == 0
 
 
-def test_gil_is_released_while_working(table):
-    schema = pa.schema({"id": pa.int64()})
-    ticks = []
-    done = threading.Event()
-
-    def count():
-        while not done.is_set():
-            ticks.append(time.monotonic())
-            time.sleep(0.001)
-
-    counter = threading.Thread(target=count)
-    counter.start()
-    batch = pa.record_batch({"id": pa.array(range(200_000), pa.int64())})
-    table.append(pa.RecordBatchReader.from_batches(schema, iter([batch] * 5)))
-    start = time.monotonic()
-    table.scan("id % 7 = 3").to_arrow()
-    end = time.monotonic()
-    done.set()
-    counter.join()
-    if end - start > 0.05:
-        assert sum(start < tick < end for tick in ticks) > 3
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_forked_child_can_read(table):
-    table.append(people("a"))
-    code = (
-        "import os, sys, lakehouse\n"
-        f"t = lakehouse.Table.open({table.location!r})\n"
-        "assert t.scan().count() == 1\n"
-        "pid = os.fork()\n"
-        "if pid == 0:\n"
-        f"    os._exit(lakehouse.Table.open({table.location!r}).scan().count())\n"
-        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
-    )
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 1
-
-
-def test_ctrl_c_stops_a_running_append(table):
-    code = (
-        "import lakehouse, pyarrow as pa, time\n"
-        f"t = lakehouse.Table.open({table.location!r})\n"
-        "schema = pa.schema({'id': pa.int64()})\n"
-        "def slow():\n"
-        "    print('started', flush=True)\n"
-        "    for i in range(1000):\n"
-        "        time.sleep(0.05)\n"
-        "        yield pa.record_batch({'id': pa.array([i], pa.int64())})\n"
-        "try:\n"
-        "    t.append(pa.RecordBatchReader.from_batches(schema, slow()))\n"
-        "except KeyboardInterrupt:\n"
-        "    print('stopped', flush=True)\n"
-        "    import os; os._exit(42)\n"
-    )
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert child.stdout.readline().strip() == "started"
-    time.sleep(0.3)
-    child.send_signal(signal.SIGINT)
-    assert child.wait(timeout=20) == 42
-    assert table.scan().count() == 0
-
-
-def test_sql_gives_rows_or_a_report(table, tmp_path):
-    table.append(people("a", "b", "c"))
-    assert lakehouse.sql("SELECT max(id) AS id FROM t", {"t": table}).to_arrow().to_pylist() == [{"id": 3}]
-    (tmp_path / "feed.csv").write_text("id,name\n3,C\n4,D\n")
-    merge = f"""
-        MERGE INTO t USING '{tmp_path}/feed.csv' s ON t.id = s.id
-        WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *
-    """
-    assert lakehouse.sql(merge, {"t": table}, dry_run=True)["committed"] is False
-    report = lakehouse.sql(merge, {"t": table.location}, idempotency_key="one")
-    assert (report["operation"], report["num_target_rows_updated"], report["num_target_rows_inserted"]) == (
-        "merge",
-        1,
-        1,
-    )
-    assert lakehouse.sql(merge, {"t": table}, idempotency_key="one")["already_committed_as"] == report["version"]
-    report = lakehouse.sql(f"DELETE FROM '{table.location}' WHERE id < (SELECT max(id) - 1 FROM t)", {"t": table})
-    assert report["num_target_rows_deleted"] == 2
-    assert [row["name"] for row in rows(table)] == ["C", "D"]
-
-
-def test_sql_that_is_not_known_is_refused(table):
-    with pytest.raises(lakehouse.UnsupportedError, match="RETURNING"):
-        lakehouse.sql("DELETE FROM t RETURNING id", {"t": table})
-    with pytest.raises(lakehouse.NotFoundError):
-        lakehouse.sql("DELETE FROM nosuch")
-    with pytest.raises(TypeError, match="table t"):
-        lakehouse.sql("SELECT 1", {"t": 7})
-
-
 def test_a_table_changes_and_keeps_its_rows(table):
     table.append(people("Ada", "Grace"))
     report = table.alter(
@@ -535,70 +361,6 @@ def test_rows_are_written_to_a_branch_audited_and_published(table):
     assert list(table.branches()) == ["main"]
     with pytest.raises(lakehouse.InvalidError, match="numbers are versions"):
         table.create_branch("7")
-
-
-def test_two_versions_are_compared_by_metadata_and_by_rows(table):
-    table.append(people("Ada", "Grace", "Edsger"))
-    before = table.version()
-    table.upsert(people("Grace H.", "Edsger", "Alan", first=2), on="id")
-    diff = table.diff(before)
-    assert diff.summary["from"]["version"] == before
-    assert diff.summary["to"]["version"] == table.version()
-    assert diff.summary["rows"]["from"] == 3
-    assert diff.summary["columns"] == []
-    changes = diff.rows(on="id")
-    assert changes.schema.names == ["id", "name", "amount", "_change_type"]
-    assert [(row["id"], row["name"], row["_change_type"]) for row in changes.to_arrow().to_pylist()] == [
-        (2, "Grace", "update_preimage"),
-        (2, "Grace H.", "update_postimage"),
-        (4, "Alan", "insert"),
-    ]
-    assert diff.count(on=["id"]) == {"added": 1, "removed": 0, "changed": 1, "ambiguous_keys": 0, "files_read": 2}
-    assert diff.count()["removed"] == 1
-    # Any Arrow library takes it, and as often as it is asked.
-    assert duckdb.sql("SELECT count(*) FROM changes").fetchone() == (3,)
-    assert pl.DataFrame(changes).height == 3
-    backwards = table.diff(to=before, from_as_of=datetime(2999, 1, 1, tzinfo=timezone.utc))
-    assert [row["_change_type"] for row in backwards.rows().to_arrow().to_pylist()] == ["insert", "delete", "delete"]
-    assert table.diff(-1, table.version()).count() == diff.count()
-
-
-def test_a_comparison_without_a_version_or_by_a_column_that_is_not_there_is_refused(table):
-    table.append(people("Ada"))
-    with pytest.raises(TypeError, match="needs from_"):
-        table.diff()
-    with pytest.raises(ValueError, match="not both"):
-        table.diff(1, from_as_of="2024-01-01")
-    with pytest.raises(lakehouse.InvalidError, match="no column key"):
-        table.diff(-1).rows(on="key")
-    with pytest.raises(lakehouse.LakehouseError, match="version"):
-        table.diff(-7)
-
-
-def test_columns_that_came_are_told_and_not_compared(table):
-    table.append(people("Ada"))
-    before = table.version()
-    table.append(people("Grace", first=2).append_column("tip", pa.array([0.5])), schema_mode="merge")
-    diff = table.diff(before)
-    assert diff.summary["columns"] == [{"column": "tip", "change": "added", "from": None, "to": "Float64"}]
-    assert diff.summary["left_out"] == ["tip"]
-    assert diff.rows().schema.names == ["id", "name", "amount", "_change_type"]
-    assert [row["id"] for row in diff.rows().to_arrow().to_pylist()] == [2]
-
-
-@pytest.mark.parametrize("version", [2, 3])
-def test_sql_reads_and_writes_the_branch_that_a_name_says(version, tmp_path):
-    table = lakehouse.Table.create(str(tmp_path / "t"), "id bigint, name string", format_version=version)
-    table.append(people("Ada"))
-    table.create_branch("audit")
-    report = lakehouse.sql("INSERT INTO t.branch_audit VALUES (2, 'Grace')", {"t": table})
-    assert report["committed"]
-    count = lakehouse.sql(f"SELECT count(*) AS n FROM '{table.location}.branch_audit'")
-    assert count.to_arrow().to_pylist() == [{"n": 2}]
-    assert len(rows(table)) == 1
-    assert table.diff("main", "audit").count()["added"] == 1
-    with pytest.raises(lakehouse.NotFoundError, match="nosuch"):
-        lakehouse.sql("SELECT * FROM t.branch_nosuch", {"t": table})
 
 
 @pytest.mark.parametrize("format", ["iceberg", "delta"])

@@ -32,6 +32,7 @@ const KEY_PROPERTY: &str = "lakehouse.created-by-key";
 /// commit. They are neither moved nor rewritten: only their footers are read. Folders such as year=2024/region=eu
 /// become columns that the table is partitioned by, --schema gives columns another type (their own types must
 /// fit) or NOT NULL. Types that the format does not store as they are, such as unsigned numbers, are refused by name.
+/// A vacuum leaves these files, and others beside them, unless it is told otherwise: lake vacuum --adopted.
 ///
 /// Example:
 ///   lake create events --from-parquet --dry-run

@@ -1,5 +1,6 @@
 use clap::Args;
 use lakehouse_core::Options;
+use lakehouse_core::model::FLOOR_MS;
 use lakehouse_core::operations;
 use serde_json::json;
 
@@ -12,9 +13,11 @@ use crate::values;
 ///
 /// A version goes when it is old enough and not among the last ones of its branch. It grows old from when the
 /// next one took its place. What a tag or branch says itself comes first, then the options, then the table's
-/// properties. Versions of tags and of branches stay, the newest version always does, and every version
-/// that stays is read as before. No name that stands for a version is freed within 48 hours: a slow writer
-/// could take it again.
+/// properties. Versions of tags and of branches stay,
+/// the newest version always does, and every version that stays is read as before. Ages are those of the
+/// store's clock; a dry run writes nothing to ask for it, and counts by this machine's. Whatever age is
+/// asked for, no name that stands for a version is freed within 2d (48 hours), twice as long as a writer
+/// may take: a slow one could take it again.
 ///
 /// Data files are not touched: those that no version needs any more are for lake vacuum.
 ///
@@ -25,7 +28,7 @@ use crate::values;
 pub(super) struct Expire {
     /// Path or URL of the table
     table: String,
-    /// Versions of this age go: 7d, 12h [default: the table's setting, else 5d (Iceberg), 30d (Delta)]
+    /// Versions of this age go: 7d, 12h, 0d for all [default: the table's setting, else 5d (Iceberg), 30d (Delta)]
     #[arg(long, value_name = "TIME", value_parser = values::parse_age)]
     older_than: Option<i64>,
     /// So many versions of each branch stay, however old [default: the table's setting, else 1]
@@ -88,9 +91,10 @@ pub(super) async fn expire(args: Expire, ui: &Ui) -> Result<(), Failure> {
     }
     if report.too_young + files.too_young > 0 {
         lines.push(format!(
-            "  {} and {} stay for now: they are younger than 48 hours",
+            "  {} and {} stay for now: they are younger than {} hours",
             counted(report.too_young, "version"),
-            counted(files.too_young, "file")
+            counted(files.too_young, "file"),
+            FLOOR_MS / 3_600_000
         ));
     }
     lines.push("  no data file was touched".to_owned());

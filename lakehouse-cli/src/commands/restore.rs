@@ -8,6 +8,8 @@ use crate::output::Ui;
 
 /// Make an older version current again, as a new version.
 ///
+/// A version whose files are not there any more, because a vacuum took them, is refused.
+///
 /// Example:
 ///   lake restore flights --version -1
 ///   lake restore flights --as-of "2026-11-20 12:00"

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::storage::StorageArgs;
 use crate::exit::Failure;
 use crate::output::Ui;
-use crate::values::{parse_duration, show_bytes, show_count, show_duration, show_time};
+use crate::values::{parse_age, show_bytes, show_count, show_duration, show_time};
 
 /// Remove files that no retained version needs and nobody may still need.
 ///
@@ -15,7 +15,12 @@ use crate::values::{parse_duration, show_bytes, show_count, show_duration, show_
 /// clock. Iceberg retains every version until it expires; Delta those that were current within
 /// delta.deletedFileRetentionDuration (7 days): older ones cannot be read afterwards. Logs, table
 /// metadata, hidden files and folders of others and what the format does not write stay. Writers
-/// and readers may be at work. A second run does nothing.
+/// and readers may be at work. A second run does nothing. A dry run writes nothing, not even to ask
+/// for the store's clock: it counts by this machine's, or from the newest file if that is later.
+///
+/// A table that was made of files which were there (lake create --from-parquet) may share its place:
+/// data files that lake did not write, those that it was made of among them, are told of and stay,
+/// also when no version needs them any more, unless --adopted says that they may go.
 ///
 /// Example:
 ///   lake vacuum flights --dry-run
@@ -25,9 +30,9 @@ use crate::values::{parse_duration, show_bytes, show_count, show_duration, show_
 pub(super) struct Vacuum {
     /// Path or URL of the table
     table: String,
-    /// Only files older than this, that no version needs which was current within this time; at least 2d, twice as long
-    /// as a writer may take [default: as the table says, else 7d for Delta; 3d for Iceberg]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    /// Only files of this age, that no version needs which was current within this time: 14d, 72h; at least 2d (48 hours),
+    /// twice as long as a writer may take [default: as the table says, else 7d for Delta; 3d for Iceberg]
+    #[arg(long, value_name = "TIME", value_parser = parse_age)]
     older_than: Option<i64>,
     /// Keep these versions too, whatever their age
     #[arg(long, value_name = "V,..", value_delimiter = ',')]
@@ -36,6 +41,9 @@ pub(super) struct Vacuum {
     /// moving them back repairs. Later vacuums leave it alone and tell how much is in it
     #[arg(long, value_name = "DIR")]
     quarantine: Option<String>,
+    /// Of a table made of files that were there: also remove data files that lake did not write
+    #[arg(long)]
+    adopted: bool,
     /// Say what would go, and remove nothing
     #[arg(long)]
     dry_run: bool,
@@ -59,6 +67,7 @@ pub(super) async fn vacuum(args: Vacuum, ui: &Ui) -> Result<(), Failure> {
         dry_run: args.dry_run,
         quarantine: args.quarantine.clone(),
         list: args.verbose || ui.json,
+        adopted: args.adopted,
         unsafe_no_writers: args.unsafe_no_writers,
     };
     let report = table.vacuum(&what).await?;
@@ -93,6 +102,13 @@ fn print(table: &str, report: &Vacuumed, ui: &Ui) -> Result<(), Failure> {
         pairs.push((
             "  young",
             format!("{young} that no version needs, not older than {age} yet"),
+        ));
+    }
+    if report.adopted.count > 0 {
+        let adopted = files(&report.adopted);
+        pairs.push((
+            "  left",
+            format!("{adopted} that lake did not write and no version needs (--adopted removes those that are old enough)"),
         ));
     }
     for (folder, tally) in &report.left {
@@ -156,7 +172,7 @@ fn as_json(table: &str, report: &Vacuumed) -> Value {
         "operation": "vacuum", "table": table, "dry_run": report.dry_run, "version": report.version,
         "versions_kept": report.versions_kept, "oldest_version_kept": report.oldest_kept,
         "older_than_ms": report.older_than_ms, "store_time_ms": report.now_ms, "quarantine": report.quarantine,
-        "removed": tally(&report.total()), "removed_by_kind": kinds, "young": tally(&report.young),
+        "removed": tally(&report.total()), "removed_by_kind": kinds, "young": tally(&report.young), "adopted": tally(&report.adopted),
         "kept": tally(&report.kept), "left": left, "files": files,
     })
 }

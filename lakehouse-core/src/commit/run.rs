@@ -10,7 +10,7 @@ use super::sound::assert_sound;
 use super::{Isolation, check};
 use crate::error::{Error, Result};
 use crate::format::{Handle, Outcome};
-use crate::model::{At, Change, CommitId, LEASE, MAIN, MetadataChange, RefKind, Snapshot, Token};
+use crate::model::{At, Begun, Change, CommitId, LEASE, MAIN, MetadataChange, RefKind, Snapshot, Token};
 use crate::planted::{self, Bug};
 use crate::store::clock;
 
@@ -149,14 +149,14 @@ fn nothing(snapshot: Arc<Snapshot>, attempts: u32) -> Committed {
 struct Base {
     snapshot: Arc<Snapshot>,
     /// When its loading began: the lease counts from here.
-    loaded_ms: i64,
+    begun: Begun,
 }
 
 impl Base {
     async fn newest(handle: &Handle, options: &CommitOptions) -> Result<Self> {
-        let loaded_ms = clock::now_ms();
+        let begun = clock::begin();
         let snapshot = newest(handle, options.branch.as_deref()).await?;
-        Ok(Self { snapshot, loaded_ms })
+        Ok(Self { snapshot, begun })
     }
 }
 
@@ -212,8 +212,9 @@ impl Run<'_> {
         // What the change was planned on or fitted to: it is judged against every winner since, again if need
         // be, because what it knows of files and rows is of that version.
         let mut settled = Arc::clone(&base);
+        change.begun = Some(planned_on.begun);
         loop {
-            if clock::now_ms() - planned_on.loaded_ms > self.lease.as_millis() as i64 {
+            if clock::since(&planned_on.begun) > self.lease {
                 self.clean_up(&change).await;
                 self.give_up_after(*attempts, "the files took longer to write than the lease allows")?;
                 *attempts += 1;
@@ -238,6 +239,7 @@ impl Run<'_> {
                 Ok(Next::PublishAdapted(newest, adapted)) => {
                     self.clean_up(&superseded(change, &adapted)).await;
                     (base, change) = (newest, *adapted);
+                    change.begun = Some(planned_on.begun);
                     settled = Arc::clone(&base);
                     if let Err(unsound) = assert_sound(self.handle.store.location(), &base, &change) {
                         self.clean_up(&change).await;

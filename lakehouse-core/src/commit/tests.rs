@@ -17,8 +17,8 @@ use crate::model::{
     At, Change, CommitId, CommitInfo, DataFile, Definition, OperationKind, Prune, RowMask, Snapshot, Token,
     Version,
 };
-use crate::store::Store;
 use crate::store::sim::{Fault, faulty};
+use crate::store::{Store, clock};
 
 /// What happens to one attempt.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ enum Step {
     Unknown,
     /// Nothing lands, for certain.
     Fails,
+    /// The machine sleeps for two days before the put, which a format then leaves.
+    Sleeps,
 }
 
 /// A table in memory whose `publish` follows a script and then compares and swaps.
@@ -155,6 +157,11 @@ impl Format for Scripted {
                 }
                 Some(Step::Unknown) => Ok(Outcome::Unknown(broken("log"))),
                 Some(Step::Fails) => Err(broken("manifest")),
+                Some(Step::Sleeps) => {
+                    clock::pause(Duration::from_secs(4 * 24 * 3600)).await;
+                    assert!(clock::is_overdue(change));
+                    Ok(Outcome::Lost)
+                }
                 None if self.log.lock().unwrap().len() as u64 != base.state => Ok(Outcome::Lost),
                 None => Ok(Outcome::Committed(self.land(change))),
             }
@@ -253,7 +260,7 @@ struct Bench {
 impl Bench {
     fn new(format: Scripted) -> Self {
         let format = Arc::new(format);
-        let location = format!("memory://{}", crate::store::clock::new_commit_id());
+        let location = format!("memory://{}", clock::new_commit_id());
         let handle = Handle {
             store: Store::open(&location).unwrap(),
             format: Arc::clone(&format) as Arc<dyn Format>,
@@ -511,6 +518,26 @@ async fn staged_files_older_than_the_lease_are_never_published() {
     let error = commit_within(Duration::ZERO, &bench.handle, &options, &mut slow).await;
     assert!(error.unwrap_err().to_string().contains("lease"));
     assert!(!bench.calls().contains(&"publish"));
+}
+
+#[tokio::test]
+async fn a_writer_that_slept_right_before_its_put_stages_anew() {
+    let bench = Bench::new(Scripted::with([Step::Sleeps]));
+    let mut plans = Vec::new();
+    let mut planned = Planned(0, |_, id: CommitId| {
+        let mut mine = change(OperationKind::Append, &id.0);
+        mine.added.push(file("f", 0..1));
+        plans.push(id.0);
+        Ok(Some(mine))
+    });
+    let options = CommitOptions::default();
+    let source = Arc::new(clock::Source::new(3));
+    let done = clock::simulated(source, commit(&bench.handle, &options, &mut planned))
+        .await
+        .unwrap();
+    assert!(done.change.is_some());
+    assert_eq!(plans.len(), 2, "what was staged before is not published");
+    assert_eq!(done.change.unwrap().commit_id.0, plans[1]);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Versions that go, and what stays.
 
 use super::*;
-use crate::model::{Cleanup, Retained, Version};
+use crate::model::{Cleanup, Retained, Retention, Version};
 
 pub(crate) async fn versions_expire_and_the_kept_ones_read_on(bed: Bed) {
     let (format, mut newest) = bed.created().await;
@@ -16,7 +16,8 @@ pub(crate) async fn versions_expire_and_the_kept_ones_read_on(bed: Bed) {
         let one: &Retained = all.iter().find(|one| one.version == *version).unwrap();
         assert!(at == 0 || one.parent == Some(made[at - 1]), "{one:?}");
     }
-    assert!(format.retention(&newest).max_snapshot_age_ms > Some(0));
+    let retention = format.retention(&newest, Retention::default()).unwrap();
+    assert!(retention.max_snapshot_age_ms > Some(0));
     let kept: BTreeSet<Version> = made[3..].iter().copied().collect();
     let mut expire = Change::new(OperationKind::Expire, clock::new_commit_id());
     expire.data_change = false;

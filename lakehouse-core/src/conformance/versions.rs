@@ -1,6 +1,7 @@
 //! Versions: made, raced for, found again, told apart, restored.
 
 use super::*;
+use crate::model::Begun;
 
 pub(crate) async fn created_table_opens_with_its_definition(bed: Bed) {
     let (_, created) = bed.created().await;
@@ -410,4 +411,24 @@ pub(crate) async fn many_commits_stay_readable(bed: Bed) {
     assert_eq!(names(&reader, &opened).await, ["24"]);
     let earlier = reader.snapshot(&At::Version(-2)).await.unwrap();
     assert_eq!(names(&reader, &earlier).await, ["19", "20", "21", "22"]);
+}
+
+/// A writer that slept between its look at the lease and its put: a vacuum may have taken what it staged.
+pub(crate) async fn a_change_that_is_too_old_is_not_published(bed: Bed) {
+    let (format, base) = bed.created().await;
+    let mut append = change(OperationKind::Append, vec![file("a", 1, 1, 1)]);
+    let hours_ago = |hours: i64| {
+        Some(Begun {
+            wall_ms: clock::now_ms() - hours * 3_600_000,
+            steady: None,
+        })
+    };
+    append.begun = hours_ago(37);
+    let before = bed.store.list("").await.unwrap();
+    let outcome = format.publish(&base, &append).await.unwrap();
+    assert!(matches!(outcome, Outcome::Lost), "{outcome:?}");
+    assert_eq!(bed.store.list("").await.unwrap(), before, "it leaves nothing");
+    assert!(format.find(&append.commit_id, &base).await.unwrap().is_none());
+    append.begun = hours_ago(23);
+    publish(&format, &base, &append).await;
 }

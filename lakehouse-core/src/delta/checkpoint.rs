@@ -28,7 +28,7 @@ use crate::store::{Created, Listed, Store, clock};
 use file::{Contents, Draft};
 use reconciled::Reconciled;
 
-pub(super) use reconciled::{RETENTION_MS, interval_ms};
+pub(super) use reconciled::Remembered;
 pub(super) use verify::verify;
 
 /// Commits between two checkpoints where the table does not say (`delta.checkpointInterval`).
@@ -48,7 +48,7 @@ pub(super) async fn maybe_write(store: &Store, snapshot: &Snapshot) -> Result<()
     if snapshot.version == 0 || !snapshot.state.is_multiple_of(interval(state)) {
         return Ok(());
     }
-    write(store, state, CheckpointKind::Auto).await?;
+    write(store, state, CheckpointKind::Auto, Remembered::by(state)?).await?;
     Ok(())
 }
 
@@ -57,7 +57,12 @@ pub(super) async fn maybe_write(store: &Store, snapshot: &Snapshot) -> Result<()
 /// # Errors
 /// [`Error::Unsupported`] for a kind that the table does not allow; [`Error::Invalid`] when it does not say what the log
 /// says.
-pub(super) async fn ensure(store: &Store, state: &State, kind: CheckpointKind) -> Result<Checkpoint> {
+pub(super) async fn ensure(
+    store: &Store,
+    state: &State,
+    kind: CheckpointKind,
+    remembered: Remembered,
+) -> Result<Checkpoint> {
     let version = state.replay.version();
     let known = is_v2(state, kind)?;
     let found = existing(store, version).await?;
@@ -65,7 +70,7 @@ pub(super) async fn ensure(store: &Store, state: &State, kind: CheckpointKind) -
     let fits = |one: &Vec<Listed>| kind == CheckpointKind::Auto || is_classic(one) != known;
     let (done, already) = match found.into_iter().find(fits) {
         Some(files) => (of_files(version, &files), true),
-        None => (write(store, state, kind).await?, false),
+        None => (write(store, state, kind, remembered).await?, false),
     };
     let data_files = verify(store, version).await?;
     if already {
@@ -120,7 +125,12 @@ fn is_v2(state: &State, kind: CheckpointKind) -> Result<bool> {
 }
 
 /// Writes a checkpoint of this version, unless there is one of the name.
-async fn write(store: &Store, state: &State, kind: CheckpointKind) -> Result<Checkpoint> {
+async fn write(
+    store: &Store,
+    state: &State,
+    kind: CheckpointKind,
+    remembered: Remembered,
+) -> Result<Checkpoint> {
     let v2 = is_v2(state, kind)?;
     let (replay, small) = match Reconciled::load(store, &state.replay).await {
         Ok(small) => (state.replay.clone(), small),
@@ -132,7 +142,7 @@ async fn write(store: &Store, state: &State, kind: CheckpointKind) -> Result<Che
         }
         Err(error) => return Err(error),
     };
-    let (others, tombstones) = small.into_actions(state, clock::now_ms());
+    let (others, tombstones) = small.into_actions(state, remembered, clock::now_ms());
     if !v2 {
         return classic(store, &replay, others, tombstones).await;
     }

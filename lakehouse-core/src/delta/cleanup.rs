@@ -1,64 +1,30 @@
 //! Cleaning up the log (Delta protocol, "Metadata Cleanup", "Checkpoint Protection"): what only versions before the oldest kept one
 //! need goes, once a checkpoint of that version is there and was compared with the log.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::state::State;
 use super::{checkpoint, log, protocol};
 use crate::error::{Error, Result};
-use crate::model::{CheckpointKind, CleanedUp, Cleanup, Retained, Retention, Snapshot};
-use crate::store::{Listed, Store};
+use crate::model::{CheckpointKind, CleanedUp, Cleanup, Retained, Snapshot};
+use crate::store::{Listed, PAGE, Store};
 
-/// How long versions are kept where the table does not say (`delta.logRetentionDuration`).
-const RETENTION_MS: i64 = 30 * 24 * 3_600_000;
 /// Before this version checkpoints are protected.
 const PROTECTED: &str = "delta.requireCheckpointProtectionBeforeVersion";
-/// Files deleted together.
-const TOGETHER: usize = 1000;
 /// Log entries read at the same time.
 const CONCURRENT_READS: usize = 8;
-
-/// How long versions are kept that say nothing themselves.
-pub(super) fn retention(properties: &BTreeMap<String, String>) -> Retention {
-    let given = properties.get("delta.logRetentionDuration");
-    let given = given.and_then(|text| checkpoint::interval_ms(text));
-    Retention {
-        max_ref_age_ms: None,
-        min_snapshots_to_keep: Some(1),
-        max_snapshot_age_ms: Some(given.unwrap_or(RETENTION_MS)),
-    }
-}
 
 /// Every version that the log can still give: from the oldest checkpoint, or from version 0, without a gap to the newest. Its
 /// time is that of its file, as the protocol has it, or the one inside where commits carry one.
 pub(super) async fn versions(store: &Store, snapshot: &Snapshot) -> Result<Vec<Retained>> {
     let state = State::of(snapshot)?;
     let newest = snapshot.state;
-    let listed = store.list(log::FOLDER).await?;
-    let mut times: BTreeMap<u64, i64> = BTreeMap::new();
-    for file in &listed {
-        if let Some(version) = log::commit_version(&file.path) {
-            times.insert(version, file.modified_ms);
-        }
-    }
+    let mut names = log::Names::of(store.list(log::FOLDER).await?);
     // It is there, whatever a listing that is late says.
-    times.entry(newest).or_insert(i64::MAX);
-    let mut unbroken = newest + 1;
-    while unbroken > 0 && times.contains_key(&(unbroken - 1)) {
-        unbroken -= 1;
-    }
-    let checkpoints = checkpoints(listed);
-    let oldest = match unbroken {
-        0 => Some(0),
-        // The entry of the checkpoint itself may be gone.
-        first => checkpoints
-            .range(first - 1..=newest)
-            .next()
-            .map(|(version, _)| *version),
-    };
-    let Some(oldest) = oldest else {
+    names.commits.entry(newest).or_insert(i64::MAX);
+    let Some(oldest) = names.oldest_without_gap(newest) else {
         return Err(Error::invalid(
             format!("the listing of the log lacks what version {newest} begins with"),
             log::FOLDER,
@@ -67,8 +33,7 @@ pub(super) async fn versions(store: &Store, snapshot: &Snapshot) -> Result<Vec<R
     };
     let timed = protocol::in_commit_timestamps(&state.protocol, &state.metadata);
     let retained = stream::iter(oldest..=newest).map(|version| {
-        let named = times.get(&version).copied();
-        let written = named.or_else(|| checkpoints.get(&version).copied());
+        let (named, written) = (names.commits.get(&version).copied(), names.written_ms(version));
         async move {
             Ok::<_, Error>(Retained {
                 version: version.cast_signed(),
@@ -82,19 +47,6 @@ pub(super) async fn versions(store: &Store, snapshot: &Snapshot) -> Result<Vec<R
         }
     });
     retained.buffered(CONCURRENT_READS).try_collect().await
-}
-
-/// The versions with a whole checkpoint, and when the last file of it was written.
-fn checkpoints(listed: Vec<Listed>) -> BTreeMap<u64, i64> {
-    let mut found = BTreeMap::new();
-    for files in log::whole_checkpoints(listed) {
-        let version = files.first().and_then(|file| log::file_version(&file.path));
-        let written = files.iter().map(|file| file.modified_ms).max();
-        if let (Some(version), Some(written)) = (version, written) {
-            found.insert(version, written);
-        }
-    }
-    found
 }
 
 /// Deletes what only versions before the oldest kept one need: log entries, compacted ones, checksums, checkpoints and the files that
@@ -123,17 +75,18 @@ pub(super) async fn clean_up(store: &Store, newest: &State, what: &Cleanup) -> R
     if !gone.is_empty() {
         newest.check_writable()?;
         check_protection(newest, oldest, &listed)?;
+        let remembered = checkpoint::Remembered::by(newest)?;
         if !what.dry_run {
             // Its own protocol counts: the newest may ask for less.
             let state = checkpoint::fresh(store, oldest).await?;
             state.check_writable()?;
-            checkpoint::ensure(store, &state, CheckpointKind::Auto).await?;
+            checkpoint::ensure(store, &state, CheckpointKind::Auto, remembered).await?;
         }
         done.checkpoint = Some(oldest.cast_signed());
         let keys: Vec<String> = gone.iter().map(|file| file.path.clone()).collect();
         done.bytes = gone.iter().map(|file| file.bytes).sum();
         if !what.dry_run {
-            for keys in keys.chunks(TOGETHER) {
+            for keys in keys.chunks(PAGE) {
                 store.delete(keys).await?;
             }
         }
@@ -163,7 +116,7 @@ fn check_protection(newest: &State, oldest: u64, listed: &[Listed]) -> Result<()
         return Ok(());
     }
     let protected = newest.number(PROTECTED).unwrap_or(0).max(0).cast_unsigned();
-    let there = checkpoints(listed.to_vec());
+    let there = log::Names::of(listed.to_vec()).checkpoints;
     if oldest >= protected || there.contains_key(&oldest) {
         return Ok(());
     }

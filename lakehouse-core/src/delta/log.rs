@@ -100,6 +100,65 @@ pub(super) fn whole_checkpoints(files: Vec<Listed>) -> Vec<Vec<Listed>> {
     whole
 }
 
+/// What the names in the log folder tell, and when the files were written: by the store's clock, in milliseconds since 1970
+/// UTC.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// Versions with a log entry.
+    pub(super) commits: BTreeMap<u64, i64>,
+    /// Versions with a whole checkpoint; the time of the last of its files.
+    pub(super) checkpoints: BTreeMap<u64, i64>,
+}
+
+impl Names {
+    /// Of a listing of the folder.
+    pub(super) fn of(files: Vec<Listed>) -> Self {
+        let mut names = Self::default();
+        for file in &files {
+            if let Some(version) = commit_version(&file.path) {
+                names.commits.insert(version, file.modified_ms);
+            }
+        }
+        for files in whole_checkpoints(files) {
+            let version = files.first().and_then(|file| file_version(&file.path));
+            let written = files.iter().map(|file| file.modified_ms).max();
+            names.checkpoints.extend(version.zip(written));
+        }
+        names
+    }
+
+    /// The oldest version that can be read, whether all later ones can or not.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        match self.commits.contains_key(&0) {
+            true => Some(0),
+            false => self.checkpoints.keys().next().copied(),
+        }
+    }
+
+    /// The oldest version from which all can be read up to `newest`, which is there.
+    pub(super) fn oldest_without_gap(&self, newest: u64) -> Option<u64> {
+        let mut first = newest;
+        while first > 0 && self.commits.contains_key(&(first - 1)) {
+            first -= 1;
+        }
+        match first {
+            0 => Some(0),
+            // The entry of the checkpoint itself may be gone.
+            first => self
+                .checkpoints
+                .range(first - 1..=newest)
+                .next()
+                .map(|(version, _)| *version),
+        }
+    }
+
+    /// When a version was written: its log entry, where that is gone its checkpoint.
+    pub(super) fn written_ms(&self, version: u64) -> Option<i64> {
+        let entry = self.commits.get(&version);
+        entry.or_else(|| self.checkpoints.get(&version)).copied()
+    }
+}
+
 /// Reads a log entry; `None` if it is not there.
 pub(super) async fn read(store: &Store, version: u64) -> Result<Option<Vec<Action>>> {
     let key = commit_key(version);
@@ -203,16 +262,10 @@ pub(super) async fn explain(store: &Store, version: Option<u64>, error: Error) -
 
 async fn diagnose(store: &Store, version: Option<u64>) -> Result<Option<Error>> {
     let files = store.list(FOLDER).await?;
-    let commits: BTreeSet<u64> = files
-        .iter()
-        .filter_map(|file| commit_version(&file.path))
-        .collect();
-    let checkpoints: BTreeSet<u64> = files
-        .iter()
-        .filter(|file| is_checkpoint(&file.path))
-        .filter_map(|file| file_version(&file.path))
-        .collect();
-    let Some(newest) = commits.last().max(checkpoints.last()).copied() else {
+    let names = Names::of(files.clone());
+    let (commits, checkpoints) = (&names.commits, &names.checkpoints);
+    let newest = commits.keys().next_back().max(checkpoints.keys().next_back());
+    let Some(newest) = newest.copied() else {
         return Ok(Some(
             Error::not_found("a Delta table", store.location())
                 .with_hint("check the location; `lake create --format delta` makes a new table"),
@@ -227,15 +280,18 @@ async fn diagnose(store: &Store, version: Option<u64>) -> Result<Option<Error>> 
     if target > newest {
         return missing(format!("the newest version is {newest}"));
     }
-    let start = checkpoints.range(..=target).next_back().copied();
-    if start.is_none() && !commits.contains(&0) {
-        let oldest = checkpoints.first().map_or_else(String::new, |oldest| {
+    let start = checkpoints
+        .range(..=target)
+        .next_back()
+        .map(|(version, _)| *version);
+    if start.is_none() && !commits.contains_key(&0) {
+        let oldest = names.oldest().map_or_else(String::new, |oldest| {
             format!("; the oldest that can be read is {oldest}")
         });
         return missing(format!("its log entries were cleaned up{oldest}"));
     }
     let first = start.map_or(0, |version| version + 1);
-    if let Some(gap) = (first..=target).find(|version| !commits.contains(version)) {
+    if let Some(gap) = (first..=target).find(|version| !commits.contains_key(version)) {
         return Ok(Some(
             Error::invalid(
                 format!("version {target} cannot be read: the log entry of version {gap} is missing"),

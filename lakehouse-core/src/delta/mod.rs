@@ -58,7 +58,7 @@ use crate::model::{
     Definition, Keep, Kept, Needed, ObjectKind, Prune, Redefinition, Retained, Retention, RowMask, Snapshot,
     Token, Upkeep, Version,
 };
-use crate::store::{Created, Store};
+use crate::store::{Created, Store, clock};
 use state::State;
 
 /// A Delta table: `_delta_log/N.json` is created if absent.
@@ -230,6 +230,9 @@ impl Format for Delta {
             // What could not be read back is not published.
             let limit = self.store.limits().commit_bytes;
             limits::at_most(entry.len() as u64, limit, "bytes of a log entry", &key)?;
+            if clock::is_overdue(change) {
+                return Ok(Outcome::Lost);
+            }
             let version = base.state + 1;
             let created = self.store.create(&key, entry.into()).await?;
             Ok(self.created(version, created).await)
@@ -285,8 +288,16 @@ impl Format for Delta {
         Box::pin(async move { cleanup::versions(&self.store, snapshot).await })
     }
 
-    fn retention(&self, snapshot: &Snapshot) -> Retention {
-        cleanup::retention(&snapshot.properties)
+    fn retention(&self, snapshot: &Snapshot, asked: Retention) -> Result<Retention> {
+        properties::retention(&snapshot.properties, asked)
+    }
+
+    fn files_kept_since<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        now_ms: i64,
+    ) -> BoxFuture<'a, Result<Option<Version>>> {
+        Box::pin(async move { needed::kept_since(self, snapshot, now_ms).await.map(Some) })
     }
 
     fn clean_up<'a>(
@@ -310,7 +321,7 @@ impl Format for Delta {
         Box::pin(async move {
             let state = State::of(snapshot)?;
             state.check_writable()?;
-            checkpoint::ensure(&self.store, state, kind).await
+            checkpoint::ensure(&self.store, state, kind, checkpoint::Remembered::by(state)?).await
         })
     }
 

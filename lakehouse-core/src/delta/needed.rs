@@ -6,22 +6,17 @@
 //! is later: a writer whose clock is off can only keep versions for longer. The log may have been cleaned up further than
 //! that: versions that it cannot give any more need nothing.
 
-use std::collections::BTreeMap;
-
 use futures::stream::{self, StreamExt};
 
 use super::actions::{AddFile, Vector};
-use super::checkpoint::{RETENTION_MS, interval_ms};
 use super::state::State;
-use super::{Delta, log, vectors};
+use super::{Delta, log, properties, vectors};
 use crate::error::{Error, Result};
 use crate::model::objects::{checksummed, hidden};
 use crate::model::{Keep, Kept, Needed, ObjectKind, Snapshot, Version};
 use crate::planted::{self, Bug};
 use crate::store::{Store, is_left_over};
 
-/// How long files that are no longer part of the table stay.
-const RETENTION: &str = "delta.deletedFileRetentionDuration";
 /// Log entries that are read at the same time.
 const CONCURRENT: usize = 8;
 
@@ -32,7 +27,7 @@ pub(super) async fn needed(table: &Delta, keep: &Keep, tell: Tell<'_>) -> Result
     let newest = table.load(None).await?;
     let older_than_ms = match keep.older_than_ms {
         Some(given) => given,
-        None => retention(&State::of(&newest)?.metadata.configuration)?,
+        None => properties::files_ms(&newest.properties)?,
     };
     let oldest = oldest(table, newest.state, keep.now_ms.saturating_sub(older_than_ms)).await?;
     let mut told = Told {
@@ -75,21 +70,11 @@ pub(super) async fn needed(table: &Delta, keep: &Keep, tell: Tell<'_>) -> Result
     })
 }
 
-/// How long versions stay.
-///
-/// # Errors
-/// [`Error::Invalid`] when the table says it in words that are not understood.
-fn retention(properties: &BTreeMap<String, String>) -> Result<i64> {
-    let Some(text) = properties.get(RETENTION) else {
-        return Ok(RETENTION_MS);
-    };
-    interval_ms(text).ok_or_else(|| {
-        Error::invalid(
-            format!("{text:?} is no length of time"),
-            format!("the property {RETENTION}"),
-        )
-        .with_hint("write it like `interval 7 days`, or say how old files must be: --older-than 7d")
-    })
+/// See [`crate::format::Format::files_kept_since`].
+pub(super) async fn kept_since(table: &Delta, newest: &Snapshot, now_ms: i64) -> Result<Version> {
+    let kept_ms = properties::files_ms(&newest.properties)?;
+    let oldest = oldest(table, newest.state, now_ms.saturating_sub(kept_ms)).await?;
+    Ok(oldest.cast_signed())
 }
 
 /// The oldest version that is retained: the one that was current at `cutoff_ms`, or the first after it that can be read.
@@ -97,19 +82,12 @@ async fn oldest(table: &Delta, newest: u64, cutoff_ms: i64) -> Result<u64> {
     if planted::is(Bug::VacuumForgetsVersions) {
         return Ok(newest);
     }
-    let files = table.store.list(log::FOLDER).await?;
-    let commits: BTreeMap<u64, i64> = files
-        .iter()
-        .filter_map(|file| Some((log::commit_version(&file.path)?, file.modified_ms)))
-        .filter(|(version, _)| *version <= newest)
-        .collect();
-    let then = commits
-        .iter()
-        .rev()
-        .find(|(_, written_ms)| **written_ms <= cutoff_ms);
-    let first = commits.keys().next().copied();
+    let names = log::Names::of(table.store.list(log::FOLDER).await?);
+    let commits = || names.commits.range(..=newest);
+    let then = commits().rev().find(|(_, written_ms)| **written_ms <= cutoff_ms);
+    let first = commits().next().map(|(version, _)| *version);
     let mut oldest = then.map(|(version, _)| *version).or(first).unwrap_or(newest);
-    while commits.contains_key(&oldest) && first < Some(oldest) {
+    while names.commits.contains_key(&oldest) && first < Some(oldest) {
         let Some(entry) = log::entry(&table.store, oldest).await? else {
             break;
         };
@@ -118,12 +96,7 @@ async fn oldest(table: &Delta, newest: u64, cutoff_ms: i64) -> Result<u64> {
         }
         oldest -= 1;
     }
-    if oldest == 0 || commits.contains_key(&0) {
-        return Ok(oldest);
-    }
-    let checkpoints = files.iter().filter(|file| log::is_checkpoint(&file.path));
-    let first = checkpoints.filter_map(|file| log::file_version(&file.path)).min();
-    Ok(oldest.max(first.unwrap_or(newest)).min(newest))
+    Ok(oldest.max(names.oldest().unwrap_or(newest)).min(newest))
 }
 
 /// A version that is kept by name, whatever its age.

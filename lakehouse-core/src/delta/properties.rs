@@ -6,6 +6,47 @@ use super::actions::Protocol;
 use super::protocol::{self, DELETION_VECTORS, TYPE_WIDENING};
 use super::{change_feed, mapping, row_tracking};
 use crate::error::{Error, Result};
+use crate::model::Retention;
+use crate::model::retention::{self, DAY_MS, Setting};
+
+/// How long files stay that are no longer part of the table, and the tombstones that tell of them.
+const FILES: Setting = Setting::interval("delta.deletedFileRetentionDuration");
+/// How long log entries stay.
+const LOG: Setting = Setting::interval("delta.logRetentionDuration");
+/// How long applications are remembered that write no more.
+const APPLICATIONS: Setting = Setting::interval("delta.setTransactionRetentionDuration");
+
+/// How long files stay that are no longer part of the table, in milliseconds.
+///
+/// # Errors
+/// [`Error::Invalid`] when the table says it in words that cannot be read.
+pub(super) fn files_ms(properties: &BTreeMap<String, String>) -> Result<i64> {
+    Ok(FILES.of(properties)?.unwrap_or(7 * DAY_MS))
+}
+
+/// How long applications are remembered, in milliseconds; `None` for ever.
+///
+/// # Errors
+/// As [`files_ms`].
+pub(super) fn applications_ms(properties: &BTreeMap<String, String>) -> Result<Option<i64>> {
+    APPLICATIONS.of(properties)
+}
+
+/// How long versions are kept: what was asked, else what the table says, else 30 days.
+///
+/// # Errors
+/// As [`files_ms`].
+pub(super) fn retention(properties: &BTreeMap<String, String>, asked: Retention) -> Result<Retention> {
+    let age = match asked.max_snapshot_age_ms {
+        Some(asked) => asked,
+        None => LOG.of(properties)?.unwrap_or(30 * DAY_MS),
+    };
+    Ok(Retention {
+        max_ref_age_ms: asked.max_ref_age_ms,
+        min_snapshots_to_keep: Some(asked.min_snapshots_to_keep.unwrap_or(1)),
+        max_snapshot_age_ms: Some(age),
+    })
+}
 
 /// Properties of which a table keeps its own books.
 const KEPT: [&str; 4] = [
@@ -29,7 +70,10 @@ pub(super) fn apply(
         if before == value.as_ref() {
             continue;
         }
-        check(key, value.as_deref().unwrap_or("false"))?;
+        match value {
+            Some(value) => check(key, value)?,
+            None => check_kind(key, "false")?,
+        }
         if key == mapping::MODE {
             let (old, new) = (
                 before.map_or("none", String::as_str),
@@ -71,11 +115,19 @@ fn is_true(value: &str) -> bool {
     value.eq_ignore_ascii_case("true")
 }
 
-/// Refuses a property that asks for a feature which we do not write.
+/// Refuses a property that asks for a feature which we do not write, and a value that cannot be read.
 ///
 /// # Errors
-/// [`Error::Unsupported`] naming it.
+/// [`Error::Unsupported`] naming it; [`Error::Invalid`] saying how to write it.
 pub(super) fn check(key: &str, value: &str) -> Result<()> {
+    check_kind(key, value)?;
+    match key.starts_with("delta.") && key.ends_with("RetentionDuration") {
+        true => retention::check_interval(key, value),
+        false => Ok(()),
+    }
+}
+
+fn check_kind(key: &str, value: &str) -> Result<()> {
     if KEPT.iter().any(|kept| key.starts_with(kept)) {
         return Err(Error::unsupported(
             format!("the property {key} is kept by the table itself"),
@@ -96,9 +148,6 @@ pub(super) fn check(key: &str, value: &str) -> Result<()> {
     let wrong = match key {
         "delta.checkpointInterval" => !number(1),
         "delta.dataSkippingNumIndexedCols" => !number(-1),
-        key if key.starts_with("delta.") && key.ends_with("RetentionDuration") => {
-            !value.trim().to_lowercase().starts_with("interval ")
-        }
         _ => false,
     };
     if wrong && value != "false" {
@@ -106,7 +155,7 @@ pub(super) fn check(key: &str, value: &str) -> Result<()> {
             format!("{value:?} is no value of {key}"),
             "the table's properties",
         )
-        .with_hint("numbers are written as such, durations as in `interval 30 days`"));
+        .with_hint("write a whole number"));
     }
     match asks {
         true => Err(Error::unsupported(

@@ -11,7 +11,7 @@ use super::load::{FOLDER, HINT, number_of_catalog, number_of_path};
 use super::metadata::State;
 use crate::error::Result;
 use crate::model::limits::HINT_BYTES;
-use crate::model::{CleanedUp, Cleanup, LEASE};
+use crate::model::{CleanedUp, Cleanup, FLOOR_MS};
 use crate::store::{Listed, Store};
 
 /// Property: commits delete metadata files that the log does not name any more.
@@ -59,7 +59,7 @@ pub(super) async fn after_commit(store: &Store, catalog: &Catalog, state: &State
         let now_ms = store.clock_ms().await?;
         let what = Cleanup {
             kept: std::collections::BTreeSet::new(),
-            not_after_ms: now_ms.saturating_sub(LEASE.as_millis() as i64 * 2),
+            not_after_ms: now_ms.saturating_sub(FLOOR_MS),
             dry_run: false,
         };
         clean_up(store, catalog, &what).await

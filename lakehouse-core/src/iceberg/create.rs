@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::catalog::{Catalog, Replaced};
 use super::metadata::{encode, version_number};
+use super::properties;
 use super::types::to_iceberg;
 use super::view::open;
 use crate::error::{Error, Result};
@@ -71,6 +72,9 @@ pub(super) fn first_metadata(
     let spec = partition_spec(&definition.partition_fields, &schema, &|field, _| {
         default_name(field)
     })?;
+    for (key, value) in &definition.properties {
+        properties::check(key, value)?;
+    }
     let properties = definition.properties.clone().into_iter().collect();
     let refused = |e: iceberg::Error| Error::invalid(e.message(), "the definition of the table");
     let built = TableMetadataBuilder::new(

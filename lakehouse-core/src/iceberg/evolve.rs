@@ -4,7 +4,7 @@
 //! A new field gets the next id after `last-column-id`, so that no file written before has a column of that
 //! id: it reads as NULL there. A field that is there keeps its id, whatever its name, place and type become.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema as ArrowSchema};
@@ -17,6 +17,7 @@ use iceberg::spec::{
 use super::create::{default_name, partition_spec, to_iceberg_transform};
 use super::metadata::{State, version_number};
 use super::names;
+use super::properties;
 use super::types::{Ids, arrow_field, primitive_to_arrow, to_arrow};
 use super::view::{View, open_snapshot};
 use crate::error::{Error, Result};
@@ -118,7 +119,11 @@ pub(super) fn apply(
             .map_err(refused)?;
     }
     let set = redefinition.properties.iter();
-    let set = set.filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
+    let set: HashMap<String, String> = set
+        .filter_map(|(key, value)| Some((key.clone(), value.clone()?)))
+        .collect();
+    set.iter()
+        .try_for_each(|(key, value)| properties::check(key, value))?;
     let gone: Vec<String> = redefinition
         .properties
         .iter()
@@ -126,7 +131,7 @@ pub(super) fn apply(
         .map(|(key, _)| key.clone())
         .collect();
     builder
-        .set_properties(set.collect())
+        .set_properties(set)
         .and_then(|builder| builder.remove_properties(&gone))
         .map_err(refused)
 }

@@ -41,6 +41,7 @@ mod names;
 mod needed;
 mod paths;
 mod position_deletes;
+mod properties;
 mod publish;
 mod puffin;
 mod refs;
@@ -218,8 +219,8 @@ impl Format for Iceberg {
         Box::pin(async move { Ok(history::versions(&*View::of(snapshot)?)) })
     }
 
-    fn retention(&self, snapshot: &Snapshot) -> Retention {
-        refs::retention(&snapshot.properties)
+    fn retention(&self, snapshot: &Snapshot, asked: Retention) -> Result<Retention> {
+        properties::retention(&snapshot.properties, asked)
     }
 
     fn clean_up<'a>(

@@ -101,6 +101,10 @@ pub(super) async fn attempt(
             return Err(error);
         }
     };
+    if clock::is_overdue(change) {
+        discard(store, &written).await;
+        return Ok(Outcome::Lost);
+    }
     let ours = |state: &State| {
         state.metadata.snapshot_by_id(snapshot_id).is_some() || commits::has(state, &change.commit_id)
     };

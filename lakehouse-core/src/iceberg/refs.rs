@@ -69,23 +69,6 @@ fn reference(of: &Ref) -> SnapshotReference {
     SnapshotReference::new(of.version, retention)
 }
 
-/// How long versions, tags and branches are kept that say nothing themselves (Iceberg spec, "Snapshot Retention
-/// Policy"): table properties, as in other engines.
-pub(super) fn retention(properties: &BTreeMap<String, String>) -> Retention {
-    const FIVE_DAYS_MS: i64 = 5 * 24 * 3_600_000;
-    let number = |key: &str| {
-        properties
-            .get(key)
-            .and_then(|text| text.trim().parse::<i64>().ok())
-    };
-    let least = number("history.expire.min-snapshots-to-keep").map(|n| i32::try_from(n).unwrap_or(i32::MAX));
-    Retention {
-        max_ref_age_ms: number("history.expire.max-ref-age-ms"),
-        min_snapshots_to_keep: Some(least.unwrap_or(1)),
-        max_snapshot_age_ms: Some(number("history.expire.max-snapshot-age-ms").unwrap_or(FIVE_DAYS_MS)),
-    }
-}
-
 /// How the newest version of a branch is asked for.
 pub(super) fn at(branch: &str) -> At {
     if branch == MAIN {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 
-use super::{DataFile, Prune, Redefinition, RefChange, Token, Version};
+use super::{Begun, DataFile, Prune, Redefinition, RefChange, Token, Version};
 
 /// The id that a commit carries, so that its author can find it again after a lost reply.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -77,6 +77,9 @@ pub struct Change {
     pub operation: OperationKind,
     /// The id of this commit.
     pub commit_id: CommitId,
+    /// When its planning began, before anything was staged for it. [`crate::store::clock::is_overdue`] tells a format right
+    /// before it publishes whether a vacuum may have taken what was staged. Not told of winners.
+    pub begun: Option<Begun>,
     /// The user's idempotency key: a second commit with the same one does nothing.
     pub token: Option<Token>,
     /// What was read to make this change: a row that may match it and that a winner added is a
@@ -123,6 +126,7 @@ impl Change {
         Self {
             operation,
             commit_id,
+            begun: None,
             token: None,
             read: None,
             added: Vec::new(),

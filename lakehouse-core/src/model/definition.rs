@@ -6,6 +6,10 @@ use arrow::datatypes::SchemaRef;
 
 use super::PartitionField;
 
+/// Property of tables that were made of files which were there before: the folder of these files below the table's
+/// place, `.` for all of it. Other files there may be of others.
+pub const ADOPTED: &str = "lakehouse.adopted";
+
 /// What a new table shall be. Field ids and physical names are given by the format.
 #[derive(Debug, Clone)]
 pub struct Definition {

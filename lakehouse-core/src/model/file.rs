@@ -72,6 +72,21 @@ pub struct FileNotes {
 }
 
 impl DataFile {
+    /// The objects that the file consists of: itself first, then what hides rows of it, each with its size in bytes where
+    /// that is recorded.
+    pub fn objects(&self) -> impl Iterator<Item = (&str, Option<u64>)> {
+        let masks = self.masks.iter().filter(|mask| mask.inline.is_none());
+        let masks = masks.map(|mask| (mask.path.as_str(), mask.bytes.filter(|_| mask.offset.is_none())));
+        let deletes = self
+            .equality_deletes
+            .iter()
+            .map(|delete| (delete.path.as_str(), Some(delete.bytes)));
+        [(self.path.as_str(), Some(self.bytes))]
+            .into_iter()
+            .chain(masks)
+            .chain(deletes)
+    }
+
     /// How many rows are masked; `None` when only reading the masks can tell.
     pub fn masked_rows(&self) -> Option<u64> {
         if !self.equality_deletes.is_empty() {

@@ -88,6 +88,8 @@ codes! {
     ManifestSequence "manifest-sequence" Error "sequence numbers of a manifest contradict each other"
     SummaryTotal "summary-total" Warning "a total in the summary of the version is not what its files add up to"
     StatisticsFile "statistics-file" Warning "a file of statistics about the table is missing or has another size"
+    VersionNotRetained "version-not-retained" Note "files of an older version are gone whose time is over: a vacuum takes them"
+    VersionIncomplete "version-incomplete" Warning "files of an older version are gone too early, which the newest does not need: a vacuum with a shorter age took them, or they are lost"
     FileMissing "file-missing" Error "a file that the version needs is not there"
     FileSize "file-size" Error "a file has another size than the metadata says"
     FileTwice "file-twice" Error "a data file is listed twice: its rows are read twice"

@@ -23,6 +23,7 @@ mod partition;
 pub mod prune;
 mod refs;
 mod retained;
+pub mod retention;
 pub mod schema;
 mod size;
 mod snapshot;
@@ -33,7 +34,7 @@ pub use alter::{ColumnChange, Place, Redefinition, SortColumn, alter};
 pub use chains::check_chains;
 pub use change::{Change, CommitId, CommitInfo, MetadataChange, OperationKind};
 pub use column_path::ColumnPath;
-pub use definition::Definition;
+pub use definition::{ADOPTED, Definition};
 pub use duration::{parse_duration, show_duration};
 pub use evolve::{Evolved, evolve};
 pub use file::{CLUSTERING, ColumnStats, DataFile, EqualityDelete, FileNotes, FileOrder, MaskRef};
@@ -50,8 +51,10 @@ pub use partition::{BucketHash, PartitionField, Transform, parse_partitioning, p
 pub(crate) use partition::{next_bytes, next_string};
 pub use prune::{Prune, PruneCounts};
 pub use refs::{MAIN, Ref, RefChange, RefKind, Retention, check_ref_name};
-pub use retained::{Checkpoint, CheckpointKind, CleanedUp, Cleanup, LEASE, Regrouping, Retained};
-pub use size::{parse_size, show_size};
+pub use retained::{
+    Begun, Checkpoint, CheckpointKind, CleanedUp, Cleanup, FLOOR_MS, LEASE, Regrouping, Retained,
+};
+pub use size::{is_small_file, parse_size, show_size};
 pub use snapshot::{At, Capabilities, Check, Snapshot, Version};
 pub use token::Token;
 pub use upkeep::{LogTail, MetadataPart, Upkeep};

@@ -1,13 +1,27 @@
 //! What a table's metadata still has, and what of it is to go.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Version;
 
 /// How old staged files, and the version they were planned on, may become before they are published. What is
 /// older than twice this and belongs to no version is nobody's; a name that stands for a version is not freed before.
 pub const LEASE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Twice the lease, in milliseconds: what nobody needs goes at this age and not before, and neither does a name that
+/// stands for a version.
+pub const FLOOR_MS: i64 = 2 * LEASE.as_millis() as i64;
+
+/// When something began, by two clocks: one of them may be set back, the other stand still while a machine sleeps.
+/// `store::clock` makes it and tells how long ago it was.
+#[derive(Debug, Clone, Copy)]
+pub struct Begun {
+    /// In milliseconds since 1970 UTC.
+    pub wall_ms: i64,
+    /// By the clock that is never set; `None` where time is simulated.
+    pub steady: Option<Instant>,
+}
 
 /// One version that the metadata still has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -29,6 +29,11 @@ pub fn show_size(bytes: u64) -> String {
     )
 }
 
+/// Whether a data file is smaller than it should be where files are closed at `target` bytes: below three quarters of it.
+pub fn is_small_file(bytes: u64, target: u64) -> bool {
+    bytes < target / 4 * 3
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

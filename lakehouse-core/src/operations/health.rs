@@ -12,7 +12,7 @@ use super::maintain::{Policy, Step, StepReport, maintain};
 use super::settings::Settings;
 use crate::error::Result;
 use crate::format::Handle;
-use crate::model::{At, DataFile, MetadataPart, Prune, Snapshot, Upkeep, Version};
+use crate::model::{At, DataFile, MetadataPart, Prune, Snapshot, Upkeep, Version, is_small_file};
 use crate::store::clock;
 
 /// Data files, counted together.
@@ -229,7 +229,7 @@ impl Taken {
         self.files.add(file);
         self.masked_files += u64::from(!file.masks.is_empty() || !file.equality_deletes.is_empty());
         self.masked_exact &= file.masked_rows().is_some();
-        if file.bytes < target / 4 * 3 {
+        if is_small_file(file.bytes, target) {
             self.small.add(file);
         }
         let at = CLASSES.partition_point(|end| *end <= file.bytes);

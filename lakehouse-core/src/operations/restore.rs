@@ -1,8 +1,10 @@
 //! Makes an older version current again, as a new commit.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Fields};
+use futures::TryStreamExt;
 use futures::future::BoxFuture;
 
 use super::alter::{first_violation, violates};
@@ -11,14 +13,15 @@ use super::{Options, Report};
 use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::schema::same_column;
-use crate::model::{At, ColumnPath, MAIN, OperationKind, Snapshot, Version};
+use crate::model::{At, ColumnPath, MAIN, OperationKind, Prune, Snapshot, Version};
 
 /// Makes an older version current again, as a new commit: the versions in between stay in the
 /// history. Its rows are read with the columns of today. Restoring the newest version commits nothing. On a branch,
 /// "-1" and times are those of the branch.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is no such version; [`Error::Invalid`] when a row of it is NULL in a column that is
+/// [`Error::NotFound`] when there is no such version, and when files that would come back are not there: a vacuum takes
+/// them once a version's time is over. [`Error::Invalid`] when a row of it is NULL in a column that is
 /// required by now; those of [`crate::commit::commit`].
 pub async fn restore(handle: &Handle, at: &At, options: &Options) -> Result<Report> {
     // "-1" and times mean what they meant when the command was given, whatever is committed meanwhile.
@@ -64,12 +67,57 @@ impl Verb for Restore {
         Box::pin(async move {
             if self.version != work.snapshot.version {
                 let old = work.handle.format.snapshot(&At::Version(self.version)).await?;
+                check_there(&work.handle, &old, &work.snapshot).await?;
                 check_required(&work.handle, &work.options, &old, &work.snapshot).await?;
                 work.change.restore = Some(self.version);
             }
             Ok(())
         })
     }
+}
+
+/// Files that a version has and the newest has not: nobody is reading them, so that they may be gone without a word. How a
+/// format keeps its versions does not matter: files go by other hands too, and then the newest version could not be read.
+///
+/// # Errors
+/// [`Error::NotFound`] with how many are not there, and one of them.
+async fn check_there(handle: &Handle, old: &Arc<Snapshot>, newest: &Arc<Snapshot>) -> Result<()> {
+    let files = |snapshot: &Arc<Snapshot>| {
+        let paths_only = Prune::everything().telling_of([]);
+        handle.format.files(snapshot, Arc::new(paths_only))
+    };
+    let mut wanted = BTreeSet::new();
+    let mut listed = files(old);
+    while let Some(file) = listed.try_next().await? {
+        wanted.extend(file.objects().map(|(path, _)| path.to_owned()));
+    }
+    let mut listed = files(newest);
+    while let Some(file) = listed.try_next().await? {
+        file.objects().for_each(|(path, _)| {
+            wanted.remove(path);
+        });
+    }
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let there = handle.store.sizes(&wanted).await?;
+    let mut missing = wanted.iter().filter(|path| !there.contains_key(*path));
+    let Some(first) = missing.next() else {
+        return Ok(());
+    };
+    let (more, first) = (missing.count(), handle.store.shown(first));
+    let which = match more {
+        0 => format!("1 of its files, {first}, was"),
+        more => format!("{} of its files, among them {first}, were", more + 1),
+    };
+    Err(Error::not_found(
+        format!("version {} cannot be restored: {which}", old.version),
+        handle.store.location(),
+    )
+    .with_hint(
+        "a vacuum takes files of versions whose time is over: choose a later version (lake history), or put the files back \
+         from its quarantine or a backup",
+    ))
 }
 
 /// Columns that became required since a version: its rows must have values before they are read with the columns of

@@ -21,11 +21,12 @@ use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::scalar::ScalarValue;
 use futures::future::BoxFuture;
 use object_store::ObjectMeta;
 use object_store::path::Path;
 
-use super::columns::ColumnsById;
+use super::columns::{ColumnsById, find};
 use super::explain::{Explained, Planned};
 use super::layout::{Layout, full_schema, recorded};
 use super::nan;
@@ -273,9 +274,12 @@ impl SnapshotTable {
             self.fill_report(&parts, &planned);
 
             let recorded = recorded(&self.snapshot, parts.iter().map(|part| &part.file));
+            let readers = Readers::new(self.handle.store.clone());
             let mut files = Vec::with_capacity(parts.len());
             for part in parts {
-                files.push(self.partitioned_file(&layout, part)?);
+                let values = recorded.get(&part.file.path);
+                let lacking = self.lacking(&layout, &readers, &part.file, values).await?;
+                files.push(self.partitioned_file(&layout, part, &lacking)?);
             }
             let whole = total(&layout, &files)?;
             let groups = balanced(files, state.config().target_partitions());
@@ -290,7 +294,7 @@ impl SnapshotTable {
             };
             let source = ParquetSource::new(layout.table.clone())
                 .with_table_parquet_options(options)
-                .with_parquet_file_reader_factory(Arc::new(Readers::new(self.handle.store.clone())));
+                .with_parquet_file_reader_factory(Arc::new(readers));
             let (raw, made) = layout.projection()?;
             let config = FileScanConfigBuilder::new(url, Arc::new(source))
                 .with_file_groups(groups)
@@ -310,15 +314,54 @@ impl SnapshotTable {
         })
     }
 
-    fn partitioned_file(&self, layout: &Layout, part: Part) -> Result<PartitionedFile> {
+    /// The recorded values of partition columns that a file does not store, where the engine cannot find them by itself:
+    /// in a scan with positions the columns of a file are given to the adapter without the file's name
+    /// (DataFusion 55.2, `append_fields`). What statistics say to be one value it takes from these.
+    async fn lacking(
+        &self,
+        layout: &Layout,
+        readers: &Readers,
+        file: &DataFile,
+        recorded: Option<&Vec<(String, ScalarValue)>>,
+    ) -> Result<Vec<(usize, ScalarValue)>> {
+        let columns = layout.table.file_schema();
+        let mut lacking = Vec::new();
+        if layout.table.virtual_columns().is_empty() {
+            return Ok(lacking);
+        }
+        for (name, value) in recorded.into_iter().flatten() {
+            let Some((at, field)) = columns.fields().find(name) else {
+                continue;
+            };
+            if self.unbelieving || !statistics::is_constant(value, field) {
+                lacking.push((at, value.cast_to(field.data_type())?));
+            }
+        }
+        if !lacking.is_empty() {
+            let stored = readers.schema(&file.path, file.bytes).await?;
+            lacking.retain(|(at, _)| find(columns.field(*at), stored.fields()).is_none());
+        }
+        Ok(lacking)
+    }
+
+    fn partitioned_file(
+        &self,
+        layout: &Layout,
+        part: Part,
+        lacking: &[(usize, ScalarValue)],
+    ) -> Result<PartitionedFile> {
         let Part { file, mask } = part;
         let location = Path::parse(&file.path)
             .map_err(|e| Error::invalid(format!("this cannot be an object's name: {e}"), &file.path))?;
         let values = layout.values(&self.snapshot, &file)?;
-        let statistics = match self.unbelieving {
+        let mut statistics = match self.unbelieving {
             true => Statistics::new_unknown(layout.table.table_schema()),
             false => statistics::of_file(&self.snapshot, &layout.table, &file, &values, mask.len()),
         };
+        for (at, value) in lacking {
+            let visible = usize::try_from(file.rows - mask.len()).unwrap_or(usize::MAX);
+            statistics.column_statistics[*at] = statistics::constant(value, visible);
+        }
         let mut made = PartitionedFile::new_from_meta(ObjectMeta {
             location,
             last_modified: chrono::DateTime::UNIX_EPOCH,

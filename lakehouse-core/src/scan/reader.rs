@@ -5,15 +5,16 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arrow::datatypes::Schema;
 use bytes::Bytes;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{ParquetFileMetrics, ParquetFileReaderFactory};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use parquet::arrow::ARROW_SCHEMA_META_KEY;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::arrow::{ARROW_SCHEMA_META_KEY, parquet_to_arrow_schema};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{
     FileMetaData, KeyValue, ParquetMetaData, ParquetMetaDataBuilder, ParquetMetaDataOptions,
@@ -76,6 +77,13 @@ impl Readers {
             metrics: None,
             indexes: Arc::default(),
         }
+    }
+
+    /// The columns that a file stores.
+    pub(super) async fn schema(&self, path: &str, bytes: u64) -> Result<Schema> {
+        let footer = self.footer(path, bytes).await?;
+        let file = footer.metadata.file_metadata();
+        Ok(parquet_to_arrow_schema(file.schema_descr(), None)?)
     }
 
     async fn footer(&self, path: &str, bytes: u64) -> Result<Footer> {

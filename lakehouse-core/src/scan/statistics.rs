@@ -45,11 +45,12 @@ pub(super) fn of_file(
 
 /// An identity partition value is the value of every row. (Of floating point values, 0.0 and -0.0 may
 /// share a partition.)
-fn is_constant(value: &ScalarValue, field: &Field) -> bool {
+pub(super) fn is_constant(value: &ScalarValue, field: &Field) -> bool {
     value.data_type() == *field.data_type() && !field.data_type().is_floating()
 }
 
-fn constant(value: &ScalarValue, rows: usize) -> ColumnStatistics {
+/// What is known of a column that has this value in each of so many rows.
+pub(super) fn constant(value: &ScalarValue, rows: usize) -> ColumnStatistics {
     let stats = ColumnStatistics::new_unknown();
     if value.is_null() {
         return stats.with_null_count(Precision::Exact(rows));

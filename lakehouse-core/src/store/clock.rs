@@ -23,12 +23,12 @@ use std::cell::RefCell;
 use std::pin::pin;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::model::CommitId;
+use crate::model::{Begun, Change, CommitId, FLOOR_MS};
 
 /// Where simulated time starts: the first of January 2026, UTC.
 const START_MS: i64 = 1_767_225_600_000;
@@ -116,6 +116,31 @@ pub fn now_ms() -> i64 {
     current().map_or_else(|| chrono::Utc::now().timestamp_millis(), |source| source.pass(1))
 }
 
+/// Now, for who asks later how long it has been.
+pub fn begin() -> Begun {
+    Begun {
+        wall_ms: now_ms(),
+        steady: current().is_none().then(Instant::now),
+    }
+}
+
+/// How long ago something began, by whichever clock shows more: one may have been set back since, the other stood still
+/// while the machine slept.
+pub fn since(begun: &Begun) -> Duration {
+    let by_wall = now_ms().saturating_sub(begun.wall_ms);
+    let by_wall = Duration::from_millis(u64::try_from(by_wall).unwrap_or(0));
+    begun
+        .steady
+        .map_or(by_wall, |steady| by_wall.max(steady.elapsed()))
+}
+
+/// Whether a change is too old to be published: a writer that slept since it looked at its lease. What was staged goes at
+/// twice the lease; a quarter of that is left for the put itself.
+pub fn is_overdue(change: &Change) -> bool {
+    let most = Duration::from_millis((FLOOR_MS / 4 * 3).cast_unsigned());
+    change.begun.as_ref().is_some_and(|begun| since(begun) > most)
+}
+
 /// A new id for one operation: sorts by time, unique; used in commit metadata and staged file names.
 pub fn new_commit_id() -> CommitId {
     let id = current().map_or_else(uuid::Uuid::now_v7, |source| {
@@ -156,6 +181,21 @@ pub async fn pause(longest: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_began_is_as_long_ago_as_the_clock_says_that_shows_more() {
+        let hour_ms = 3_600_000;
+        let set_back = Begun {
+            wall_ms: now_ms() + hour_ms,
+            steady: Instant::now().checked_sub(Duration::from_secs(2)),
+        };
+        assert!((2..60).contains(&since(&set_back).as_secs()));
+        let slept = Begun {
+            wall_ms: now_ms() - hour_ms,
+            steady: Some(Instant::now()),
+        };
+        assert!((3600..3660).contains(&since(&slept).as_secs()));
+    }
 
     #[tokio::test]
     async fn actors_take_turns_on_one_thread_and_keep_their_own_clock_and_ids() {

@@ -54,6 +54,9 @@ use elsewhere::{Elsewhere, Place};
 use failure::{Retry, explain};
 use location::Root;
 
+/// Objects that one request lists or deletes, in S3 and in the other clouds.
+pub const PAGE: usize = 1000;
+
 /// Objects below one table root.
 #[derive(Clone)]
 pub struct Store {
@@ -479,25 +482,6 @@ impl Store {
         found.retain(|object| object.path.starts_with(prefix));
         found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
-    }
-
-    /// Now by the clock that gives objects their time ([`Listed::modified_ms`]), in milliseconds since 1970 UTC: the
-    /// time of an object that is written for this and deleted again. Ages of objects are told by this clock alone.
-    ///
-    /// # Errors
-    /// When the object cannot be written or looked up.
-    pub async fn clock_ms(&self) -> Result<i64> {
-        let probe = format!(".lake-clock-{}.tmp", clock::new_name());
-        self.put(&probe, Bytes::from_static(b"lake: what time is it\n"))
-            .await?;
-        let found = self.head(&probe).await;
-        if let Err(error) = self.delete(std::slice::from_ref(&probe)).await {
-            tracing::warn!(%error, probe, "could not delete the object that told the time");
-        }
-        match found? {
-            Some(found) => Ok(found.modified_ms),
-            None => Err(self.absent(&probe)),
-        }
     }
 
     /// Deletes objects; those that are not there are no error. All are tried; the first failure is

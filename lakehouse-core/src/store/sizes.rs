@@ -4,11 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{Store, elsewhere, explain};
+use super::{PAGE, Store, elsewhere, explain};
 use crate::error::Result;
 
-/// Objects that one request of a listing gives: so many have those of S3 and of the other clouds at most.
-const PAGE: u64 = 1000;
 /// Objects looked up at the same time.
 const CONCURRENT: usize = 16;
 
@@ -46,7 +44,7 @@ impl Store {
     async fn listed_sizes(&self, wanted: &BTreeSet<String>) -> Result<BTreeMap<String, u64>> {
         let own = || wanted.iter().filter(|path| !elsewhere::is_taken(path));
         let folder = common_folder(own().map(String::as_str));
-        let most = PAGE.saturating_mul(own().count() as u64);
+        let most = (PAGE as u64).saturating_mul(own().count() as u64);
         let prefix = match folder.is_empty() {
             true => None,
             false => Some(self.key(&folder)?),

@@ -13,10 +13,10 @@ use crate::error::{Error, Result};
 use crate::model::Needed;
 use crate::planted::{self, Bug};
 
-/// Names of the objects that [`Store::now_ms`] writes.
+/// Names of the objects that [`Store::clock_ms`] writes.
 const PROBE: &str = ".lake-clock-";
 
-/// Whether [`Store::now_ms`] left this behind.
+/// Whether [`Store::clock_ms`] left this behind.
 pub(super) fn is_probe(name: &str) -> bool {
     name.starts_with(PROBE) || name.starts_with(super::probe::PREFIX)
 }
@@ -113,11 +113,12 @@ impl Store {
     }
 
     /// Now by the store's own clock, by which it dates objects, in milliseconds since 1970 UTC: when an object was changed
-    /// that is written for that, and deleted. Some stores count in seconds; it is never later than now.
+    /// that is written for that, and deleted. Some stores count in seconds; it is never later than now. Ages of objects
+    /// are told by this clock alone.
     ///
     /// # Errors
     /// When nothing can be written.
-    pub async fn now_ms(&self) -> Result<i64> {
+    pub async fn clock_ms(&self) -> Result<i64> {
         if planted::is(Bug::VacuumByLocalClock) {
             return Ok(clock::now_ms());
         }

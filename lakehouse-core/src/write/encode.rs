@@ -27,7 +27,7 @@ use super::copy::Incoming;
 use super::layout::Layout;
 use super::statistics;
 use crate::error::{Error, Result};
-use crate::model::{CommitId, FileOrder};
+use crate::model::{CommitId, FileOrder, is_small_file};
 
 /// Rows handed to the encoder at once: how finely file sizes are met.
 const STEP_ROWS: usize = 8_192;
@@ -192,7 +192,7 @@ impl Recipe {
 
     /// Whether a file of so many bytes is as large as it should be, which compactions judge in the same way.
     fn is_large(&self, bytes: u64) -> bool {
-        bytes >= self.target_file_bytes / 4 * 3
+        !is_small_file(bytes, self.target_file_bytes)
     }
 
     fn path(&self, folder: &str) -> String {
@@ -203,6 +203,19 @@ impl Recipe {
             self.data_prefix, self.commit_id
         )
     }
+}
+
+/// Whether a data file has a name that only [`Recipe::path`] gives, or one of position deletes of ours: it has the id of a
+/// commit in it, a UUID of version 7, behind a number or a word.
+pub fn is_own_name(key: &str) -> bool {
+    const ID: usize = 36;
+    let name = key.rsplit('/').next().unwrap_or(key);
+    let Some((first, rest)) = name.split_once('-') else {
+        return false;
+    };
+    let is_ours = first == "deletes" || (first.len() >= 5 && first.bytes().all(|byte| byte.is_ascii_digit()));
+    let id = rest.get(..ID).and_then(|id| uuid::Uuid::try_parse(id).ok());
+    is_ours && id.is_some_and(|id| id.get_version_num() == 7)
 }
 
 impl Encoder {
@@ -496,4 +509,30 @@ fn close(column: ArrowColumnWriter, indexed: bool) -> Result<ArrowColumnChunk> {
         (close.column_index, close.offset_index) = (None, None);
     }
     Ok(chunk)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_own_name;
+
+    #[test]
+    fn names_of_others_are_not_ours() {
+        for ours in [
+            "data/p=1/00000-019adf00-0000-7000-8000-000000000000.parquet",
+            "123456-019adf00-0000-7000-8000-000000000000.parquet",
+            "data/deletes-019adf00-0000-7000-8000-000000000000-1f-0.parquet",
+        ] {
+            assert!(is_own_name(ours), "{ours}");
+        }
+        for theirs in [
+            "raw/a.parquet",
+            "part-00000-89da0401-7f3c-4bdc-9f4f-07868d048146-c000.snappy.parquet",
+            "data/00000-204-8f414805-edbb-4bfc-b5c5-2452fb7802d4-0-00001.parquet",
+            "019adf00-0000-7000-8000-000000000000.parquet",
+            "00000-89da0401-7f3c-4bdc-9f4f-07868d048146.parquet",
+            "part-019adf00-0000-7000-8000-000000000000.parquet",
+        ] {
+            assert!(!is_own_name(theirs), "{theirs}");
+        }
+    }
 }

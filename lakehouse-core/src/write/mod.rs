@@ -18,6 +18,7 @@ mod tests;
 pub use codec::Codec;
 pub use conform::{conform, conform_at};
 pub use copy::CopySource;
+pub use encode::is_own_name;
 pub use footer::{footer_statistics, row_group_offsets};
 pub use trace::{Origins, RowMap};
 pub use writer::{TableWriter, WriteOptions, Written};

@@ -266,6 +266,7 @@ class Table:
         *,
         keep_versions: list[int] | None = None,
         quarantine: str | None = None,
+        adopted: bool = False,
         unsafe_no_writers: bool = False,
     ) -> Report: ...
     def overlap(self, columns: str | Sequence[str] | None = None) -> list[dict[str, Any]] | None: ...

@@ -27,6 +27,38 @@ fn sales() -> Lab {
 }
 
 #[test]
+fn files_that_a_table_was_made_of_are_told_of_by_a_vacuum_and_go_when_it_is_asked_to() {
+    for format in ["iceberg", "delta"] {
+        let lab = sales();
+        lab.ok(&["create", "sales", "--from-parquet", "--format", format]);
+        let late = "sales/month=2024-01-01/region=eu/late.parquet";
+        lab.ok(&["query", "SELECT 1 AS id, 'n' AS name", "-o", late]);
+        let now = ["vacuum", "sales", "--older-than", "0d", "--unsafe-no-writers"];
+        let plain = lab.ok(&now);
+        assert!(
+            plain.stdout.contains("1 file, ") && plain.stdout.contains("--adopted"),
+            "{}",
+            plain.text()
+        );
+        let told = lab.ok(&[&now[..], &["--json"]].concat()).json();
+        assert_eq!(
+            (&told["adopted"]["count"], &told["removed"]["count"]),
+            (&json!(1), &json!(0)),
+            "{told}"
+        );
+        assert!(lab.path(late).exists());
+        let done = lab.ok(&[&now[..], &["--adopted", "--json"]].concat()).json();
+        assert_eq!(
+            (&done["adopted"]["count"], &done["removed"]["count"]),
+            (&json!(0), &json!(1)),
+            "{done}"
+        );
+        assert!(!lab.path(late).exists());
+        assert_eq!(lab.rows("SELECT count(*) FROM 'sales'")[0][0], 30);
+    }
+}
+
+#[test]
 fn files_become_a_table_after_a_dry_run_that_says_so() {
     for format in ["iceberg", "delta"] {
         let lab = sales();

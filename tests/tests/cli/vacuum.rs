@@ -88,6 +88,17 @@ fn what_is_not_safe_is_refused() {
         "vacuum_refused_young",
         lab.lake(&["vacuum", "accounts", "--older-than", "47h"])
     );
+    let refused = |age| lab.lake(&["vacuum", "accounts", "--older-than", age]).text();
+    assert_eq!(refused("0d"), refused("47h"), "no age is too small to be read");
+    let none = [
+        "vacuum",
+        "accounts",
+        "--older-than",
+        "0d",
+        "--unsafe-no-writers",
+        "--dry-run",
+    ];
+    lab.ok(&none);
     let quarantine = lab.lake(&["vacuum", "accounts", "--quarantine", "data"]);
     snapshot!("vacuum_refused_quarantine", quarantine);
     snapshot!(

@@ -120,6 +120,7 @@ const FEATURES: &[(&str, &[&str])] = &[
         &[
             "small_and_masked_files_become_one_per_partition_and_a_second_run_does_nothing",
             "restore_makes_an_old_version_current_again",
+            "a_version_whose_files_are_gone_is_not_restored_and_the_error_names_them",
             "the_ways_to_name_a_version_mean_the_same_in_both_formats",
         ],
     ),
@@ -127,6 +128,7 @@ const FEATURES: &[(&str, &[&str])] = &[
         "`lake expire`",
         &[
             "random_tables_expire_at_random_and_every_kept_version_reads_the_same",
+            "versions_expire_by_the_stores_clock_whatever_this_machine_shows",
             "the_last_versions_stay_and_read_as_before_and_no_data_file_goes",
             "metadata_files_that_the_log_does_not_name_go_when_they_are_old",
             "test_every_reader_reads_a_table_whose_old_versions_went",
@@ -146,6 +148,7 @@ const FEATURES: &[(&str, &[&str])] = &[
             "retained_versions_stay_readable_and_a_second_run_does_nothing",
             "files_of_no_version_go_once_they_are_old_enough_and_those_of_others_stay",
             "vacuums_beside_writers_and_readers_remove_nothing_that_is_needed_on_delta",
+            "files_that_a_table_was_made_of_are_told_of_by_a_vacuum_and_go_when_it_is_asked_to",
             "test_a_vacuum_of_lake_and_one_of_deltalake_remove_the_same_files",
         ],
     ),

@@ -24,7 +24,19 @@ use object_store::{
 };
 
 use crate::support::memory;
-use crate::verbs::table_made;
+use crate::verbs::{FORMATS, table_made};
+
+/// Runs a test on a table of every format, at the time of its clock.
+pub(super) async fn each(
+    partitioning: &str,
+    properties: &[(&str, &str)],
+    test: impl AsyncFn((TableFormat, Option<u8>), &Aged),
+) {
+    for format in FORMATS {
+        let aged = Aged::new(format, partitioning, properties).await;
+        aged.at(test(format, &aged)).await;
+    }
+}
 
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -99,7 +111,7 @@ impl Aged {
 }
 
 /// Commits a file that is there already, as engines do that know no lease.
-pub(crate) async fn take_up(handle: &Handle, file: DataFile) {
+pub(crate) async fn take_up(handle: &Handle, file: DataFile, branch: Option<&str>) {
     struct TakeUp(DataFile);
 
     impl Plan for TakeUp {
@@ -109,9 +121,11 @@ pub(crate) async fn take_up(handle: &Handle, file: DataFile) {
             Box::pin(async move { Ok(Some(change)) })
         }
     }
-    let done = commit(handle, &CommitOptions::default(), &mut TakeUp(file))
-        .await
-        .unwrap();
+    let options = CommitOptions {
+        branch: branch.map(str::to_owned),
+        ..CommitOptions::default()
+    };
+    let done = commit(handle, &options, &mut TakeUp(file)).await.unwrap();
     assert!(done.change.is_some());
 }
 

@@ -27,6 +27,7 @@ mod named_refs;
 mod overwrite;
 mod pruned;
 mod refs;
+mod retention;
 mod rules;
 mod scans;
 mod settings;

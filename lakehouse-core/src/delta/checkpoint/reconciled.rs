@@ -8,14 +8,35 @@ use super::super::kernel::Replay;
 use super::super::listing::{Sidecar, sidecars_of};
 use super::super::log;
 use super::super::parts::Part;
+use super::super::properties::{applications_ms, files_ms};
 use super::super::state::State;
 use super::file;
 use crate::error::{Error, Result};
 use crate::planted::{self, Bug};
 use crate::store::Store;
 
-/// How long tombstones are kept where the table does not say (`delta.deletedFileRetentionDuration`).
-pub(in crate::delta) const RETENTION_MS: i64 = 7 * 24 * 3_600_000;
+/// What checkpoints still tell of what is no more, as the table says when they are written.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::delta) struct Remembered {
+    /// How long tombstones are kept, in milliseconds.
+    tombstones_ms: i64,
+    /// The same of applications; `None` for ever.
+    applications_ms: Option<i64>,
+}
+
+impl Remembered {
+    /// As this version of the table says.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it says so in words that cannot be read.
+    pub(in crate::delta) fn by(state: &State) -> Result<Self> {
+        let properties = &state.metadata.configuration;
+        Ok(Self {
+            tombstones_ms: files_ms(properties)?,
+            applications_ms: applications_ms(properties)?,
+        })
+    }
+}
 
 /// The actions of a version that are not live files, after reconciliation (Delta protocol, "Action
 /// Reconciliation").
@@ -92,10 +113,16 @@ impl Reconciled {
     }
 
     /// The actions that are not about data files, and those that tell of removed ones, at this time.
-    pub(super) fn into_actions(self, state: &State, now: i64) -> (Vec<Action>, Vec<Action>) {
-        let oldest_tombstone = now.saturating_sub(retention_ms(state));
+    pub(super) fn into_actions(
+        self,
+        state: &State,
+        remembered: Remembered,
+        now: i64,
+    ) -> (Vec<Action>, Vec<Action>) {
+        let oldest_tombstone = now.saturating_sub(remembered.tombstones_ms);
         // Without the property, and without a time, applications are remembered for ever.
-        let oldest_application = interval(state, "delta.setTransactionRetentionDuration")
+        let oldest_application = remembered
+            .applications_ms
             .map_or(i64::MIN, |kept| now.saturating_sub(kept));
         let protocol = Action {
             protocol: Some(state.protocol.clone()),
@@ -135,49 +162,5 @@ impl Reconciled {
             .chain(domains)
             .collect();
         (others, tombstones.collect())
-    }
-}
-
-/// How long tombstones are kept: `interval 7 days` and the like.
-fn retention_ms(state: &State) -> i64 {
-    interval(state, "delta.deletedFileRetentionDuration").unwrap_or(RETENTION_MS)
-}
-
-fn interval(state: &State, property: &str) -> Option<i64> {
-    interval_ms(state.metadata.configuration.get(property)?)
-}
-
-/// Milliseconds of `interval 7 days` and the like; `None` for what is none.
-pub(in crate::delta) fn interval_ms(text: &str) -> Option<i64> {
-    let text = text.trim().to_ascii_lowercase();
-    let mut words = text.strip_prefix("interval").unwrap_or(&text).split_whitespace();
-    let mut total = 0i64;
-    while let Some(count) = words.next() {
-        let unit = match words.next()?.trim_end_matches('s') {
-            "week" => 7 * 24 * 3_600_000,
-            "day" => 24 * 3_600_000,
-            "hour" => 3_600_000,
-            "minute" => 60_000,
-            "second" => 1000,
-            "millisecond" => 1,
-            _ => return None,
-        };
-        total = total.checked_add(count.parse::<i64>().ok()?.checked_mul(unit)?)?;
-    }
-    Some(total)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn intervals_are_read_as_spark_writes_them() {
-        assert_eq!(interval_ms("interval 7 days"), Some(RETENTION_MS));
-        assert_eq!(
-            interval_ms("INTERVAL 1 week 2 hours"),
-            Some(RETENTION_MS + 7_200_000)
-        );
-        assert_eq!(interval_ms("soon"), None);
     }
 }

@@ -7,7 +7,8 @@
 //! values    the partition values of each file
 //! ```
 //!
-//! The files are the user's: they are never among what is staged, so nothing deletes them, whatever happens.
+//! The files are the user's: they are never among what is staged, so that no failure deletes them. The table notes that it was
+//! made so ([`ADOPTED`]), for a vacuum to ask before it removes them or what lies beside them.
 
 mod columns;
 mod footers;
@@ -25,7 +26,7 @@ use self::listing::{Key, Listing};
 use crate::error::{Error, Result};
 use crate::format::{Handle, Outcome};
 use crate::model::{
-    Change, DataFile, Definition, OperationKind, PartitionField, Snapshot, Transform, Version,
+    ADOPTED, Change, DataFile, Definition, OperationKind, PartitionField, Snapshot, Transform, Version,
 };
 use crate::store::clock;
 
@@ -104,10 +105,16 @@ pub async fn adopt(handle: &Handle, adoption: &Adoption, dry_run: bool) -> Resul
     if let Some(wanted) = &adoption.schema {
         refine(&mut fields, wanted, &footers, &keys)?;
     }
+    let mut properties = adoption.properties.clone();
+    let folder = match adoption.folder.trim_matches('/') {
+        "" => ".",
+        folder => folder,
+    };
+    properties.insert(ADOPTED.to_owned(), folder.to_owned());
     let definition = Definition {
         schema: Arc::new(Schema::new(fields)),
         partition_fields: partitioning(&keys, &adoption.partition_fields),
-        properties: adoption.properties.clone(),
+        properties,
         format_version: adoption.format_version,
     };
     let draft = handle.format.draft(&definition).await?;

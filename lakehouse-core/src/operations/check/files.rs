@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, Field};
 use datafusion::scalar::ScalarValue;
 
 use crate::error::Result;
-use crate::model::{Code, DataFile, Finding, Snapshot, Transform};
+use crate::model::{Code, DataFile, Finding, Snapshot, Transform, Version};
 use crate::store::Store;
 
 /// What to do where the metadata is wrong and the file is well.
@@ -39,7 +39,7 @@ impl Present {
 
     /// Whether all that hides rows of a file is there.
     pub(super) fn has_masks(&self, file: &DataFile) -> bool {
-        let mut objects = objects(file).skip(1);
+        let mut objects = file.objects().skip(1);
         objects.all(|(path, bytes)| match (self.sizes.get(path), bytes) {
             (Some(Some(there)), Some(recorded)) => *there == recorded,
             (Some(there), None) => there.is_some(),
@@ -78,18 +78,20 @@ impl Present {
     }
 }
 
-/// The objects that a data file consists of: itself first, then what hides rows of it; sizes where they are recorded.
-pub(super) fn objects(file: &DataFile) -> impl Iterator<Item = (&str, Option<u64>)> {
-    let masks = file.masks.iter().filter(|mask| mask.inline.is_none());
-    let masks = masks.map(|mask| (mask.path.as_str(), mask.bytes.filter(|_| mask.offset.is_none())));
-    let deletes = file
-        .equality_deletes
-        .iter()
-        .map(|delete| (delete.path.as_str(), Some(delete.bytes)));
-    [(file.path.as_str(), Some(file.bytes))]
-        .into_iter()
-        .chain(masks)
-        .chain(deletes)
+/// Files of an older version that went before it.
+pub(super) fn gone(version: Version, is_over: bool, count: usize, first: &str) -> Finding {
+    let (code, todo) = match is_over {
+        true => (
+            Code::VersionNotRetained,
+            "nothing: it cannot be read or restored any more, and leaves the history by lake expire",
+        ),
+        false => (
+            Code::VersionIncomplete,
+            "if no vacuum was asked to take files of this age, put them back from a backup",
+        ),
+    };
+    let what = format!("version {version} lacks {count} of its files, among them {first}");
+    Finding::new(code, "", what, todo)
 }
 
 /// Data files that are listed twice.
@@ -115,14 +117,14 @@ pub(super) fn row_ids(
     required: bool,
     findings: &mut BTreeSet<Finding>,
 ) {
-    const TODO: &str = "rows cannot be told apart by their ids: restore a version before, or write the rows of the file anew";
+    const ROWS_WRITTEN_ANEW: &str = "rows cannot be told apart by their ids: restore a version before, or write the rows of the file anew";
     if required {
         for file in files.iter().filter(|file| file.first_row_id.is_none()) {
             findings.insert(Finding::new(
                 Code::RowIdMissing,
                 &file.path,
                 "its rows have no ids",
-                TODO,
+                ROWS_WRITTEN_ANEW,
             ));
         }
     }
@@ -162,7 +164,7 @@ pub(super) fn row_ids(
                     end - 1,
                     other.path
                 ),
-                TODO,
+                ROWS_WRITTEN_ANEW,
             ));
         }
         if last.is_none_or(|(taken, _)| end > taken) {

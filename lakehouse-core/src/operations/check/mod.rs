@@ -29,6 +29,7 @@ use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::{At, Audit, Code, DataFile, Finding, NeededObject, Prune, Severity, Snapshot, Version};
 use crate::scan::read_footer;
+use crate::store::clock;
 use deep::Deep;
 use files::Present;
 
@@ -188,6 +189,7 @@ async fn checked(handle: &Handle, check: &Check) -> Result<Checked> {
         findings: BTreeSet::new(),
         present: Present::default(),
         seen: HashSet::new(),
+        promised: None,
     };
     let mut newest = true;
     for at in versions(handle, check).await? {
@@ -195,6 +197,9 @@ async fn checked(handle: &Handle, check: &Check) -> Result<Checked> {
         if newest {
             run.checked.version = audit.snapshot.as_ref().map(|snapshot| snapshot.version);
             newest = false;
+            if let (true, Some(snapshot)) = (check.all_versions, &audit.snapshot) {
+                run.promised = run.promised_by(snapshot).await?;
+            }
         }
         run.version(audit).await?;
     }
@@ -241,18 +246,45 @@ struct Run<'a> {
     present: Present,
     /// Data files with their masks that were looked at as files of another version.
     seen: HashSet<String>,
+    /// Where files may go before their versions.
+    promised: Option<Promised>,
+}
+
+/// Which files are to be there.
+struct Promised {
+    /// Those of this version and later ones.
+    since: Version,
+    /// Objects of the newest version.
+    newest: HashSet<String>,
 }
 
 impl Run<'_> {
+    async fn promised_by(&mut self, newest: &Arc<Snapshot>) -> Result<Option<Promised>> {
+        let format = &self.handle.format;
+        let since = match format.files_kept_since(newest, clock::now_ms()).await {
+            Ok(since) => since,
+            // Then nothing is promised to go.
+            Err(Error::Invalid { .. } | Error::NotFound { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let Some(since) = since else {
+            return Ok(None);
+        };
+        let files = self.list(newest).await?;
+        let objects = files.iter().flat_map(DataFile::objects);
+        let newest = objects.map(|(path, _)| path.to_owned()).collect();
+        Ok(Some(Promised { since, newest }))
+    }
+
     async fn version(&mut self, audit: Audit) -> Result<()> {
         self.checked.versions += 1;
         self.findings.extend(audit.findings);
         let needed = audit.needed;
         let Some(snapshot) = audit.snapshot else {
-            return self.look_up(needed, &[]).await;
+            return self.look_up(None, needed, &[]).await;
         };
         let files = self.list(&snapshot).await?;
-        self.look_up(needed, &files).await?;
+        self.look_up(Some(snapshot.version), needed, &files).await?;
         files::twice(&files, &mut self.findings);
         files::row_ids(
             &files,
@@ -325,10 +357,15 @@ impl Run<'_> {
     }
 
     /// Looks whether objects are there: those of the metadata, data files, masks, equality deletes.
-    async fn look_up(&mut self, needed: Vec<NeededObject>, files: &[DataFile]) -> Result<()> {
+    async fn look_up(
+        &mut self,
+        version: Option<Version>,
+        needed: Vec<NeededObject>,
+        files: &[DataFile],
+    ) -> Result<()> {
         let mut wanted: BTreeSet<String> = needed.iter().map(|needed| needed.path.clone()).collect();
         for file in files {
-            wanted.extend(files::objects(file).map(|(path, _)| path.to_owned()));
+            wanted.extend(file.objects().map(|(path, _)| path.to_owned()));
         }
         self.present.look_up(&self.handle.store, wanted).await?;
         let store = &self.handle.store;
@@ -336,11 +373,25 @@ impl Run<'_> {
             self.findings
                 .extend(self.present.judge(store, &needed.path, needed.bytes, needed.code));
         }
+        let may_go = |path: &str| {
+            let promised = self.promised.as_ref();
+            promised.is_some_and(|promised| !promised.newest.contains(path))
+        };
+        let mut gone = BTreeSet::new();
         for file in files {
-            for (path, bytes) in files::objects(file) {
-                self.findings
-                    .extend(self.present.judge(store, path, bytes, Code::FileMissing));
+            for (path, bytes) in file.objects() {
+                match self.present.judge(store, path, bytes, Code::FileMissing) {
+                    Some(found) if found.code == Code::FileMissing && may_go(path) => {
+                        gone.insert(found.path);
+                    }
+                    found => self.findings.extend(found),
+                }
             }
+        }
+        if let (Some(version), Some(first), Some(promised)) = (version, gone.first(), &self.promised) {
+            let is_over = version < promised.since;
+            self.findings
+                .insert(files::gone(version, is_over, gone.len(), first));
         }
         Ok(())
     }

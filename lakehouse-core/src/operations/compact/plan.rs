@@ -11,7 +11,7 @@ use datafusion::scalar::ScalarValue;
 
 use super::options::{CompactStrategy, DELETE_RATIO, MAX_REWRITE, MIN_INPUT_FILES, REWRITE_TARGETS};
 use super::{Compact, CompactedGroup, GroupOutcome};
-use crate::model::{DataFile, Snapshot, partition_folder};
+use crate::model::{DataFile, Snapshot, is_small_file, partition_folder};
 
 /// Bytes and partitions that one writer takes: few enough that it need not close files early.
 const LOT_BYTES: u64 = 64 << 20;
@@ -201,7 +201,7 @@ impl Rules {
 
     /// The same of so many bytes.
     pub(super) fn is_small_size(&self, bytes: u64) -> bool {
-        bytes < self.target / 4 * 3
+        is_small_file(bytes, self.target)
     }
 
     pub(super) fn is_foreign(&self, file: &DataFile) -> bool {

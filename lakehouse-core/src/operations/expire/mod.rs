@@ -17,7 +17,8 @@ use crate::commit::{CommitOptions, Plan, commit, newest};
 use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::{
-    Change, CleanedUp, Cleanup, CommitId, LEASE, OperationKind, RefChange, Retention, Snapshot, Version,
+    Change, CleanedUp, Cleanup, CommitId, FLOOR_MS, OperationKind, RefChange, Retained, Retention, Snapshot,
+    Version,
 };
 use crate::store::clock;
 use rule::{Decision, Policy, decide};
@@ -45,7 +46,7 @@ pub struct ExpireReport {
     pub kept: u64,
     /// Tags and branches that are gone.
     pub refs_dropped: Vec<String>,
-    /// Versions that would be gone if their names were older than twice the lease, 48 hours.
+    /// Versions that would be gone if their names were older than [`FLOOR_MS`].
     pub too_young: u64,
     /// Files of the metadata that are gone.
     pub files: CleanedUp,
@@ -57,11 +58,13 @@ pub struct ExpireReport {
     pub attempts: u32,
 }
 
-/// Lets versions go that are old enough. Of the options, `dry_run` and `max_attempts` count. Data files stay.
+/// Lets versions go that are old enough, by the store's clock; a dry run writes nothing to ask for it, and takes this
+/// machine's, or the time of the newest file of a version if that is later. Of the options, `dry_run` and
+/// `max_attempts` count. Data files stay.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a policy that cannot be; [`Error::Unsupported`] when the table cannot be written; those of
-/// [`commit`], and of [`crate::format::Format::clean_up`].
+/// [`Error::Invalid`] for a policy that cannot be, and for a property that says how long versions are kept and cannot be
+/// read; [`Error::Unsupported`] when the table cannot be written; those of [`commit`], and of [`crate::format::Format::clean_up`].
 pub async fn expire(handle: &Handle, what: &Expire, options: &Options) -> Result<ExpireReport> {
     expire_with(handle, what, options, Files::Clean).await
 }
@@ -83,23 +86,21 @@ pub(super) async fn expire_with(
     files: Files,
 ) -> Result<ExpireReport> {
     check(what)?;
-    // The store's clock, which is the one that files have their age from: one of this machine that is fast must not let
-    // versions go too early. Asking takes a write.
+    // The store's clock, which is the one that files have their age from. Asking takes a write.
     let store_ms = match options.dry_run {
-        true => clock::now_ms(),
+        true => None,
         false => {
             handle
                 .format
                 .check_writable(newest(handle, None).await?.as_ref())?;
-            handle.store.clock_ms().await?
+            Some(handle.store.clock_ms().await?)
         }
     };
-    let floor_ms = store_ms.saturating_sub(LEASE.as_millis() as i64 * 2);
     let mut expiry = Expiry {
         handle,
         what,
-        now_ms: store_ms,
-        floor_ms,
+        store_ms,
+        floor_ms: i64::MIN,
         decision: Decision::default(),
     };
     let (snapshot, committed, attempts) = if options.dry_run {
@@ -114,7 +115,7 @@ pub(super) async fn expire_with(
         let done = commit(handle, &options, &mut expiry).await?;
         (done.snapshot, done.change.is_some(), done.attempts)
     };
-    let decision = expiry.decision;
+    let (decision, floor_ms) = (expiry.decision, expiry.floor_ms);
     let cleanup = Cleanup {
         kept: decision.kept,
         not_after_ms: floor_ms,
@@ -149,11 +150,21 @@ fn check(what: &Expire) -> Result<()> {
         .with_hint("say for instance: older than 7d, retain the last 3"))
 }
 
+/// Now by this machine's clock, but not before the newest file of a version.
+fn by_own_clock(versions: &[Retained]) -> i64 {
+    // A file that no listing has told of yet has no time.
+    let told = versions.iter().filter_map(|one| one.named_ms);
+    let newest = told.filter(|written| *written < i64::MAX).max();
+    clock::now_ms().max(newest.unwrap_or(i64::MIN))
+}
+
 /// The operation as the commit loop sees it.
 struct Expiry<'a> {
     handle: &'a Handle,
     what: &'a Expire,
-    now_ms: i64,
+    /// Now by the store's clock; `None` where nothing may be written to ask for it.
+    store_ms: Option<i64>,
+    /// Of the last plan: names of versions written later stay.
     floor_ms: i64,
     /// Of the last plan.
     decision: Decision,
@@ -170,12 +181,14 @@ impl Plan for Expiry<'_> {
                 min_snapshots_to_keep: retain.map(|count| i32::try_from(count).unwrap_or(i32::MAX)),
                 max_snapshot_age_ms: self.what.older_than_ms,
             };
+            let versions = format.versions(&base).await?;
+            let now_ms = self.store_ms.unwrap_or_else(|| by_own_clock(&versions));
+            self.floor_ms = now_ms.saturating_sub(FLOOR_MS);
             let policy = Policy {
-                now_ms: self.now_ms,
-                retention: asked.or(format.retention(&base)),
+                now_ms,
+                retention: format.retention(&base, asked)?,
                 floor_ms: self.floor_ms,
             };
-            let versions = format.versions(&base).await?;
             self.decision = decide(&versions, &base.refs, base.version, &policy);
             let mut change = Change::new(OperationKind::Expire, id);
             change.data_change = false;

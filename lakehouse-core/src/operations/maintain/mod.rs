@@ -35,7 +35,7 @@ use super::vacuum::{FLOOR_MS, Vacuum, vacuum};
 use crate::commit::newest;
 use crate::error::{Error, Result};
 use crate::format::Handle;
-use crate::model::{CheckpointKind, Snapshot};
+use crate::model::{CheckpointKind, Retention, Snapshot};
 use crate::store::clock;
 
 pub use policy::{CompactPolicy, ExpirePolicy, PlainPolicy, Policy, VacuumPolicy};
@@ -301,7 +301,7 @@ impl Run<'_> {
 
     async fn expire(&self) -> Result<Did> {
         let newest = newest(self.handle, None).await?;
-        let what = self.expiry(&newest);
+        let what = self.expiry(&newest)?;
         let report = expire(self.handle, &what, &self.options).await?;
         let figures = [
             ("versions", report.expired.len() as u64),
@@ -313,18 +313,18 @@ impl Run<'_> {
     }
 
     /// Which versions go: never those of the last 48 hours, and not earlier than the table itself says.
-    fn expiry(&self, snapshot: &Snapshot) -> Expire {
+    fn expiry(&self, snapshot: &Snapshot) -> Result<Expire> {
         let asked = &self.policy.expire;
-        let own = self.handle.format.retention(snapshot);
+        let own = self.handle.format.retention(snapshot, Retention::default())?;
         let age_ms = match asked.older_than {
             Some(time) if !says(snapshot, &VERSIONS_KEPT) => Some(time.millis()),
             _ => own.max_snapshot_age_ms,
         };
         let least = own.min_snapshots_to_keep.unwrap_or(1).max(1).unsigned_abs();
-        Expire {
+        Ok(Expire {
             older_than_ms: age_ms.map(|age| age.max(FLOOR_MS)),
             retain_last: Some(asked.retain_last.unwrap_or(1).max(least)),
-        }
+        })
     }
 
     async fn vacuum(&self) -> Result<Did> {
@@ -337,6 +337,7 @@ impl Run<'_> {
             dry_run: self.options.dry_run,
             quarantine: asked.quarantine.clone(),
             list: false,
+            adopted: false,
             unsafe_no_writers: asked.unsafe_no_writers,
         };
         let total = vacuum(self.handle, &what).await?.total();

@@ -21,14 +21,13 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use crate::error::{Error, Result};
 use crate::format::Handle;
-use crate::model::LEASE;
-use crate::model::{At, Keep, Kept, Needed, ObjectKind, Version};
+pub use crate::model::FLOOR_MS;
+use crate::model::{ADOPTED, At, Keep, Kept, Needed, ObjectKind, Version};
 use crate::planted::{self, Bug};
-use crate::store::{Listed, clock};
+use crate::store::{Listed, PAGE, clock};
+use crate::write::is_own_name;
 use unneeded::Unneeded;
 
-/// Objects that are deleted by one request, where the store has such a thing.
-const BATCH: usize = 1000;
 /// Objects that are copied at the same time.
 const COPIES: usize = 8;
 /// How often the second listing is begun again after the store failed.
@@ -51,12 +50,12 @@ pub struct Vacuum {
     pub quarantine: Option<String>,
     /// List every object that goes in [`Vacuumed::objects`].
     pub list: bool,
+    /// Of a table that was made of files which were there before ([`ADOPTED`]), also remove data files that no writer of
+    /// this crate wrote: those that it was made of, and those that others put beside them.
+    pub adopted: bool,
     /// Somebody promised that nobody writes to the table, so that `older_than_ms` may be less than [`FLOOR_MS`].
     pub unsafe_no_writers: bool,
 }
-
-/// The least age of objects that go, in milliseconds: twice the lease.
-pub const FLOOR_MS: i64 = 2 * LEASE.as_millis() as i64;
 
 /// How many, how large, how old.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -107,7 +106,8 @@ pub struct Vacuumed {
     pub oldest_kept: Version,
     /// How old objects had to be, in milliseconds.
     pub older_than_ms: i64,
-    /// Now by the store's clock, in milliseconds since 1970 UTC.
+    /// Now by the store's clock, in milliseconds since 1970 UTC. A dry run writes nothing to ask for it: then it is this
+    /// machine's, or the time of the newest object if that is later.
     pub now_ms: i64,
     /// Where objects were moved.
     pub quarantine: Option<String>,
@@ -115,6 +115,8 @@ pub struct Vacuumed {
     pub removed: BTreeMap<ObjectKind, Tally>,
     /// Objects that no version needs and that are too young to go.
     pub young: Tally,
+    /// Data files that no version needs and that stay because they may be somebody else's: [`Vacuum::adopted`].
+    pub adopted: Tally,
     /// Objects that kept versions need, and logs and metadata.
     pub kept: Tally,
     /// Objects that are not the table's: by their hidden folder or file, and under `""` what the format does not write.
@@ -145,17 +147,18 @@ async fn run(handle: &Handle, vacuum: &Vacuum) -> Result<Vacuumed> {
     check(vacuum)?;
     let newest = handle.format.snapshot(&At::Latest).await?;
     handle.format.check_writable(&newest)?;
-    // Asking the store takes a write, and a dry run writes nothing.
-    let now_ms = match vacuum.dry_run {
-        true => clock::now_ms(),
-        false => handle.store.now_ms().await?,
+    // Before the listing: what is written after it is younger than all that is listed.
+    let asked_ms = match vacuum.dry_run {
+        true => None,
+        false => Some(handle.store.clock_ms().await?),
     };
-    let keep = Keep {
-        now_ms,
+    let mut keep = Keep {
+        now_ms: asked_ms.unwrap_or_default(),
         older_than_ms: vacuum.older_than_ms,
         versions: vacuum.keep_versions.clone(),
     };
-    let (unneeded, kept) = look(handle, &keep).await?;
+    let (unneeded, kept) = look(handle, &mut keep, asked_ms.is_none()).await?;
+    let now_ms = keep.now_ms;
     handle.format.check_writable(&kept.snapshot)?;
     let least = if vacuum.unsafe_no_writers { 0 } else { FLOOR_MS };
     let older_than_ms = kept.older_than_ms.max(least);
@@ -175,6 +178,7 @@ async fn run(handle: &Handle, vacuum: &Vacuum) -> Result<Vacuumed> {
             quarantine: vacuum.quarantine.clone(),
             removed: BTreeMap::new(),
             young: Tally::default(),
+            adopted: Tally::default(),
             kept: Tally::default(),
             left: BTreeMap::new(),
             objects: Vec::new(),
@@ -192,7 +196,7 @@ async fn run(handle: &Handle, vacuum: &Vacuum) -> Result<Vacuumed> {
 }
 
 /// What is there and not needed. The order matters: what a commit takes up that comes before the second step is seen.
-async fn look(handle: &Handle, keep: &Keep) -> Result<(Unneeded, Kept)> {
+async fn look(handle: &Handle, keep: &mut Keep, by_own_clock: bool) -> Result<(Unneeded, Kept)> {
     if planted::is(Bug::VacuumLooksFirst) {
         let mut early = Vec::new();
         let mut tell = |needed: Needed<'_>| {
@@ -206,6 +210,9 @@ async fn look(handle: &Handle, keep: &Keep) -> Result<(Unneeded, Kept)> {
         return Ok((unneeded, kept));
     }
     let mut unneeded = Unneeded::list(&handle.store).await?;
+    if by_own_clock {
+        keep.now_ms = clock::now_ms().max(unneeded.newest_ms());
+    }
     let kept = unneeded.without_needed(handle, keep).await?;
     Ok((unneeded, kept))
 }
@@ -253,6 +260,14 @@ fn check_quarantine(folder: &str) -> Result<()> {
     }
 }
 
+/// Whether an object of a table that was made of files which were there before may be one of those, or lie beside them and
+/// belong to somebody who does not know of the table. Masks are told by their names, which data files of others may have.
+fn may_be_anothers(kind: ObjectKind, key: &str) -> bool {
+    let is_data = kind == ObjectKind::Data
+        || (kind == ObjectKind::Mask && ![".bin", ".puffin"].iter().any(|ending| key.ends_with(ending)));
+    is_data && !is_own_name(key)
+}
+
 struct Run<'a> {
     handle: &'a Handle,
     vacuum: &'a Vacuum,
@@ -268,12 +283,14 @@ impl Run<'_> {
     /// Lists once more, and removes.
     async fn sweep(&mut self) -> Result<()> {
         self.report.young = Tally::default();
+        self.report.adopted = Tally::default();
         self.report.kept = Tally::default();
         self.report.left.clear();
         if self.vacuum.dry_run {
             self.report.removed.clear();
             self.report.objects.clear();
         }
+        let shares = self.kept.snapshot.properties.contains_key(ADOPTED) && !self.vacuum.adopted;
         let mut objects = self.handle.store.objects();
         let mut batch = Vec::new();
         while let Some(object) = objects.try_next().await? {
@@ -283,10 +300,11 @@ impl Run<'_> {
                 _ if !kind.is_removable() || !self.unneeded.contains(&object.path) => {
                     self.report.kept.add(&object);
                 }
+                _ if shares && may_be_anothers(kind, &object.path) => self.report.adopted.add(&object),
                 _ if object.modified_ms > self.before_ms => self.report.young.add(&object),
                 _ => batch.push(Removed { object, kind }),
             }
-            if batch.len() >= BATCH {
+            if batch.len() >= PAGE {
                 self.remove(std::mem::take(&mut batch)).await?;
             }
         }

@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::objects::checksummed;
-use crate::model::{At, Keep, Kept, Needed, Snapshot};
+use crate::model::{At, Keep, Kept, Needed, Snapshot, Version};
 use crate::store::Store;
 
 /// How often something is read again whose reading failed or met a change.
@@ -25,6 +25,7 @@ pub(super) struct Unneeded {
     outside: HashSet<u64>,
     /// Folders of other tables that lie inside of this one: what is in them is theirs.
     tables: BTreeSet<String>,
+    newest_ms: Option<i64>,
 }
 
 impl Unneeded {
@@ -44,9 +45,15 @@ impl Unneeded {
         let mut objects = store.objects();
         while let Some(object) = objects.try_next().await? {
             listed.keys.insert(hash(&owner(&object.path)));
+            listed.newest_ms = listed.newest_ms.max(Some(object.modified_ms));
             listed.tables.extend(other_table(&object.path).map(str::to_owned));
         }
         Ok(listed)
+    }
+
+    /// When the newest object was written, by the store's clock, in milliseconds since 1970 UTC.
+    pub(super) fn newest_ms(&self) -> i64 {
+        self.newest_ms.unwrap_or(i64::MIN)
     }
 
     /// Takes out what the kept versions need.
@@ -81,14 +88,23 @@ impl Unneeded {
         }
     }
 
+    /// Takes out what was committed since to the one line of versions that a table without branches has.
+    ///
+    /// # Errors
+    /// When it cannot be told so: there are branches, or versions of none.
     async fn without_changes(&mut self, handle: &Handle, seen: &Snapshot, newest: &Snapshot) -> Result<()> {
+        if newest.capabilities.refs {
+            let known: HashSet<Version> = versions(handle, seen).await?;
+            for version in versions(handle, newest).await?.difference(&known) {
+                if !handle.format.is_ancestor(newest, *version, newest.version)? {
+                    return Err(Error::unsupported("this version is not one of main", ""));
+                }
+            }
+        }
         for change in handle.format.changes(seen, newest).await? {
             let masked = change.masked.iter().map(|(_, after)| after);
             for file in change.added.iter().chain(masked).chain(&change.change_files) {
-                self.keep(Needed::Key(&file.path));
-                for mask in file.masks.iter().filter(|mask| mask.inline.is_none()) {
-                    self.keep(Needed::Key(&mask.path));
-                }
+                file.objects().for_each(|(key, _)| self.keep(Needed::Key(key)));
             }
         }
         Ok(())
@@ -118,6 +134,11 @@ impl Unneeded {
             && self.keys.contains(&hash(&owner))
             && (self.outside.is_empty() || !self.outside.contains(&hash(name(&owner))))
     }
+}
+
+async fn versions(handle: &Handle, snapshot: &Snapshot) -> Result<HashSet<Version>> {
+    let versions = handle.format.versions(snapshot).await?;
+    Ok(versions.into_iter().map(|one| one.version).collect())
 }
 
 /// The folder of another table, if this object shows that there is one: its log, or its metadata.

@@ -2,6 +2,7 @@
 
 mod files;
 mod ids;
+mod lacking;
 mod refused;
 mod whole;
 
