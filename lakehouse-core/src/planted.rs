@@ -102,11 +102,13 @@ pub enum Bug {
     CarriedMaskForgotten,
     /// Rows that a compaction moves are looked for next to where they are.
     MovedPositionsOff,
+    /// A compaction is published over a new format version, whose rows have ids.
+    UpgradeUnseen,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 48] = [
         Self::LostReplyIsALoss,
         Self::ExistsUnread,
         Self::CleanedAfterUnknown,
@@ -154,6 +156,7 @@ impl Bug {
         Self::VacuumForgetsVersions,
         Self::CarriedMaskForgotten,
         Self::MovedPositionsOff,
+        Self::UpgradeUnseen,
     ];
 }
 
