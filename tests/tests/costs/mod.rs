@@ -9,7 +9,7 @@ use lakehouse_core::store::sim::{Counts, Faults, faulty};
 use lakehouse_core::{Merge, Options, Table, TableFormat};
 use object_store::memory::InMemory;
 
-use crate::verbs::{FORMATS, append, rows, table_in};
+use crate::verbs::{FORMATS, append, rows, table_in, table_made};
 
 /// A table with `files` data files, one per region, and the counter under it.
 async fn counted(format: (TableFormat, Option<u8>), files: usize) -> (Store, Faults) {
@@ -141,4 +141,24 @@ async fn appends_ask_for_the_same_again_and_again_but_for_those_that_tidy_metada
         }
         assert_eq!(others, tidying(format.0), "{format:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_to_a_table_that_tracks_rows_do_not_read_its_log_again() {
+    let root = "memory://costs".parse().unwrap();
+    let (store, faults) = faulty(&Store::over(Arc::new(InMemory::new()), root));
+    let properties = [
+        ("delta.enableRowTracking", "true"),
+        ("delta.checkpointInterval", "1000"),
+    ];
+    let table = table_made(store, (TableFormat::Delta, None), "", &properties).await;
+    let mut asked = Vec::new();
+    for at in 0..30 {
+        faults.reset();
+        append(&table, &format!("({at}, 'eu', 0)")).await;
+        asked.push(kinds(faults.counts()));
+    }
+    // The first loads the table; all others read the entry of the version before, with the ids that it gave.
+    let usual = asked[2].clone();
+    assert_eq!(asked[2..], vec![usual; 28]);
 }
