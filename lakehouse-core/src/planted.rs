@@ -104,6 +104,8 @@ pub enum Bug {
     CarriedMaskForgotten,
     /// Rows that a compaction moves are looked for next to where they are.
     MovedPositionsOff,
+    /// A compaction is published over a new format version, whose rows have ids.
+    UpgradeUnseen,
 }
 
 impl Bug {
@@ -157,6 +159,7 @@ impl Bug {
         Self::VacuumForgetsVersions,
         Self::CarriedMaskForgotten,
         Self::MovedPositionsOff,
+        Self::UpgradeUnseen,
     ];
 }
 

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.interop import feeds, kept
@@ -12,6 +13,7 @@ from tests.interop.tables import (
     DAY_BUCKET,
     FOLLOWED,
     KEY,
+    MASK,
     REWRITTEN,
     SCHEMA,
     SMALL_GROUPS,
@@ -46,6 +48,24 @@ def test_spark_follows_a_table_that_lake_changes(spark, cli, kind, tmp_path):
 def test_spark_follows_a_table_whose_files_lake_rewrites(spark, cli, kind, tmp_path):
     life = copied_life(cli, kind, tmp_path)
     feeds.check(life, feed(spark, life.path), UPDATES)
+
+
+def test_a_restore_is_told_by_the_masks_of_files_that_both_versions_have(spark, cli, tmp_path):
+    path, source = tmp_path / "table", tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"id": list(range(10))}), source)
+    cli("create", path, "--format", "delta", "--schema-from", source, "--property", "delta.enableChangeDataFeed=true")
+    appended = cli.write("append", path, source)["version"]
+    masked = cli.write("delete", path, "--where", "id IN (1, 2)", *MASK)["version"]
+    again = cli.write("delete", path, "--where", "id = 3", *MASK)["version"]
+    for back in (masked, appended, again):
+        cli.write("restore", path, "--version", back)
+    told = feed(spark, path, again + 1).to_pylist()
+    told = sorted((row["_commit_version"] - again, row["_change_type"], row["id"]) for row in told)
+    assert told == [
+        (1, "insert", 3),
+        *((2, "insert", id) for id in (1, 2)),
+        *((3, "delete", id) for id in (1, 2, 3)),
+    ]
 
 
 TRACKING = [

@@ -7,7 +7,7 @@
 //! | delete, update | R3 | R1 R2 R3 | R1 R3 | R1 | R4 |
 //! | merge | R3 | R1 R2 R3 | R1 R3 | R1 | R4 |
 //! | overwrite | R3 | R1 R2 R3 | R1 R3 | R1 | R4 |
-//! | compact | ok | R1 R2 | R1 | R1 | ok where the format allows; else R4 |
+//! | compact | ok | R1 R2 | R1 | R1 | ok where the format allows and its version is the same; else R4 |
 //! | alter | ok (R3 if it read rows) | the same | the same | ok | R4 |
 //! | restore | conflict | conflict | conflict | conflict | conflict |
 //!
@@ -258,10 +258,13 @@ pub(super) fn refs_changed(base: &Snapshot, newest: &Snapshot, mine: &Change) ->
 
 /// Whether files written for `base` can be appended to `newest`, whose schema or partitioning changed
 /// (R4, the exception for appends): no required column that they lack, their specs still known, and every column still
-/// under the name by which their statistics know it.
+/// under the name by which their statistics know it. Rows that were there before keep what the table has come to keep of
+/// rows (ids, when they changed), and their masks are of the kind that it has by now.
 pub(super) fn still_fits(base: &Snapshot, newest: &Snapshot, mine: &Change) -> bool {
     let columns_fit = has_values(base.schema.fields(), newest.schema.fields());
+    let moves_rows = !mine.removed.is_empty() || !mine.masked.is_empty();
     columns_fit
+        && (!moves_rows || base.features == newest.features || planted::is(Bug::UpgradeUnseen))
         && (keeps_columns(base.schema.fields(), newest.schema.fields()) || planted::is(Bug::RenamesUnseen))
         && mine
             .added

@@ -530,7 +530,7 @@ async fn before(table: &Delta, version: u64) -> Result<Option<Expected>> {
 
 /// The highest row id that the table says it gave out.
 async fn row_ids(store: &Store, state: &State, audit: &mut Audit) -> Result<()> {
-    let domains = state.replay.domains(store, vec![row_tracking::DOMAIN]).await?;
+    let domains = state.replay.domains(store, &[row_tracking::DOMAIN]).await?;
     let mark = row_tracking::high_water_mark(domains.get(row_tracking::DOMAIN).map(String::as_str));
     match mark {
         Ok(mark) => {

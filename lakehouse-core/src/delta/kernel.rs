@@ -21,9 +21,10 @@ use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
 use futures::TryFutureExt;
 use futures::future::BoxFuture;
 use tokio::runtime::{EnterGuard, Handle};
+use tokio::sync::OnceCell;
 
 use super::actions::{Metadata, Protocol, from_value};
-use super::log;
+use super::{clustering, log, row_tracking};
 use crate::error::{Error, Result};
 use crate::model::limits::Limits;
 use crate::store::{Bound, Store};
@@ -32,12 +33,27 @@ use crate::store::{Bound, Store};
 /// scheme makes its engine sort listings, which local stores do not.
 const ROOT: &str = "file:///";
 
+/// The domains that are looked up.
+const DOMAINS: [&str; 2] = [row_tracking::DOMAIN, clustering::DOMAIN];
+
 /// How many log entries the kernel reads at the same time.
 const READ_AHEAD: NonZero<usize> = NonZero::new(16).unwrap();
 
+/// How many log entries are read to bring the metadata domains of an earlier version up to date. More of them, and the
+/// kernel is asked, which begins at the last checkpoint.
+const FOLLOWED: u64 = 16;
+
 /// One version of the log as the kernel holds it.
 #[derive(Debug, Clone)]
-pub(super) struct Replay(SnapshotRef);
+pub(super) struct Replay {
+    snapshot: SnapshotRef,
+    domains: Arc<OnceCell<Domains>>,
+    /// Those of an earlier version, which was loaded before.
+    earlier: Option<(u64, Domains)>,
+}
+
+/// What a table keeps under the names of features (Delta protocol, "Domain Metadata").
+type Domains = BTreeMap<String, String>;
 
 /// Drives the kernel's I/O on the runtime that called us.
 struct Caller(Handle);
@@ -124,13 +140,19 @@ impl Replay {
         version: Option<u64>,
     ) -> Result<Self> {
         run_within(store, bound, move |engine| {
+            let earlier = base.as_ref().and_then(Self::known_domains);
             let built = match (base, version) {
-                (Some(base), None) => Snapshot::builder_from(base.0).build(engine),
-                (Some(base), Some(v)) => Snapshot::builder_from(base.0).at_version(v).build(engine),
+                (Some(base), None) => Snapshot::builder_from(base.snapshot).build(engine),
+                (Some(base), Some(v)) => Snapshot::builder_from(base.snapshot).at_version(v).build(engine),
                 (None, None) => Snapshot::builder_for(ROOT).build(engine),
                 (None, Some(v)) => Snapshot::builder_for(ROOT).at_version(v).build(engine),
             };
-            built.map(Self).map_err(translate)
+            let built = built.map(|snapshot| Self {
+                snapshot,
+                domains: Arc::default(),
+                earlier,
+            });
+            built.map_err(translate)
         })
         .await
     }
@@ -141,22 +163,22 @@ impl Replay {
     }
 
     pub(super) fn version(&self) -> u64 {
-        self.0.version()
+        self.snapshot.version()
     }
 
     pub(super) fn protocol(&self) -> Result<Protocol> {
-        let value = serde_json::to_value(self.0.table_configuration().protocol());
+        let value = serde_json::to_value(self.snapshot.table_configuration().protocol());
         from_value(value.unwrap_or_default(), "protocol")
     }
 
     pub(super) fn metadata(&self) -> Result<Metadata> {
-        let value = serde_json::to_value(self.0.table_configuration().metadata());
+        let value = serde_json::to_value(self.snapshot.table_configuration().metadata());
         from_value(value.unwrap_or_default(), "metadata")
     }
 
     /// The version and the object keys of the checkpoint that this version was loaded from.
     pub(super) fn checkpoint(&self) -> Option<(u64, Vec<String>)> {
-        let segment = self.0.log_segment();
+        let segment = self.snapshot.log_segment();
         let version = segment.checkpoint_version?;
         let parts = &segment.listed.checkpoint_parts;
         Some((
@@ -183,31 +205,69 @@ impl Replay {
         store: &Store,
         question: impl Fn(&SnapshotRef, &DefaultEngine<Caller>) -> Result<T> + Clone + Send + 'static,
     ) -> Result<T> {
-        let (snapshot, first) = (Arc::clone(&self.0), question.clone());
+        let (snapshot, first) = (Arc::clone(&self.snapshot), question.clone());
         let answer = run(store, move |engine| first(&snapshot, engine)).await;
         let Err(Error::NotFound { .. } | Error::Invalid { .. }) = &answer else {
             return answer;
         };
         match self.again(store).await {
             Ok(again) if again.checkpoint() != self.checkpoint() => {
-                run(store, move |engine| question(&again.0, engine)).await
+                run(store, move |engine| question(&again.snapshot, engine)).await
             }
             _ => answer,
         }
     }
 
-    /// What the table keeps under these names (Delta protocol, "Domain Metadata"), as far as it does.
-    pub(super) async fn domains(
-        &self,
-        store: &Store,
-        names: Vec<&'static str>,
-    ) -> Result<BTreeMap<String, String>> {
+    /// What the table keeps under these names (Delta protocol, "Domain Metadata"), as far as it does: names of `DOMAINS`.
+    pub(super) async fn domains(&self, store: &Store, names: &[&str]) -> Result<Domains> {
         if names.is_empty() {
-            return Ok(BTreeMap::new());
+            return Ok(Domains::new());
         }
+        let load = || async {
+            match self.followed(store).await? {
+                Some(domains) => Ok(domains),
+                None => self.asked(store).await,
+            }
+        };
+        let all = self.domains.get_or_try_init(load).await?;
+        let wanted = all.iter().filter(|(name, _)| names.contains(&name.as_str()));
+        Ok(wanted.map(|(name, text)| (name.clone(), text.clone())).collect())
+    }
+
+    /// Of which version the domains are known, and those.
+    fn known_domains(&self) -> Option<(u64, Domains)> {
+        let known = self
+            .domains
+            .get()
+            .map(|domains| (self.version(), domains.clone()));
+        known.or_else(|| self.earlier.clone())
+    }
+
+    /// The domains of an earlier version with what was committed since; `None` where that is too much, or not there any more.
+    async fn followed(&self, store: &Store) -> Result<Option<Domains>> {
+        let Some((version, mut domains)) = self.earlier.clone() else {
+            return Ok(None);
+        };
+        if self.version() - version > FOLLOWED {
+            return Ok(None);
+        }
+        for version in version + 1..=self.version() {
+            let Some(entry) = log::read(store, version).await? else {
+                return Ok(None);
+            };
+            for domain in entry.into_iter().filter_map(|action| action.domain_metadata) {
+                match domain.removed {
+                    true => domains.remove(&domain.domain),
+                    false => domains.insert(domain.domain, domain.configuration),
+                };
+            }
+        }
+        Ok(Some(domains))
+    }
+
+    async fn asked(&self, store: &Store) -> Result<Domains> {
         self.ask(store, move |snapshot, engine| {
-            let names = names.iter().copied().collect();
-            let found = snapshot.get_domain_metadatas_internal(engine, Some(&names));
+            let found = snapshot.get_domain_metadatas_internal(engine, Some(&DOMAINS.into()));
             let found = found.map_err(translate)?;
             Ok(found
                 .into_iter()
@@ -220,7 +280,7 @@ impl Replay {
     /// The files of the checkpoint that this version was loaded from, with their sizes in bytes: of version 1 all its
     /// parts, of version 2 the one that names the others.
     pub(super) fn checkpoint_files(&self) -> Vec<(String, u64)> {
-        let parts = &self.0.log_segment().listed.checkpoint_parts;
+        let parts = &self.snapshot.log_segment().listed.checkpoint_parts;
         let file = |part: &ParsedLogPath| (format!("_delta_log/{}", part.filename), part.location.size);
         parts.iter().map(file).collect()
     }

@@ -169,10 +169,7 @@ impl Format for Delta {
             if !state.protocol.has(clustering::FEATURE) {
                 return Ok(Vec::new());
             }
-            let domains = state
-                .replay
-                .domains(&self.store, vec![clustering::DOMAIN])
-                .await?;
+            let domains = state.replay.domains(&self.store, &[clustering::DOMAIN]).await?;
             let domain = domains.get(clustering::DOMAIN).map(String::as_str);
             clustering::logical(&clustering::columns(&state.protocol, domain)?, state.columns())
         })

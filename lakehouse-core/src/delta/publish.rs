@@ -176,7 +176,7 @@ async fn domains(store: &Store, state: &State, tracked: bool) -> Result<BTreeMap
     if state.protocol.has(clustering::FEATURE) {
         names.push(clustering::DOMAIN);
     }
-    state.replay.domains(store, names).await
+    state.replay.domains(store, &names).await
 }
 
 /// A log entry's bytes: `commitInfo` comes first, as in-commit timestamps ask.

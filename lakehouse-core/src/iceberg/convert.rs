@@ -250,6 +250,53 @@ pub(super) fn with_first_row_id(file: &IcebergFile, first_row_id: Option<i64>) -
     if file.first_row_id() == first_row_id {
         return Ok(file.clone());
     }
+    built(copied(file).first_row_id(first_row_id), file)
+}
+
+/// The same file with its partition values in types that its columns have by now; `None` where one may not become so.
+///
+/// # Errors
+/// None in practice: every field is copied.
+pub(super) fn with_partition_types(
+    file: &IcebergFile,
+    from: &[PrimitiveType],
+    to: &[PrimitiveType],
+) -> Result<Option<IcebergFile>> {
+    if from == to {
+        return Ok(Some(file.clone()));
+    }
+    if from.len() != to.len() || file.partition().iter().len() != to.len() {
+        return Ok(None);
+    }
+    let values = file.partition().iter().zip(from.iter().zip(to));
+    let values = values.map(|(value, (from, to))| match value {
+        None => Some(None),
+        Some(value) => widened(value, from, to).map(Some),
+    });
+    match values.collect::<Option<Struct>>() {
+        Some(partition) => built(copied(file).partition(partition), file).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// A partition value of a column that became wider (Iceberg spec, "Schema Evolution").
+fn widened(value: &Literal, from: &PrimitiveType, to: &PrimitiveType) -> Option<Literal> {
+    use iceberg::spec::PrimitiveLiteral as L;
+    if from == to {
+        return Some(value.clone());
+    }
+    if !becomes(from, to) {
+        return None;
+    }
+    match (value, to) {
+        (Literal::Primitive(L::Int(v)), PrimitiveType::Long) => Some(Literal::long(*v)),
+        (Literal::Primitive(L::Float(v)), PrimitiveType::Double) => Some(Literal::double(v.0)),
+        (value, PrimitiveType::Decimal { .. }) => Some(value.clone()),
+        _ => None,
+    }
+}
+
+fn copied(file: &IcebergFile) -> DataFileBuilder {
     let mut copy = DataFileBuilder::default();
     copy.content(file.content_type())
         .file_path(file.file_path().to_owned())
@@ -266,13 +313,17 @@ pub(super) fn with_first_row_id(file: &IcebergFile, first_row_id: Option<i64>) -
         .key_metadata(file.key_metadata().map(<[u8]>::to_vec))
         .split_offsets(file.split_offsets().map(<[i64]>::to_vec))
         .equality_ids(file.equality_ids())
-        .first_row_id(first_row_id)
+        .first_row_id(file.first_row_id())
         .referenced_data_file(file.referenced_data_file())
         .content_offset(file.content_offset())
         .content_size_in_bytes(file.content_size_in_bytes());
     if let Some(order) = file.sort_order_id() {
         copy.sort_order_id(order);
     }
+    copy
+}
+
+fn built(copy: &DataFileBuilder, file: &IcebergFile) -> Result<IcebergFile> {
     copy.build()
         .map_err(|e| Error::invalid(format!("cannot copy a manifest entry: {e}"), file.file_path()))
 }

@@ -11,7 +11,7 @@ use iceberg::spec::{Literal, ManifestContentType, ManifestFile, Struct};
 
 use super::files::CONCURRENT;
 use super::manifests::{Manifest, NewEntry, most_entries, read_list, read_manifest};
-use super::rewrite::{Planned, complete, entries_of, has_live, is_numbered, moved, target_bytes};
+use super::rewrite::{Planned, complete, entries_of, has_live, moved, retyped, target_bytes};
 use super::view::{View, partition_types};
 use crate::error::Result;
 use crate::model::Regrouping;
@@ -97,10 +97,12 @@ async fn write_anew(store: &Store, view: &View, group: Group, plan: &mut Vec<Pla
         .await?;
     let metadata = view.metadata();
     let (mut entries, mut first) = (Vec::new(), None);
-    for mut manifest in read {
-        // Manifests of older column types, or not numbered yet, keep to themselves.
+    for manifest in read {
+        // Files without row ids get theirs from the new manifest, and those that have some keep them (Iceberg spec,
+        // "First Row ID Inheritance").
         let types = partition_types(&manifest.spec, metadata.current_schema(), metadata)?;
-        if manifest.types != types || !is_numbered(view, &manifest.list) {
+        let mut manifest = retyped(manifest, &types)?;
+        if manifest.types != types {
             plan.push(Planned::Carried(complete(store, view, manifest.list).await?));
             continue;
         }

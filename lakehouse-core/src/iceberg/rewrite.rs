@@ -9,10 +9,10 @@ use std::collections::HashSet;
 use datafusion::scalar::ScalarValue;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use iceberg::spec::{
-    DataFile as IcebergFile, ManifestContentType, ManifestFile, ManifestStatus, TableMetadata,
+    DataFile as IcebergFile, ManifestContentType, ManifestFile, ManifestStatus, PrimitiveType, TableMetadata,
 };
 
-use super::convert::with_first_row_id;
+use super::convert::{with_first_row_id, with_partition_types};
 use super::files::{CONCURRENT, ranges};
 use super::manifests::{Manifest, NewEntry, most_entries, read_manifest};
 use super::view::{View, partition_types};
@@ -184,6 +184,29 @@ pub(super) fn is_numbered(view: &View, manifest: &ManifestFile) -> bool {
         || view.metadata().format_version() < iceberg::spec::FormatVersion::V3
 }
 
+/// The manifest with partition values of these types, to be joined with others that have them; as it is where one of them
+/// may not become so.
+///
+/// # Errors
+/// None in practice.
+pub(super) fn retyped(mut manifest: Manifest, types: &[PrimitiveType]) -> Result<Manifest> {
+    if manifest.types == types {
+        return Ok(manifest);
+    }
+    let mut files = Vec::with_capacity(manifest.entries.len());
+    for entry in &manifest.entries {
+        match with_partition_types(&entry.file, &manifest.types, types)? {
+            Some(file) => files.push(file),
+            None => return Ok(manifest),
+        }
+    }
+    for (entry, file) in manifest.entries.iter_mut().zip(files) {
+        entry.file = file;
+    }
+    manifest.types = types.to_vec();
+    Ok(manifest)
+}
+
 /// How many files a manifest names, as its list says.
 pub(super) fn entries_of(manifest: &ManifestFile) -> u64 {
     let counts = [
@@ -203,11 +226,12 @@ async fn merge(store: &Store, view: &View, manifests: Vec<ManifestFile>) -> Resu
         .buffered(CONCURRENT)
         .try_collect()
         .await?;
-    // Manifests of older column types, or not numbered yet, keep to themselves.
     let spec = view.metadata().default_partition_spec();
     let types = partition_types(spec, view.metadata().current_schema(), view.metadata())?;
     let (mut kept, mut entries, mut first) = (Vec::new(), Vec::new(), None);
-    for mut manifest in read {
+    for manifest in read {
+        let mut manifest = retyped(manifest, &types)?;
+        // Not numbered yet: it is, in the list of this commit.
         if manifest.types != types || !is_numbered(view, &manifest.list) {
             kept.push(Planned::Carried(manifest.list));
             continue;

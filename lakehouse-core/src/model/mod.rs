@@ -13,6 +13,7 @@ mod duration;
 mod evolve;
 mod file;
 mod finding;
+pub mod floats;
 pub mod json;
 pub mod limits;
 mod mask;
@@ -48,7 +49,7 @@ pub use parquet_footer::{
     largest_parquet_page, parquet_footer_length,
 };
 pub use partition::{BucketHash, PartitionField, Transform, parse_partitioning, partition_folder};
-pub(crate) use partition::{next_bytes, next_string};
+pub(crate) use partition::{month_start, months_of_day, next_bytes, next_string};
 pub use prune::{Prune, PruneCounts};
 pub use refs::{MAIN, Ref, RefChange, RefKind, Retention, check_ref_name};
 pub use retained::{

@@ -10,6 +10,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::SessionContext;
 
 use crate::error::Result;
+use crate::scan::compare_floats;
 
 /// An expression that can be evaluated on batches of one schema.
 #[derive(Debug, Clone)]
@@ -18,7 +19,9 @@ pub(super) struct Compiled(Arc<dyn PhysicalExpr>);
 impl Compiled {
     /// Prepares an expression for batches whose columns are those of `schema`, in that order.
     pub(super) fn new(ctx: &SessionContext, expr: Expr, schema: &DFSchema) -> Result<Self> {
-        Ok(Self(ctx.create_physical_expr(expr, schema)?))
+        Ok(Self(
+            ctx.create_physical_expr(compare_floats(expr, schema)?, schema)?,
+        ))
     }
 
     /// The value for each row.

@@ -12,6 +12,7 @@ use datafusion::prelude::{Expr, SessionContext};
 use super::evaluate::Compiled;
 use super::overwrite::describe_row;
 use crate::error::{Error, Result};
+use crate::model::floats::as_compared;
 use crate::model::schema::{DEFAULT_EXPRESSION, GENERATED, WRITE_DEFAULT};
 use crate::model::{Check, Snapshot};
 use crate::scan::{columns_of, parse_spark, session};
@@ -271,7 +272,7 @@ fn shown(array: &ArrayRef, row: usize) -> String {
 
 /// Whether values are the same, NULL the same as NULL.
 fn same(one: &ArrayRef, other: &ArrayRef) -> Result<BooleanArray> {
-    Ok(not_distinct(one, other)?)
+    Ok(not_distinct(&as_compared(one), &as_compared(other))?)
 }
 
 fn first(truth: &BooleanArray, wanted: bool) -> Option<usize> {

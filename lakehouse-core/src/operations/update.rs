@@ -15,6 +15,7 @@ use futures::TryStreamExt;
 use futures::future::BoxFuture;
 
 use super::delete::{find_rows, understood};
+use super::diff::canonical;
 use super::evaluate::Compiled;
 use super::rows::{Found, Places, Touched, frame, named};
 use super::work::{Origin, Verb, Work, run};
@@ -156,8 +157,9 @@ pub(super) fn changed_rows(
     }
 }
 
-/// Whether values are the same, NULL the same as NULL, to the bit.
+/// Whether values are the same, NULL the same as NULL, however they are spelled: 0.0 and -0.0 are.
 fn equal_values(old: &ArrayRef, new: &ArrayRef) -> Result<BooleanArray> {
+    let (old, new) = (&canonical(old)?, &canonical(new)?);
     if old.data_type() == new.data_type() && !old.data_type().is_nested() {
         return Ok(not_distinct(old, new)?);
     }

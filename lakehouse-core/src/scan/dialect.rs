@@ -460,14 +460,14 @@ mod tests {
             assert_eq!(planned(text).1, DataType::Float64, "{text}");
         }
         for (text, expected) in [
-            ("score > 1.5", "score > Float64(1.5)"),
+            ("score > 1.5", "as_compared(score) > Float64(1.5)"),
             (
                 "score = 0.30000000000000004",
-                "score = Float64(0.30000000000000004)",
+                "as_compared(score) = Float64(0.30000000000000004)",
             ),
             (
                 "-0.30000000000000004 = score",
-                "score = Float64(-0.30000000000000004)",
+                "as_compared(score) = Float64(-0.30000000000000004)",
             ),
         ] {
             assert_eq!(planned(text).0, expected);

@@ -18,7 +18,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
-use super::{dialect, narrowing, session};
+use super::{dialect, floats, narrowing, session, times};
 use crate::error::{Error, Result};
 use crate::model::check_chains;
 use crate::store::clock;
@@ -34,6 +34,7 @@ static PLANNER: LazyLock<SessionState> = LazyLock::new(|| {
     SessionStateBuilder::new()
         .with_config(session::config())
         .with_expr_planners(session::planners())
+        .with_scalar_functions(vec![times::date_trunc()])
         .with_default_features()
         .build()
 });
@@ -226,6 +227,8 @@ fn coerced(expr: Expr, schema: &DFSchema, text: &str) -> Result<Expr> {
     let coerced = simplifier
         .coerce(expr, schema)
         .and_then(|coerced| narrowing::keep(coerced, schema).data())
+        .and_then(|coerced| floats::compare_floats(coerced, schema))
+        .and_then(|coerced| times::settle(coerced, schema).data())
         .map_err(|e| planning_error(e, text))?;
     simplifier.simplify(coerced).map_err(|e| planning_error(e, text))
 }

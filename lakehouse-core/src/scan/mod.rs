@@ -5,6 +5,7 @@ mod dialect;
 mod equality;
 mod explain;
 mod expr;
+mod floats;
 mod layout;
 mod nan;
 mod narrowing;
@@ -17,6 +18,7 @@ mod schema_text;
 mod session;
 mod spark;
 mod statistics;
+mod times;
 
 #[cfg(test)]
 mod tests;
@@ -26,6 +28,7 @@ pub use expr::{
     columns_of, columns_of_both, parse_assignments, parse_expression, parse_names, parse_predicate,
     planning_error, unknown_column,
 };
+pub use floats::{compare_floats, stored};
 pub use plan::{plan_files, read_file_masks};
 pub use probe::{BadChunk, bad_chunks};
 pub use provider::{MetadataColumns, ScanReport, SnapshotTable};

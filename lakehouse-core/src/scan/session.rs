@@ -10,7 +10,9 @@ use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::dialect::Literals;
+use super::floats::CompareFloats;
 use super::narrowing::KeepNarrowing;
+use super::times::CompareTimes;
 
 /// Memory assumed where the machine does not tell, in bytes.
 const UNKNOWN_MACHINE: usize = 4 << 30;
@@ -50,6 +52,8 @@ pub fn session_with(memory_limit: Option<usize>, config: SessionConfig) -> Sessi
         .with_expr_planners(planners())
         .with_default_features()
         .with_analyzer_rule(Arc::new(KeepNarrowing))
+        .with_analyzer_rule(Arc::new(CompareFloats))
+        .with_analyzer_rule(Arc::new(CompareTimes))
         .build();
     SessionContext::new_with_state(state)
 }

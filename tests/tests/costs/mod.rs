@@ -232,3 +232,23 @@ async fn commits_of_a_stream_ask_for_the_same_and_send_as_much_after_three_hundr
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_to_a_table_that_tracks_rows_do_not_read_its_log_again() {
+    let root = "memory://costs".parse().unwrap();
+    let (store, faults) = faulty(&Store::over(Arc::new(InMemory::new()), root));
+    let properties = [
+        ("delta.enableRowTracking", "true"),
+        ("delta.checkpointInterval", "1000"),
+    ];
+    let table = table_made(store, (TableFormat::Delta, None), "", &properties).await;
+    let mut asked = Vec::new();
+    for at in 0..30 {
+        faults.reset();
+        append(&table, &format!("({at}, 'eu', 0)")).await;
+        asked.push(kinds(faults.counts()));
+    }
+    // The first loads the table; all others read the entry of the version before, with the ids that it gave.
+    let usual = asked[2].clone();
+    assert_eq!(asked[2..], vec![usual; 28]);
+}

@@ -160,6 +160,11 @@ pub(super) const CATCHES: &[Catch] = &[
         "a value came to be in another column",
     ),
     catch(
+        Bug::UpgradeUnseen,
+        "races::compacted::a_compaction_over_an_upgrade_keeps_the_ids_that_rows_got_with_it",
+        "rows lost their ids",
+    ),
+    catch(
         Bug::ForwardUnchecked,
         "verbs::refs::a_branch_that_lacks_versions_of_main_is_no_fast_forward",
         "rows of main were lost by a fast-forward",

@@ -1,13 +1,18 @@
 //! Compactions that meet deletes, updates and merges: what went while files were rewritten is masked in the new ones.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 
 use lakehouse_core::model::At;
 use lakehouse_core::operations::Strategy;
-use lakehouse_core::{Compact, Options, Table, TableFormat};
+use lakehouse_core::store::Store;
+use lakehouse_core::{Alter, Compact, Options, Table, TableFormat};
+use serde_json::{Value, json};
 
 use super::hooked::{self, Hooked};
 use super::{orphans, upsert};
+use crate::verbs::check::{checked_all, wrong};
+use crate::verbs::lineage::lineage;
 use crate::verbs::{FORMATS, append, content, rows, table_made};
 
 /// Rows `(id, 'eu' or 'us', id)` with ids below 200 in four files of row groups of eight rows, of which a compaction
@@ -20,16 +25,20 @@ async fn prepare(format: (TableFormat, Option<u8>), partitioning: &str) -> (Tabl
     ];
     let properties = &properties[..if format.0 == TableFormat::Delta { 2 } else { 1 }];
     let table = table_made(store.clone(), format, partitioning, properties).await;
+    fill(&table).await;
+    let winner = Table::open_in(hooked.plain(&store)).await.unwrap();
+    (table, winner, hooked)
+}
+
+async fn fill(table: &Table) {
     for file in 0..4 {
         let region = |id: i64| if id % 2 == 0 { "eu" } else { "us" };
         let values: Vec<String> = (file * 50..file * 50 + 50)
             .map(|id| format!("({id}, '{}', {id})", region(id)))
             .collect();
-        append(&table, &values.join(", ")).await;
+        append(table, &values.join(", ")).await;
     }
     table.delete("id IN (3, 4, 50)", &masking()).await.unwrap();
-    let winner = Table::open_in(hooked.plain(&store)).await.unwrap();
-    (table, winner, hooked)
 }
 
 fn masking() -> Options {
@@ -304,5 +313,159 @@ async fn a_partition_whose_files_others_rewrote_is_planned_again_and_the_key_goe
         let again = table.compact(&Compact::default(), &options).await.unwrap();
         assert_eq!(again.already, Some(report.version), "{what}: {report:?}");
         assert_eq!(orphans(&table).await, Vec::<String>::new(), "{what}");
+    }
+}
+
+/// Of a table whose rows come to have ids meanwhile.
+async fn keeps_ids(
+    table: &Table,
+    hooked: &Hooked,
+    carried: bool,
+    switch_on: impl Future<Output = ()> + Send + 'static,
+    winner: Table,
+    other: Table,
+    what: &str,
+) {
+    let given = Arc::new(Mutex::new(BTreeMap::new()));
+    let kept = Arc::clone(&given);
+    let again = hooked.clone();
+    let meanwhile = async move {
+        switch_on.await;
+        append(&winner, "(900, 'eu', 900)").await;
+        let ids = lineage(&winner).await;
+        *kept.lock().unwrap() = ids;
+    };
+    match carried {
+        false => hooked.before_commit(meanwhile),
+        true => {
+            hooked.before_commit(async move {
+                other.delete("id IN (0, 60)", &masking()).await.unwrap();
+                again.before_commit(meanwhile);
+            });
+        }
+    }
+    let report = table
+        .compact(&Compact::default(), &Options::default())
+        .await
+        .unwrap();
+    assert!(report.committed, "{what}: {report:?}");
+    let expected = given.lock().unwrap().clone();
+    assert!(expected.len() > 190, "{what}");
+    assert_eq!(lineage(table).await, expected, "{what}: rows lost their ids");
+    assert_eq!(wrong(&checked_all(table).await).len(), 0, "{what}");
+    assert_eq!(orphans(table).await, Vec::<String>::new(), "{what}");
+}
+
+#[tokio::test]
+async fn a_compaction_over_an_upgrade_keeps_the_ids_that_rows_got_with_it() {
+    let format = (TableFormat::Iceberg, Some(2));
+    for carried in [false, true] {
+        let what = format!("carried: {carried}");
+        let (store, hooked) = hooked::store();
+        let properties = [("write.parquet.row-group-limit", "8")];
+        let table = table_made(store.clone(), format, "", &properties).await;
+        fill(&table).await;
+        let winner = Table::open_in(hooked.plain(&store)).await.unwrap();
+        let other = Table::open_in(hooked.plain(&store)).await.unwrap();
+        let upgraded = Table::open_in(hooked.plain(&store)).await.unwrap();
+        let upgrade = async move {
+            let upgrade = Alter::default().format_version(3);
+            upgraded.alter(&upgrade, &Options::default()).await.unwrap();
+        };
+        keeps_ids(&table, &hooked, carried, upgrade, winner, other, &what).await;
+    }
+}
+
+/// As Spark does it: the features, ids for the files that are there, then the property.
+async fn track_rows(store: &Store) {
+    let table = Table::open_in(store.clone()).await.unwrap();
+    let newest = table.snapshot(&At::Latest).await.unwrap();
+    let mut entries = Vec::new();
+    for version in 0..=newest.version {
+        let entry = store
+            .get(&format!("_delta_log/{version:020}.json"))
+            .await
+            .unwrap();
+        let text = String::from_utf8(entry.to_vec()).unwrap();
+        entries.extend(
+            text.lines()
+                .map(|line| serde_json::from_str::<Value>(line).unwrap()),
+        );
+    }
+    let last = |key: &str| {
+        entries
+            .iter()
+            .rev()
+            .find_map(|entry| entry.get(key).cloned())
+            .unwrap()
+    };
+    let mut protocol = last("protocol");
+    let writers = protocol["writerFeatures"].as_array_mut().unwrap();
+    writers.extend(["rowTracking".into(), "domainMetadata".into()]);
+    let mut metadata = last("metaData");
+    for (key, value) in [
+        ("delta.enableRowTracking", "true"),
+        ("delta.rowTracking.materializedRowIdColumnName", "_row-id"),
+        (
+            "delta.rowTracking.materializedRowCommitVersionColumnName",
+            "_row-version",
+        ),
+    ] {
+        metadata["configuration"][key] = value.into();
+    }
+    let mut live = BTreeMap::new();
+    for entry in &entries {
+        for (key, file) in [("remove", entry.get("remove")), ("add", entry.get("add"))] {
+            let Some(file) = file else { continue };
+            let path = file["path"].as_str().unwrap().to_owned();
+            // A commit that masks rows removes and adds one file.
+            match key {
+                "add" => live.insert(path, file.clone()),
+                _ => live.remove(&path),
+            };
+        }
+    }
+    let version = newest.version + 1;
+    let info =
+        json!({"timestamp": newest.timestamp_ms + 1, "operation": "ALTER TABLE", "operationParameters": {}});
+    let mut lines = vec![
+        json!({"commitInfo": info}),
+        json!({"protocol": protocol}),
+        json!({"metaData": metadata}),
+    ];
+    let mut next = 0;
+    for mut file in live.into_values() {
+        file["baseRowId"] = next.into();
+        file["defaultRowCommitVersion"] = version.into();
+        file["dataChange"] = false.into();
+        next += 50;
+        lines.push(json!({"add": file}));
+    }
+    let domain = json!({"rowIdHighWaterMark": next - 1}).to_string();
+    lines.push(
+        json!({"domainMetadata": {"domain": "delta.rowTracking", "configuration": domain, "removed": false}}),
+    );
+    let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+    let key = format!("_delta_log/{version:020}.json");
+    store.put(&key, lines.join("\n").into()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_compaction_over_row_tracking_keeps_the_ids_that_rows_got_with_it() {
+    let format = (TableFormat::Delta, None);
+    for carried in [false, true] {
+        let what = format!("carried: {carried}");
+        let (store, hooked) = hooked::store();
+        let properties = [
+            ("write.parquet.row-group-limit", "8"),
+            ("delta.enableDeletionVectors", "true"),
+        ];
+        let table = table_made(store.clone(), format, "", &properties).await;
+        fill(&table).await;
+        let plain = hooked.plain(&store);
+        let winner = Table::open_in(plain.clone()).await.unwrap();
+        let other = Table::open_in(plain.clone()).await.unwrap();
+        let tracked = async move { track_rows(&plain).await };
+        keeps_ids(&table, &hooked, carried, tracked, winner, other, &what).await;
     }
 }

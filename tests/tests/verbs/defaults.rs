@@ -403,3 +403,27 @@ async fn uuids_and_bytes_of_a_fixed_length_have_defaults() {
         [format!("1|{}|00ff01", text.replace('-', ""))]
     );
 }
+
+/// Metadata are read and written with every commit.
+#[tokio::test]
+async fn doubles_of_defaults_do_not_drift_over_commits() {
+    // Read by way of its digits as a whole number and a power of ten, it comes out one unit higher.
+    const NUMBER: &str = "12.968106020774835";
+    let store = memory("defaults");
+    let table = table_in(store.clone(), (TableFormat::Iceberg, Some(3)), "").await;
+    append(&table, "(1, 'eu', 10)").await;
+    let number: f64 = NUMBER.parse().unwrap();
+    add(&store, &[
+        json!({"id": 11, "name": "x", "required": false, "type": "double", "initial-default": number, "write-default": number}),
+    ])
+    .await;
+    let table = Table::open_in(store.clone()).await.unwrap();
+    for id in 2..5 {
+        append(&table, &format!("({id}, 'eu', 10)")).await;
+    }
+    let newest = store.get("metadata/v5.metadata.json").await.unwrap();
+    let text = String::from_utf8(newest.to_vec()).unwrap();
+    assert_eq!(text.matches(&format!(":{NUMBER}")).count(), 2, "{text}");
+    let sql = format!("SELECT count(*) FROM t WHERE x = {NUMBER}");
+    assert_eq!(ask(&table, &sql).await, ["4"]);
+}

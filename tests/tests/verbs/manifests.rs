@@ -1,10 +1,12 @@
 //! Manifests are written anew and nothing else changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lakehouse_core::model::{At, DataFile};
-use lakehouse_core::{Error, Options, Table};
+use lakehouse_core::{Alter, Error, Options, Table};
 
+use super::check::{checked_all, wrong};
+use super::lineage::lineage;
 use super::{FORMATS, append, content, table_with};
 
 /// What the metadata says of each file, by path.
@@ -104,6 +106,93 @@ async fn manifests_of_the_target_size_hold_one_range_of_partitions_each() {
     let newest = table.snapshot(&At::Latest).await.unwrap();
     let found = table.files_where(&newest, "region = 'r03'").await.unwrap();
     assert_eq!(found.len(), 6);
+}
+
+#[tokio::test]
+async fn manifests_from_before_a_partition_column_was_widened_are_joined_with_those_after() {
+    for format in &FORMATS[..2] {
+        let table = table_with(*format, "n, region", &[]).await;
+        for id in 0..4 {
+            append(&table, &format!("({id}, 'eu', {id}), ({}, NULL, NULL)", id + 100)).await;
+        }
+        let wider = Alter::default().widen("n bigint").unwrap();
+        table.alter(&wider, &Options::default()).await.unwrap();
+        for id in 4..8 {
+            append(&table, &format!("({id}, 'eu', {id})")).await;
+        }
+        let (before, rows) = (files(&table).await, content(&table).await);
+        let report = table.rewrite_manifests(&Options::default()).await.unwrap();
+        assert_eq!(
+            (report.manifests.replaced, report.manifests.created),
+            (8, 1),
+            "{format:?}"
+        );
+        // Partition values are of the new type by now.
+        let told = |files: &BTreeMap<String, DataFile>| -> Vec<String> {
+            let files = files.values().map(|file| {
+                let values = file.partition.iter().map(ToString::to_string);
+                let values = values.collect::<Vec<_>>().join("/");
+                let file = DataFile {
+                    partition: Vec::new(),
+                    ..file.clone()
+                };
+                format!("{values} {file:?}")
+            });
+            files.collect()
+        };
+        assert_eq!(told(&files(&table).await), told(&before), "{format:?}");
+        assert_eq!(content(&table).await, rows, "{format:?}");
+        let newest = table.snapshot(&At::Latest).await.unwrap();
+        assert_eq!(table.files_where(&newest, "n = 2").await.unwrap().len(), 1);
+        let again = table.rewrite_manifests(&Options::default()).await.unwrap();
+        assert!(
+            !again.committed && again.manifests.replaced == 0,
+            "{format:?}: {again:?}"
+        );
+        assert!(wrong(&checked_all(&table).await).is_empty(), "{format:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_commit_joins_small_manifests_from_before_a_partition_column_was_widened() {
+    let properties = [("commit.manifest.min-count-to-merge", "4")];
+    for format in &FORMATS[..2] {
+        let table = table_with(*format, "n", &properties).await;
+        append(&table, "(1, 'eu', 1)").await;
+        append(&table, "(2, 'eu', 2)").await;
+        let wider = Alter::default().widen("n bigint").unwrap();
+        table.alter(&wider, &Options::default()).await.unwrap();
+        for id in 3..20 {
+            append(&table, &format!("({id}, 'eu', {id})")).await;
+        }
+        let said = table
+            .rewrite_manifests(&Options::default())
+            .await
+            .unwrap()
+            .manifests;
+        assert!(said.replaced <= 4, "{format:?}: {said:?}");
+        assert_eq!(content(&table).await.len(), 19, "{format:?}");
+        assert!(wrong(&checked_all(&table).await).is_empty(), "{format:?}");
+    }
+}
+
+#[tokio::test]
+async fn manifests_from_before_rows_had_ids_are_written_anew_and_their_rows_get_ids() {
+    let table = table_with(FORMATS[0], "", &[]).await;
+    for id in 0..6 {
+        append(&table, &format!("({id}, 'eu', 1), ({}, 'eu', 1)", id + 100)).await;
+    }
+    let upgrade = Alter::default().format_version(3);
+    table.alter(&upgrade, &Options::default()).await.unwrap();
+    let report = table.rewrite_manifests(&Options::default()).await.unwrap();
+    assert_eq!((report.manifests.replaced, report.manifests.created), (6, 1));
+    let ids: BTreeSet<i64> = lineage(&table).await.values().map(|(id, _)| *id).collect();
+    assert_eq!(ids, (0..12).collect());
+    let again = table.rewrite_manifests(&Options::default()).await.unwrap();
+    assert!(!again.committed && again.manifests.replaced == 0, "{again:?}");
+    append(&table, "(900, 'eu', 1)").await;
+    assert_eq!(lineage(&table).await["900"].0, 12);
+    assert!(wrong(&checked_all(&table).await).is_empty());
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ mod evolve;
 mod expire;
 mod feed;
 mod files;
+mod floats;
 mod limits;
 pub(crate) mod lineage;
 mod long;

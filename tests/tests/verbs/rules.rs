@@ -1,10 +1,11 @@
 //! CHECK constraints, invariants, generated columns and defaults, which other engines give to tables of Delta.
 
+use std::collections::BTreeMap;
+
 use lakehouse_core::model::{At, ColumnPath, Definition};
 use lakehouse_core::operations::Strategy;
-use lakehouse_core::scan::parse_columns;
 use lakehouse_core::store::Store;
-use lakehouse_core::{Alter, Compact, Merge, Options, Report, Result, Table, TableFormat};
+use lakehouse_core::{Alter, Compact, Merge, Options, Report, Result, Rows, Table, TableFormat, scan};
 use serde_json::{Value, json};
 
 use super::{append, content, lines, query, rows, table_in};
@@ -273,7 +274,7 @@ async fn a_constraint_is_set_by_a_property_once_all_rows_satisfy_it() {
 async fn rules_are_about_members_of_structs_too() {
     let store = memory("rules");
     let definition = Definition {
-        schema: parse_columns("id bigint, s struct<a int, inner struct<c text>>, g bigint").unwrap(),
+        schema: scan::parse_columns("id bigint, s struct<a int, inner struct<c text>>, g bigint").unwrap(),
         partition_fields: Vec::new(),
         properties: Default::default(),
         format_version: None,
@@ -292,9 +293,7 @@ async fn rules_are_about_members_of_structs_too() {
     };
     let add = async |sql: String| {
         let (schema, batches) = query(&sql).await;
-        table
-            .append(lakehouse_core::Rows::batches(schema, batches), &options)
-            .await
+        table.append(Rows::batches(schema, batches), &options).await
     };
     add(new("(1, 1, 'x'), (2, 2, NULL)")).await.unwrap();
     let demand = |text: &str| Alter::default().property("delta.constraints.inside", Some(text));
@@ -364,4 +363,56 @@ async fn rules_are_about_members_of_structs_too() {
         let error = table.alter(&change, &options).await.unwrap_err();
         assert!(error.to_string().contains("is about it"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn rules_hold_for_times_of_every_year() {
+    let columns = [
+        ("month", "delta.generationExpression", "DATE_TRUNC('MONTH', ts)"),
+        ("first", "delta.generationExpression", "TRUNC(d, 'YEAR')"),
+    ];
+    let properties = [
+        ("delta.constraints.order", "ts >= d AND year(ts) < 9999"),
+        ("delta.constraints.past", "d > '1000-01-01'"),
+    ];
+    let store = memory("rules");
+    let definition = Definition {
+        schema: scan::parse_columns("id bigint, ts timestamptz, d date, month timestamptz, first date")
+            .unwrap(),
+        partition_fields: Vec::new(),
+        properties: BTreeMap::new(),
+        format_version: None,
+    };
+    Table::create_in(store.clone(), TableFormat::Delta, &definition)
+        .await
+        .unwrap();
+    let table = ruled_in(store, &columns, &properties).await;
+    let of = |ts: &str, d: &str| {
+        let ts = format!("arrow_cast('{ts}', 'Timestamp(Microsecond, Some(\"UTC\"))')");
+        format!("SELECT 1 AS id, {ts} AS ts, DATE '{d}' AS d")
+    };
+    for year in ["1500", "1676", "1677", "2013", "2262", "2263", "3000", "9998"] {
+        let sql = of(&format!("{year}-05-17T10:00:00Z"), &format!("{year}-05-17"));
+        let (schema, batches) = query(&sql).await;
+        table
+            .append(Rows::batches(schema, batches), &Options::default())
+            .await
+            .unwrap_or_else(|error| panic!("{year}: {error}"));
+        let sql = "SELECT month, first FROM t WHERE ts >= d";
+        let found = asked(&table, &format!("{sql} AND d = DATE '{year}-05-17'")).await;
+        assert_eq!(found, [format!("{year}-05-01T00:00:00Z|{year}-01-01")]);
+        table.delete("id = 1", &Options::default()).await.unwrap();
+    }
+    let (schema, batches) = query(&of("3000-05-17T10:00:00Z", "3000-05-18")).await;
+    let report = table
+        .append(Rows::batches(schema, batches), &Options::default())
+        .await;
+    refused(&table, report, &["order", "3000-05-18"]).await;
+}
+
+async fn asked(table: &Table, sql: &str) -> Vec<String> {
+    let ctx = scan::session(None);
+    ctx.register_table("t", table.provider(&At::Latest).await.unwrap())
+        .unwrap();
+    lines(&ctx.sql(sql).await.unwrap().collect().await.unwrap())
 }

@@ -19,7 +19,7 @@ fn id(path: &str, first: i64, version: i64) -> (String, Option<i64>, Option<i64>
 async fn mark(table: &Delta, snapshot: &Snapshot) -> Option<String> {
     let replay = &State::of(snapshot).unwrap().replay;
     let mut domains = replay
-        .domains(table.store(), vec![row_tracking::DOMAIN])
+        .domains(table.store(), &[row_tracking::DOMAIN])
         .await
         .unwrap();
     domains.remove(row_tracking::DOMAIN)

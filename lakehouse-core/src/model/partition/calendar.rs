@@ -15,7 +15,7 @@ pub(super) fn year_month(days: i64) -> (i64, i64) {
 }
 
 /// The day, counted from 1970-01-01, on which a month begins; months are counted from January 1970.
-pub(super) fn month_start(months: i64) -> i64 {
+pub(crate) fn month_start(months: i64) -> i64 {
     let (year, month) = (1970 + months.div_euclid(12), months.rem_euclid(12) + 1);
     let year = if month <= 2 { year - 1 } else { year };
     let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
@@ -25,7 +25,7 @@ pub(super) fn month_start(months: i64) -> i64 {
 }
 
 /// Months since January 1970 of a day.
-pub(super) fn months_of_day(days: i64) -> i64 {
+pub(crate) fn months_of_day(days: i64) -> i64 {
     let (year, month) = year_month(days);
     (year - 1970) * 12 + month - 1
 }

@@ -17,6 +17,7 @@ use arrow::datatypes::DataType;
 use datafusion::scalar::ScalarValue;
 
 pub(crate) use bounds::{next_bytes, next_string};
+pub(crate) use calendar::{month_start, months_of_day};
 pub use parse::parse_partitioning;
 pub use text::partition_folder;
 

@@ -52,11 +52,7 @@ fn calendar_agrees_with_chrono_for_four_thousand_years() {
             "{date}"
         );
         if date.day() == 1 {
-            assert_eq!(
-                calendar::month_start(calendar::months_of_day(days)),
-                days,
-                "{date}"
-            );
+            assert_eq!(month_start(months_of_day(days)), days, "{date}");
         }
         date = date.succ_opt().unwrap();
     }

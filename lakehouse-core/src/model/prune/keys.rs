@@ -14,6 +14,7 @@ use datafusion::scalar::ScalarValue;
 use super::PartitionRange;
 use super::evidence::{Place, Witness, of_type};
 use crate::error::{Error, Result};
+use crate::model::floats::as_compared;
 use crate::model::schema::is_utc;
 use crate::model::{PartitionField, Snapshot, Transform};
 
@@ -62,8 +63,10 @@ impl Keys {
             let what = format!("key column '{name}' has {a} rows, '{other}' {b}");
             return Err(Error::invalid(what, ""));
         }
+        let columns = without_nulls(columns)?.into_iter();
+        let columns = columns.map(|(name, values)| (name, as_compared(&values)));
         Ok(Some(Self {
-            columns: without_nulls(columns)?,
+            columns: columns.collect(),
             asked: AtomicUsize::new(0),
             sorted: Mutex::default(),
             tuples: Mutex::default(),

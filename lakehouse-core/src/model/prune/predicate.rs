@@ -23,6 +23,7 @@ use datafusion::scalar::ScalarValue;
 use super::evidence::Witness;
 use super::outlines::Known;
 use crate::error::{Error, Result};
+use crate::model::floats::AS_COMPARED;
 use crate::model::schema::is_utc;
 
 /// Alternatives that are looked at one by one; more of them are looked at together, by ranges of values only.
@@ -235,6 +236,7 @@ fn plain(expr: &Expr, schema: &Schema) -> Option<Expr> {
     let plain = expr
         .clone()
         .transform_down(|node| {
+            let node = spelled_as_stored(node);
             fixed &= match &node {
                 Expr::Exists(_)
                 | Expr::InSubquery(_)
@@ -264,6 +266,17 @@ fn plain(expr: &Expr, schema: &Schema) -> Option<Expr> {
         .ok()?
         .data;
     fixed.then_some(plain)
+}
+
+/// A value as it is stored, of one that is spelled as it is compared: bounds have zeros of either sign, and none are looked
+/// at where there are NaNs.
+fn spelled_as_stored(expr: Expr) -> Expr {
+    match expr {
+        Expr::ScalarFunction(mut call) if call.name() == AS_COMPARED && call.args.len() == 1 => {
+            spelled_as_stored(call.args.remove(0))
+        }
+        other => other,
+    }
 }
 
 /// `a.b` for `get_field(a, 'b')`.

@@ -19,6 +19,7 @@ pub use definition::{Altered, ColumnDifference, DefinitionDifference, Difference
 pub use files::{FileDifference, FileTotals, RowBounds};
 pub use pairs::{CHANGE_TYPE, ChangeType, RowCounts};
 pub use rows::RowDifference;
+pub(super) use spelling::canonical;
 
 use self::files::Sides;
 use crate::error::Result;

@@ -13,12 +13,13 @@ use arrow::array::{
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::take;
-use arrow::datatypes::{DataType, FieldRef, Float32Type, Float64Type};
+use arrow::datatypes::{DataType, FieldRef};
 use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::common::Result as EngineResult;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 
 use crate::error::Result;
+use crate::model::floats;
 
 /// Whether values of this type may be spelled in several ways.
 pub(super) fn has_spellings(data_type: &DataType) -> bool {
@@ -38,20 +39,12 @@ pub(super) fn converter<'a>(types: impl Iterator<Item = &'a DataType>) -> Result
 }
 
 /// The values in the one spelling that they are compared in.
-pub(super) fn canonical(values: &ArrayRef) -> Result<ArrayRef> {
+pub(in crate::operations) fn canonical(values: &ArrayRef) -> Result<ArrayRef> {
     if !has_spellings(values.data_type()) {
         return Ok(Arc::clone(values));
     }
     Ok(match values.data_type() {
-        DataType::Float32 => {
-            let one = |x: f32| if x.is_nan() { f32::NAN } else { x + 0.0 };
-            Arc::new(values.as_primitive::<Float32Type>().unary::<_, Float32Type>(one))
-        }
-        DataType::Float64 => {
-            // Adding zero leaves every number but -0.0 as it is.
-            let one = |x: f64| if x.is_nan() { f64::NAN } else { x + 0.0 };
-            Arc::new(values.as_primitive::<Float64Type>().unary::<_, Float64Type>(one))
-        }
+        DataType::Float32 | DataType::Float64 => floats::as_compared(values),
         DataType::Struct(members) => {
             let row = values.as_struct();
             let columns = row.columns().iter().map(canonical).collect::<Result<Vec<_>>>()?;

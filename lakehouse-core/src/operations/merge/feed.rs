@@ -18,6 +18,7 @@ use super::plan::{Effect, Key, Plan, SOURCE, Step, TARGET, same_names};
 use super::source::Source;
 use super::spec::{Merge, OnDuplicate};
 use crate::error::{Error, Result};
+use crate::model::floats::as_compared;
 use crate::scan::{parse_names, unknown_column};
 
 /// What a merge says about the order of its source, checked.
@@ -462,7 +463,7 @@ fn encoded(source: &Source, names: &[&str]) -> Result<Rows> {
     let converter = RowConverter::new(fields)?;
     let mut rows = converter.empty_rows(source.rows() as usize, 0);
     for batch in source.batches() {
-        let columns: Vec<_> = indices.iter().map(|i| batch.column(*i).clone()).collect();
+        let columns: Vec<_> = indices.iter().map(|i| as_compared(batch.column(*i))).collect();
         converter.append(&mut rows, &columns)?;
     }
     Ok(rows)

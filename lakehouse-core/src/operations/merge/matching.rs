@@ -23,6 +23,7 @@ use super::plan::{Plan, SOURCE, TARGET};
 use super::source::{NUMBER, Source};
 use super::{members, ranges};
 use crate::error::{Error, Result};
+use crate::model::floats::as_compared;
 use crate::model::schema::{FILE_COLUMN, POSITION_COLUMN, ROW_ID_COLUMN};
 use crate::model::{DataFile, Prune};
 use crate::scan::{MetadataColumns, columns_of};
@@ -434,7 +435,7 @@ impl InsertedKeys {
         let columns: Vec<ArrayRef> = self
             .names
             .iter()
-            .map(|name| named(&keyed, name))
+            .map(|name| Ok(as_compared(&named(&keyed, name)?)))
             .collect::<Result<_>>()?;
         let converted = converter.convert_columns(&columns)?;
         let mut duplicates = Vec::new();

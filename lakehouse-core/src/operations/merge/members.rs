@@ -24,6 +24,7 @@ use super::super::update::column;
 use super::plan::{Key, TARGET, as_type};
 use super::source::Source;
 use crate::error::Result;
+use crate::model::floats::as_compared;
 
 /// Bits of the table for each key, at least; a key sets four.
 const BITS_PER_KEY: usize = 16;
@@ -37,7 +38,7 @@ pub(super) fn may_match(keys: &[Key], table: &Schema, source: &Source) -> Result
         let data_type = table.field_with_name(&key.target)?.data_type();
         let values = source.batches().iter().map(|batch| {
             let given = batch.column(batch.schema_ref().index_of(&key.source)?);
-            as_type(given, data_type)
+            Ok(as_type(given, data_type)?.map(|values| as_compared(&values)))
         });
         let Some(values) = values.collect::<Result<Option<Vec<_>>>>()? else {
             continue;
@@ -163,6 +164,7 @@ impl ScalarUDFImpl for Members {
             if values.data_type() != data_type {
                 *values = cast(values, data_type)?;
             }
+            *values = as_compared(values);
         }
         let near = Near::of(&keys[0])?;
         with_hashes(&keys, &RandomState::default(), |hashes| {

@@ -21,7 +21,7 @@ use super::spec::{Action, Clause, Merge, When};
 use crate::error::{Error, Result};
 use crate::model::Prune;
 use crate::model::schema::is_utc;
-use crate::scan::{columns_of_both, parse_assignments, parse_names, parse_predicate, unknown_column};
+use crate::scan::{columns_of_both, parse_assignments, parse_names, parse_predicate, stored, unknown_column};
 
 /// Qualifier of the table's columns.
 pub(super) const TARGET: &str = "target";
@@ -267,6 +267,8 @@ fn equality(part: &Expr, both: &DFSchema) -> Option<Key> {
 fn bare<'a>(expr: &'a Expr, both: &DFSchema) -> Option<&'a Column> {
     match expr {
         Expr::Column(column) => Some(column),
+        // Numbers of floating point are compared so whenever they are.
+        Expr::ScalarFunction(_) => bare(stored(expr)?, both),
         Expr::Cast(cast) => {
             let from = cast.expr.get_type(both).ok()?;
             if keeps_apart(&from, cast.field.data_type()) {

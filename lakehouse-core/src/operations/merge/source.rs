@@ -10,6 +10,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::catalog::MemTable;
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::SessionContext;
 use futures::{StreamExt, TryStreamExt};
 
@@ -74,7 +75,9 @@ pub(super) fn session_for_merge(memory_limit: Option<usize>) -> SessionContext {
 pub(super) fn without_join_filters(ctx: &SessionContext) -> SessionContext {
     let mut config = ctx.copied_config();
     config.options_mut().optimizer.enable_join_dynamic_filter_pushdown = false;
-    SessionContext::new_with_config_rt(config, ctx.runtime_env())
+    // With the rules of the session.
+    let state = SessionStateBuilder::new_from_existing(ctx.state()).with_config(config);
+    SessionContext::new_with_state(state.build())
 }
 
 impl Collected {

@@ -15,6 +15,7 @@ use arrow::row::{RowConverter, SortField};
 
 use super::source::PER_ROW;
 use crate::error::{Error, Result};
+use crate::model::floats::as_compared;
 use crate::write::conform_at;
 
 /// Parts that rows are spread over. Each has to fit, so a source may be this many times as large as what fits.
@@ -122,7 +123,8 @@ impl Spool {
         match &self.keys {
             Some(keys) => {
                 let columns = conform_at(&batch.project(&keys.indices)?, &keys.fitted, self.rows)?;
-                let keys = keys.converter.convert_columns(columns.columns())?;
+                let columns: Vec<ArrayRef> = columns.columns().iter().map(as_compared).collect();
+                let keys = keys.converter.convert_columns(&columns)?;
                 for (row, key) in (0..count).zip(keys.iter()) {
                     let mut hasher = DefaultHasher::new();
                     hasher.write(key.as_ref());
