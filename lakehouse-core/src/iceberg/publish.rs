@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use iceberg::io::FileIO;
 use iceberg::spec::{
@@ -91,6 +92,7 @@ pub(super) async fn attempt(
         change,
         snapshot_id: fresh_id(view),
         written: Vec::new(),
+        waiting: Vec::new(),
     };
     let prepared = attempt.prepare().await;
     let (written, snapshot_id) = (attempt.written, attempt.snapshot_id);
@@ -169,6 +171,8 @@ struct Attempt<'a> {
     snapshot_id: i64,
     /// Keys of manifests and manifest lists written.
     written: Vec<String>,
+    /// Manifests that are written together with their list, with their keys.
+    waiting: Vec<(String, Bytes)>,
 }
 
 impl Attempt<'_> {
@@ -436,19 +440,28 @@ impl Attempt<'_> {
         }
     }
 
-    /// Writes manifests, several at a time.
-    async fn write(&self, jobs: Vec<Job>) -> Result<Vec<ManifestFile>> {
-        stream::iter(jobs)
+    /// Writes manifests, several at a time. Few of them wait for their list: to write all at once takes as long as to
+    /// write one, and what the list tells of them is known before.
+    async fn write(&mut self, jobs: Vec<Job>) -> Result<Vec<ManifestFile>> {
+        let wait = jobs.len() <= CONCURRENT;
+        let this = &*self;
+        let written: Vec<(ManifestFile, Option<(String, Bytes)>)> = stream::iter(jobs)
             .map(|(new, entries, first)| async move {
-                let key = self.view.state.paths.relative(&new.recorded)?;
+                let key = this.view.state.paths.relative(&new.recorded)?;
                 let (mut manifest, bytes) = encode_manifest(new, entries).await?;
                 manifest.first_row_id = first;
-                self.store.put(&key, bytes).await?;
-                Ok(manifest)
+                if wait {
+                    return Ok((manifest, Some((key, bytes))));
+                }
+                this.store.put(&key, bytes).await?;
+                Ok::<_, Error>((manifest, None))
             })
             .buffered(CONCURRENT)
             .try_collect()
-            .await
+            .await?;
+        let (manifests, waiting): (Vec<_>, Vec<_>) = written.into_iter().unzip();
+        self.waiting.extend(waiting.into_iter().flatten());
+        Ok(manifests)
     }
 
     /// Writes the manifest list; returns its recorded path and, in v3, the first row id and the number
@@ -488,7 +501,15 @@ impl Attempt<'_> {
         writer.close().await.map_err(failed)?;
         let bytes = output.to_input_file().read().await.map_err(failed)?;
         self.written.push(key.clone());
-        self.store.put(&key, bytes).await?;
+        self.waiting.push((key, bytes));
+        let store = self.store;
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let puts = waiting.map(|(key, bytes)| async move { store.put(&key, bytes).await });
+        // Each of them to its end: what failed is deleted next.
+        futures::future::join_all(puts)
+            .await
+            .into_iter()
+            .collect::<Result<()>>()?;
         Ok((recorded, rows))
     }
 }

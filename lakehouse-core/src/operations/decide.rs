@@ -47,7 +47,18 @@ impl Decider {
     /// Whether a file may be written with so many of its rows masked, so that they need not be decoded to leave them
     /// out: half as many as make a file worth rewriting, or the next change would do it again.
     pub(super) fn may_stay(self, rows: u64, masked: u64) -> bool {
-        self.masks && self.strategy == Strategy::Auto && !rewriting_pays(2.0 * masked as f64 / rows as f64)
+        self.may_keep(rows, 2 * masked)
+    }
+
+    /// Whether so many masked rows of a file are no reason to write it anew.
+    pub(super) fn may_keep(self, rows: u64, masked: u64) -> bool {
+        self.masks && self.strategy == Strategy::Auto && !rewriting_pays(masked as f64 / rows as f64)
+    }
+
+    /// Whether files of so many rows may have to be rewritten, and are worth it, once so many of them go.
+    pub(super) fn may_rewrite(self, rows: u64, touched: u64) -> bool {
+        let pays = rewriting_pays(touched as f64 / rows.max(1) as f64);
+        pays && !(self.masks && self.strategy == Strategy::MergeOnRead)
     }
 
     /// Decides for one file; `masked` are the rows that must not be visible afterwards, those that were

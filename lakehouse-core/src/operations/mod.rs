@@ -12,6 +12,7 @@
 
 mod adapt;
 mod adopt;
+mod ahead;
 mod alter;
 mod append;
 mod changed;

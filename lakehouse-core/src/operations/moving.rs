@@ -4,7 +4,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use arrow::array::RecordBatch;
 use datafusion::error::Result as DataFusionResult;
@@ -20,7 +19,7 @@ use super::work::{Origin, Work};
 use crate::error::{Error, Result};
 use crate::model::schema::{LAST_UPDATED_COLUMN, ROW_ID_COLUMN};
 use crate::model::{DataFile, RowMask};
-use crate::scan::{MetadataColumns, ScanReport, SnapshotTable, config, read_footer, session_with};
+use crate::scan::{MetadataColumns, SnapshotTable, config, read_footer, session_with};
 use crate::write::CopySource;
 
 /// Footers that are held at once, in bytes of memory.
@@ -79,7 +78,7 @@ struct Lot {
     copies: HashMap<String, Copies>,
     /// Bytes of memory that footers take.
     footers: usize,
-    /// Bytes of the row groups that the scan of `partly` reads.
+    /// Bytes of the row groups that the scans read, or of the file where they are not known.
     bytes: u64,
     /// Row groups that are decoded, as far as that is known: a file of which nobody has seen the footer is one.
     decoded: u64,
@@ -104,6 +103,7 @@ impl Lot {
         let (source, row_groups) = source(work, &file, &hidden).await?;
         let Some(source) = source else {
             self.decoded += row_groups;
+            self.bytes += file.bytes;
             self.whole.push((file, hidden));
             return Ok(());
         };
@@ -111,6 +111,7 @@ impl Lot {
         let groups = VecDeque::from(source.copied(&hidden, may_stay));
         if groups.is_empty() {
             self.decoded += source.groups_to_read(&hidden);
+            self.bytes += source.bytes_to_read(&hidden);
             self.whole.push((file, hidden));
             return Ok(());
         }
@@ -141,16 +142,16 @@ impl Lot {
         }
         work.count("num_target_row_groups_decoded", self.decoded);
         if !whole.is_empty() {
-            let (mut rows, report) = visible(work, whole, work.settings.traces_rows()).await?;
+            let trace = work.settings.traces_rows();
+            let rows = visible(work, whole, trace).await?;
+            // A compaction has better use for the memory.
+            let mut rows = if trace { rows.boxed() } else { read_ahead(rows) };
             while let Some(batch) = rows.try_next().await? {
                 moved += write_moved(work, &batch).await?;
             }
-            work.count("bytes_read", report.bytes_planned.load(Relaxed));
-            work.count("bytes_decoded", report.bytes_planned.load(Relaxed));
         }
         if !partly.is_empty() {
-            let (rows, _) = visible(work, partly, true).await?;
-            let mut rows = read_ahead(rows);
+            let mut rows = read_ahead(visible(work, partly, true).await?);
             let mut current = None;
             while let Some(batch) = rows.try_next().await? {
                 moved += self.weave(work, &mut current, &batch).await?;
@@ -158,9 +159,9 @@ impl Lot {
             for mut rest in current.into_iter().chain(self.copies.into_values()) {
                 moved += rest.copy_up_to(work, u64::MAX).await?;
             }
-            work.count("bytes_read", self.bytes);
-            work.count("bytes_decoded", self.bytes);
         }
+        work.count("bytes_read", self.bytes);
+        work.count("bytes_decoded", self.bytes);
         Ok(moved)
     }
 
@@ -234,7 +235,7 @@ async fn visible(
     work: &Work,
     files: Vec<(DataFile, RowMask)>,
     places: bool,
-) -> Result<(SendableRecordBatchStream, Arc<ScanReport>)> {
+) -> Result<SendableRecordBatchStream> {
     let columns = MetadataColumns {
         file: places,
         position: places,
@@ -243,11 +244,9 @@ async fn visible(
     let table = SnapshotTable::new(work.handle.clone(), Arc::clone(&work.snapshot))
         .with_metadata_columns(columns)
         .with_hidden_rows(files);
-    let report = table.report();
     // Files are read one after the other, so that rows keep their order.
     let ctx = session_with(work.options.memory_limit, config().with_target_partitions(1));
-    let stream = ctx.read_table(Arc::new(table))?.execute_stream().await?;
-    Ok((stream, report))
+    Ok(ctx.read_table(Arc::new(table))?.execute_stream().await?)
 }
 
 /// Reads a scan on another thread while row groups are copied.

@@ -263,7 +263,14 @@ async fn rewrite(work: &mut Work, files: Vec<(DataFile, RowMask)>, decider: Deci
     for (hidden, touched) in hidden.iter_mut().zip(&touched) {
         hidden.union(touched);
     }
-    move_rows(work, files.iter().cloned().zip(hidden).collect(), Some(decider)).await?;
+    // What is there already is not moved again.
+    let there = work.take_ahead(&files, &hidden, decider).await;
+    for (hidden, there) in hidden.iter_mut().zip(there) {
+        hidden.union(&there);
+    }
+    let rest = files.iter().cloned().zip(hidden);
+    let rest = rest.filter(|(file, hidden)| hidden.len() < file.rows);
+    move_rows(work, rest.collect(), Some(decider)).await?;
     work.change.removed.extend(files);
     Ok(())
 }

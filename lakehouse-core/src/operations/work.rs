@@ -10,6 +10,7 @@ use futures::TryStreamExt;
 use futures::future::BoxFuture;
 
 use super::adapt::adapt;
+use super::ahead::{Ahead, delete_staged};
 use super::changed::{Changed, RowChange};
 use super::rows::Found;
 use super::rules::Rules;
@@ -23,7 +24,6 @@ use crate::model::schema::{LAST_UPDATED_COLUMN, ROW_ID_COLUMN};
 use crate::model::{
     Change, CommitId, DataFile, Evolved, MetadataChange, OperationKind, Prune, RowMask, Snapshot,
 };
-use crate::planted::{self, Bug};
 use crate::store::clock;
 use crate::write::{CopySource, Origins, RowMap, TableWriter, conform};
 
@@ -68,10 +68,12 @@ pub(super) struct Work {
     /// Writers opened so far: their files have names of their own.
     writers: u32,
     writer: Option<TableWriter>,
+    /// Row groups that are being copied before it is known which rows go.
+    pub(super) ahead: Option<Ahead>,
     /// Where rows that moved are in the files written so far; `None` once that is not known of all.
     pub(super) moved: Option<RowMap>,
     /// Rows of new files that are masked, by path.
-    masked_anew: BTreeMap<String, RowMask>,
+    pub(super) masked_anew: BTreeMap<String, RowMask>,
     /// New files carry the lineage columns.
     lineage: bool,
     /// What the table demands of new rows, of the columns it was made for.
@@ -266,6 +268,7 @@ impl Work {
             change,
             writers: 0,
             writer: None,
+            ahead: None,
             moved: Some(RowMap::default()),
             masked_anew: BTreeMap::new(),
             lineage: false,
@@ -280,6 +283,7 @@ impl Work {
         self.handle.format.check_writable(&self.snapshot)?;
         self.begin("plan");
         let mut planned = verb.plan(self).await;
+        self.drop_ahead().await;
         if planned.is_ok() {
             planned = self.finish_writer().await;
         }
@@ -322,12 +326,7 @@ impl Work {
             staged.extend(writer.abandon().await);
         }
         staged.extend(self.abandon_changed().await);
-        if !staged.is_empty() {
-            // What cannot be deleted now is unreferenced, and the next clean-up finds it.
-            if let Err(error) = self.handle.store.delete(&staged).await {
-                tracing::warn!(%error, "staged files could not be removed");
-            }
-        }
+        delete_staged(&self.handle, &staged).await;
     }
 
     fn summarise(&mut self) {
@@ -474,9 +473,7 @@ impl Work {
         let copied = self.writer()?.copy(source, group).await?;
         let masked = hidden.moved(rows.clone(), copied.start);
         let visible = rows.end - rows.start - masked.len();
-        if !masked.is_empty() && !planted::is(Bug::NewMaskForgotten) {
-            self.masked_anew.entry(copied.path).or_default().union(&masked);
-        }
+        self.mask_anew(copied.path, &masked);
         self.count("bytes_read", copied.bytes_read);
         self.count("bytes_copied", copied.bytes_read);
         self.count("num_target_row_groups_copied", 1);
@@ -517,21 +514,29 @@ impl Work {
     /// The writer of new data files.
     pub(super) fn writer(&mut self) -> Result<&mut TableWriter> {
         if self.writer.is_none() {
-            let options = self
-                .settings
-                .write_options(&self.snapshot.properties, self.lineage)?;
-            let id = &self.change.commit_id;
-            let naming = match self.writers {
-                0 => id.clone(),
-                n => CommitId(format!("{id}-{n}")),
-            };
-            let store = self.handle.store.clone();
-            let writer = TableWriter::new(store, Arc::clone(&self.snapshot), naming, options)?;
-            self.writers += 1;
-            self.writer = Some(writer);
+            self.writer = Some(self.new_writer()?);
         }
         let missing = || Error::invalid("no data file can be written", "");
         self.writer.as_mut().ok_or_else(missing)
+    }
+
+    /// Another writer of data files.
+    pub(super) fn new_writer(&mut self) -> Result<TableWriter> {
+        let options = self
+            .settings
+            .write_options(&self.snapshot.properties, self.lineage)?;
+        let id = &self.change.commit_id;
+        let naming = match self.writers {
+            0 => id.clone(),
+            n => CommitId(format!("{id}-{n}")),
+        };
+        self.writers += 1;
+        TableWriter::new(
+            self.handle.store.clone(),
+            Arc::clone(&self.snapshot),
+            naming,
+            options,
+        )
     }
 
     /// Closes the files written so far and adds them to the change. Returns the rows in them.

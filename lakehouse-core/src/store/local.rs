@@ -5,7 +5,7 @@
 //! published that may refer to their files: [`PutMode::Create`] does so first, for all that this process
 //! wrote. A file that a crash leaves behind is called `.lake-ID.tmp`; nothing reads it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
@@ -27,14 +27,11 @@ use object_store::{
 use super::after::{files_after, name_in};
 use super::clock;
 use super::links::{self, Bounds};
+use super::names::{open_folder, sync_folders, sync_open, unsynced};
 #[cfg(test)]
 use super::power;
 use super::sweep;
 use crate::planted::{self, Bug};
-
-/// Folders with new names in them that are not synced yet, and how many names they got: of the whole
-/// process, because one handle may publish what another wrote.
-static UNSYNCED: Mutex<BTreeMap<PathBuf, u64>> = Mutex::new(BTreeMap::new());
 
 /// One folder as an object store. The folder need not exist.
 #[derive(Debug)]
@@ -143,9 +140,10 @@ impl ObjectStore for Local {
                 temporary.write(&part)?;
             }
             if create && !planted::is(Bug::LocalNameReplaced) {
-                sync_folders(&folder)?;
+                sync_folders(&folder, || temporary.sync())?;
                 temporary.link()
             } else {
+                temporary.sync()?;
                 temporary.rename()
             }
         })
@@ -302,9 +300,8 @@ impl Temporary {
         written.map_err(|error| failed(&self.target, error))
     }
 
-    /// Gives the file its name unless another has it. Both the file and the name are durable then.
+    /// Gives the file, which was synced, its name unless another has it. The name is durable then.
     fn link(self) -> Result<PutResult> {
-        let result = self.sync()?;
         // Opened first: a failure here must not find the name given already.
         let folder = match self.target.parent() {
             Some(folder) => open_folder(folder)?,
@@ -322,31 +319,34 @@ impl Temporary {
         if let (Some(folder), Some(path)) = (folder, self.target.parent()) {
             sync_open(&folder, path).map_err(|error| unsure(&self.target, &error))?;
         }
-        Ok(result)
+        Ok(DONE)
     }
 
-    /// Gives the file its name, whoever had it. The file is durable, its name with the next commit.
+    /// Gives the file, which was synced, its name, whoever had it. The name is durable with the next commit.
     fn rename(self) -> Result<PutResult> {
-        let result = self.sync()?;
         std::fs::rename(&self.path, &self.target).map_err(|error| failed(&self.target, error))?;
         #[cfg(test)]
         power::note(power::Event::Named(self.path.clone(), self.target.clone()));
         unsynced(self.target.parent());
-        Ok(result)
+        Ok(DONE)
     }
 
-    fn sync(&self) -> Result<PutResult> {
+    /// Puts all that was written on the disk.
+    fn sync(&self) -> Result<()> {
         self.file
             .sync_all()
             .map_err(|error| failed(&self.target, error))?;
         #[cfg(test)]
         power::note(power::Event::Synced(self.path.clone()));
-        Ok(PutResult {
-            e_tag: None,
-            version: None,
-        })
+        Ok(())
     }
 }
+
+/// What is told of a file that was put: nothing.
+const DONE: PutResult = PutResult {
+    e_tag: None,
+    version: None,
+};
 
 impl Drop for Temporary {
     fn drop(&mut self) {
@@ -393,7 +393,9 @@ impl MultipartUpload for Upload {
         let temporary = Arc::clone(&self.temporary);
         blocking(move || {
             let mut temporary = temporary.lock().unwrap_or_else(PoisonError::into_inner);
-            temporary.take().ok_or_else(ended)?.rename()
+            let temporary = temporary.take().ok_or_else(ended)?;
+            temporary.sync()?;
+            temporary.rename()
         })
         .await
     }
@@ -424,64 +426,6 @@ fn create_folder(folder: &FsPath) -> Result<()> {
     Ok(())
 }
 
-fn unsynced(folder: Option<&FsPath>) {
-    if let Some(folder) = folder {
-        let mut folders = UNSYNCED.lock().unwrap_or_else(PoisonError::into_inner);
-        *folders.entry(folder.to_owned()).or_default() += 1;
-    }
-}
-
-/// Makes every name that this process put below `root` durable, and the names on the way to it.
-fn sync_folders(root: &FsPath) -> Result<()> {
-    let waiting: Vec<(PathBuf, u64)> = {
-        let folders = UNSYNCED.lock().unwrap_or_else(PoisonError::into_inner);
-        let ours = folders
-            .iter()
-            .filter(|(folder, _)| folder.starts_with(root) || root.starts_with(folder));
-        ours.map(|(folder, names)| (folder.clone(), *names)).collect()
-    };
-    for (folder, names) in waiting {
-        sync_folder(&folder)?;
-        // Forgotten only now, so that no other commit runs ahead of this sync, and only if no name was
-        // added meanwhile.
-        let mut folders = UNSYNCED.lock().unwrap_or_else(PoisonError::into_inner);
-        if folders.get(&folder) == Some(&names) {
-            folders.remove(&folder);
-        }
-    }
-    Ok(())
-}
-
-fn sync_folder(folder: &FsPath) -> Result<()> {
-    match open_folder(folder)? {
-        Some(open) => sync_open(&open, folder).map_err(|error| failed(folder, error)),
-        None => Ok(()),
-    }
-}
-
-/// A folder that can be synced; `None` where there is none, or the system knows no such thing.
-fn open_folder(folder: &FsPath) -> Result<Option<File>> {
-    if cfg!(not(unix)) {
-        return Ok(None);
-    }
-    match File::open(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        other => other.map(Some).map_err(|error| failed(folder, error)),
-    }
-}
-
-/// Syncs a folder that was opened, of this path.
-fn sync_open(folder: &File, _path: &FsPath) -> io::Result<()> {
-    match folder.sync_all() {
-        // Some file systems cannot sync a folder and need not.
-        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {}
-        other => other?,
-    }
-    #[cfg(test)]
-    power::note(power::Event::FolderSynced(_path.to_owned()));
-    Ok(())
-}
-
 /// The file has its name, and nobody knows whether that will last. Without the system's own reason: a full disk says
 /// elsewhere that nothing was written.
 fn unsure(path: &FsPath, error: &io::Error) -> Error {
@@ -496,7 +440,7 @@ fn unsure(path: &FsPath, error: &io::Error) -> Error {
     }
 }
 
-fn failed(path: &FsPath, error: io::Error) -> Error {
+pub(super) fn failed(path: &FsPath, error: io::Error) -> Error {
     match error.kind() {
         ErrorKind::PermissionDenied => Error::PermissionDenied {
             path: path.display().to_string(),
@@ -533,13 +477,8 @@ mod tests {
     use object_store::ObjectStoreExt;
 
     use super::super::failure::is_certain;
+    use super::super::names::waiting;
     use super::*;
-
-    fn waiting(root: &FsPath) -> Vec<PathBuf> {
-        let folders = UNSYNCED.lock().unwrap_or_else(PoisonError::into_inner);
-        let ours = folders.keys().filter(|folder| folder.starts_with(root));
-        ours.cloned().collect()
-    }
 
     #[test]
     fn a_name_that_is_given_and_not_synced_is_no_failure_that_says_nothing_was_written() {

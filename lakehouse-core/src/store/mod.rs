@@ -13,6 +13,7 @@ mod links;
 mod local;
 mod location;
 mod memory;
+mod names;
 mod options;
 #[cfg(test)]
 mod power;

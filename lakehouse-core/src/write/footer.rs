@@ -24,7 +24,7 @@ pub fn footer_statistics(footer: &ParquetMetaData, columns: &Schema) -> BTreeMap
     if leaves.len() != footer.file_metadata().schema_descr().num_columns() {
         return BTreeMap::new();
     }
-    let mut found = statistics::of_file(footer, &leaves, &vec![None; leaves.len()]);
+    let mut found = statistics::of_groups(footer.row_groups(), &leaves, &vec![None; leaves.len()]);
     for (number, leaf) in leaves.iter().enumerate() {
         let Some(stats) = leaf.name.as_ref().and_then(|name| found.get_mut(name)) else {
             continue;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type, TimeUnit};
 use datafusion::scalar::ScalarValue;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::statistics::Statistics;
 
 use super::layout::Leaf;
@@ -16,10 +16,10 @@ use crate::planted::{self, Bug};
 /// Characters (or bytes, of binary) that bounds in the metadata keep.
 const MAX_BOUND: usize = 32;
 
-/// Statistics by column name. `nans` has one count per leaf, `None` where nobody counted (row groups that
-/// were copied).
-pub(super) fn of_file(
-    metadata: &ParquetMetaData,
+/// Statistics by column name of these row groups together. `nans` has one count per leaf, `None` where nobody counted
+/// (row groups that were copied).
+pub(super) fn of_groups(
+    groups: &[RowGroupMetaData],
     leaves: &[Leaf],
     nans: &[Option<u64>],
 ) -> BTreeMap<String, ColumnStats> {
@@ -27,7 +27,7 @@ pub(super) fn of_file(
     for (index, leaf) in leaves.iter().enumerate() {
         let Some(name) = &leaf.name else { continue };
         let mut total = Merged::default();
-        for group in metadata.row_groups() {
+        for group in groups {
             let column = group.column(index);
             total.values += column.num_values().max(0).cast_unsigned();
             total.bytes += column.compressed_size().max(0).cast_unsigned();

@@ -401,7 +401,8 @@ impl TableWriter {
                 stored.map_err(broken)??;
             }
         }
-        let columns = statistics::of_file(&encoded.metadata, &self.recipe.layout.leaves, &encoded.nans);
+        let (groups, leaves) = (encoded.metadata.row_groups(), &self.recipe.layout.leaves);
+        let columns = statistics::of_groups(groups, leaves, &encoded.nans);
         self.written.rows += encoded.rows;
         if self.tracer.is_some() {
             self.lanes[lane].trace.complete(&encoded.path, encoded.rows);

@@ -24,7 +24,12 @@ const GROUP: &str = "write.parquet.row-group-limit";
 const ROWS: i64 = 1000;
 
 /// A table of `ROWS` rows in one file, and one more file; row groups of 50 rows if `small`.
-async fn table(store: Store, format: (TableFormat, Option<u8>), partitioning: &str, small: bool) -> Table {
+pub(super) async fn table(
+    store: Store,
+    format: (TableFormat, Option<u8>),
+    partitioning: &str,
+    small: bool,
+) -> Table {
     let columns = "id bigint, name string, x double, s struct<a bigint, b string>, l array<bigint>";
     let properties = small.then(|| (GROUP.to_owned(), "50".to_owned()));
     let definition = Definition {
@@ -45,7 +50,7 @@ async fn table(store: Store, format: (TableFormat, Option<u8>), partitioning: &s
     table
 }
 
-fn source(from: i64, to: i64) -> String {
+pub(super) fn source(from: i64, to: i64) -> String {
     format!(
         "SELECT value AS id, CASE WHEN value % 7 = 0 THEN NULL ELSE 'n' || (value % 5) END AS name, \
          CASE WHEN value % 90 = 3 THEN 'NaN'::double ELSE value / 8.0 END AS x, \
@@ -54,7 +59,7 @@ fn source(from: i64, to: i64) -> String {
     )
 }
 
-async fn query(sql: &str) -> (arrow::datatypes::SchemaRef, Vec<RecordBatch>) {
+pub(super) async fn query(sql: &str) -> (arrow::datatypes::SchemaRef, Vec<RecordBatch>) {
     let frame = scan::session(None).sql(sql).await.unwrap();
     let schema = Arc::new(frame.schema().as_arrow().clone());
     (schema, frame.collect().await.unwrap())
@@ -76,7 +81,7 @@ async fn ask(table: &Table, sql: &str) -> RecordBatch {
 }
 
 /// Asks both the same; the answers must be equal, whichever way pages and row groups are skipped.
-async fn same(copied: &Table, decoded: &Table, what: &str) {
+pub(super) async fn same(copied: &Table, decoded: &Table, what: &str) {
     for condition in [
         "true",
         "id = 437",

@@ -10,6 +10,7 @@ mod compact;
 mod concurrent;
 mod confined;
 mod copied;
+mod copied_ahead;
 mod defaults;
 mod diff;
 mod diff_definition;

@@ -121,6 +121,10 @@ impl Verb for MergeVerb<'_> {
                         .collect()
                 };
                 work.begin("scan");
+                if collected.passes() == 1 && plan.surely_changes() {
+                    let guess = ranges::guess(&plan.keys, &table, &source, &files)?;
+                    work.copy_ahead(&prune, guess, &files)?;
+                }
                 matching.matched(work, &source, files).await?;
                 matching.inserts(work, &source).await?;
             }

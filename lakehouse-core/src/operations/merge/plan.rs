@@ -179,6 +179,12 @@ impl Plan {
         disjunction(conditions?)
     }
 
+    /// Whether every row that matches is changed, and no other one.
+    pub(super) fn surely_changes(&self) -> bool {
+        let always = |step: &Step| step.condition.is_none();
+        self.by_source.is_empty() && !self.skip_unchanged && self.matched.iter().any(always)
+    }
+
     /// Whether the condition moves times to a zone other than UTC.
     pub(super) fn moves_zones(&self) -> Result<bool> {
         Ok(self.on.exists(|part| {

@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::model::{DataFile, RowMask};
 use crate::store::Store;
 use crate::write::layout::Leaf;
+use crate::write::statistics;
 use crate::write::writer::TableWriter;
 
 /// Bloom filters of one chunk that take more are left behind.
@@ -118,6 +119,28 @@ impl TableWriter {
         })
     }
 
+    /// Each row group that may be copied, with its number, as if it were a data file: its rows, and what its own statistics
+    /// say of them.
+    pub fn as_files(&self, source: &CopySource) -> Vec<(usize, DataFile)> {
+        let leaves = &self.recipe.layout.leaves;
+        let uncounted = vec![None; leaves.len()];
+        let groups = source
+            .metadata
+            .row_groups()
+            .iter()
+            .zip(&source.groups)
+            .enumerate();
+        let file = |group: &RowGroupMetaData, rows: u64| DataFile {
+            rows,
+            columns: statistics::of_groups(std::slice::from_ref(group), leaves, &uncounted),
+            ..source.file.clone()
+        };
+        groups
+            .filter(|(_, (_, group))| group.copyable)
+            .map(|(number, (metadata, _))| (number, file(metadata, source.rows_of(number))))
+            .collect()
+    }
+
     fn worth_copying(&self, rows: u64, bytes: u64) -> bool {
         let Some(least) = self.copy_from_bytes else {
             return false;
@@ -186,7 +209,7 @@ impl CopySource {
     }
 
     /// Positions of the rows of a row group.
-    pub(super) fn positions(&self, group: usize) -> Range<u64> {
+    pub fn positions(&self, group: usize) -> Range<u64> {
         self.groups[group].rows.clone()
     }
 
@@ -194,7 +217,8 @@ impl CopySource {
         self.groups[group].rows.end - self.groups[group].rows.start
     }
 
-    pub(super) fn bytes_of(&self, group: usize) -> u64 {
+    /// Bytes of a row group.
+    pub fn bytes_of(&self, group: usize) -> u64 {
         self.groups[group].bytes
     }
 
