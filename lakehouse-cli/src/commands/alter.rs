@@ -18,12 +18,10 @@ use crate::values;
 /// A Delta table maps column names once a column is renamed or dropped, and widens types once one is widened: readers
 /// must understand these table features then, and the report says so. Its partitioning stays as it is. With
 /// --set delta.enableRowTracking=true rows that are there get ids, in the same commit.
-///
-/// Example:
-///   lake alter sales --add "tip double" --move "tip after amount" --rename day=sold_on
-///   lake alter sales --type "id bigint" --drop address.fax --partition-by "month(sold_on), bucket(8, id)"
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake alter sales --add "tip double" --move "tip after amount" --rename day=sold_on
+  lake alter sales --type "id bigint" --drop address.fax --partition-by "month(sold_on), bucket(8, id)""#)]
 pub(super) struct Alter {
     /// Path or URL of the table
     table: String,

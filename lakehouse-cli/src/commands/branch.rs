@@ -15,15 +15,13 @@ use crate::values;
 /// SQL can write to as well. --fast-forward-to makes what is on another branch part of this one,
 /// unless this one has commits that the other lacks. Without NAME the branches of the table are
 /// listed.
-///
-/// Example:
-///   lake branch flights audit
-///   lake append flights january.parquet --branch audit
-///   lake query "SELECT count(*) FROM 'flights' WHERE carrier IS NULL" --version audit
-///   lake branch flights main --fast-forward-to audit
-///   lake branch flights audit --drop
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake branch flights audit
+  lake append flights january.parquet --branch audit
+  lake query "SELECT count(*) FROM 'flights' WHERE carrier IS NULL" --version audit
+  lake branch flights main --fast-forward-to audit
+  lake branch flights audit --drop"#)]
 pub(super) struct Branch {
     /// Path or URL of the table
     table: String,

@@ -21,13 +21,11 @@ const LISTED: usize = 100;
 /// and their counts, hints, tags and branches. --deep reads all data as well. docs/check.md lists the codes.
 ///
 /// Exit code 1 if there are errors; warnings and notes are none.
-///
-/// Example:
-///   lake check flights
-///   lake check flights --deep --all-versions
-///   lake check flights --repair --dry-run
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake check flights
+  lake check flights --deep --all-versions
+  lake check flights --repair --dry-run"#)]
 pub(super) struct Check {
     /// Path or URL of the table
     table: String,

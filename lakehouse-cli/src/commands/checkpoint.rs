@@ -11,11 +11,9 @@ use crate::values;
 ///
 /// It is read back and compared with the log before readers are pointed to it. Commits write one by themselves, each
 /// delta.checkpointInterval versions (10). Iceberg has none.
-///
-/// Example:
-///   lake checkpoint flights
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake checkpoint flights"#)]
 pub(super) struct Checkpoint {
     /// Path or URL of the table
     table: String,

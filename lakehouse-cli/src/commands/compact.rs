@@ -20,14 +20,12 @@ use crate::values;
 /// groups, each commits on its own (small ones together): what is done stays done if the rest fails or is
 /// interrupted, and the run can be repeated. Writers need not stop: rows that they delete or update meanwhile are
 /// masked in the new files. Large row groups without masked rows are copied, not decoded.
-///
-/// Example:
-///   lake compact flights --target-file-size 256MB --where "time_hour >= '2013-06-01'"
-///   lake compact flights --max-bytes 20GB --max-time 30m
-///   lake compact flights --sort-by "time_hour desc nulls first, carrier"
-///   lake compact flights --hilbert carrier,distance
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake compact flights --target-file-size 256MB --where "time_hour >= '2013-06-01'"
+  lake compact flights --max-bytes 20GB --max-time 30m
+  lake compact flights --sort-by "time_hour desc nulls first, carrier"
+  lake compact flights --hilbert carrier,distance"#)]
 pub(super) struct Compact {
     /// Path or URL of the table
     table: String,

@@ -24,21 +24,17 @@ const KEY_PROPERTY: &str = "lakehouse.created-by-key";
 /// Partitioning is hidden: queries filter on the columns themselves. Transforms are day(ts), hour(ts),
 /// month(ts), year(ts), bucket(16, id), truncate(4, name), or a column as it is.
 ///
-/// Example:
-///   lake create flights --schema "id bigint not null, ts timestamp, carrier text" \
-///       --partition-by "day(ts), bucket(16, id)"
-///
 /// With --from-parquet the Parquet files that lie at the table's place, or in a folder of it, become the table in one
 /// commit. They are neither moved nor rewritten: only their footers are read. Folders such as year=2024/region=eu
 /// become columns that the table is partitioned by, --schema gives columns another type (their own types must
 /// fit) or NOT NULL. Types that the format does not store as they are, such as unsigned numbers, are refused by name.
 /// A vacuum leaves these files, and others beside them, unless it is told otherwise: lake vacuum --adopted.
-///
-/// Example:
-///   lake create events --from-parquet --dry-run
-///   lake create events --from-parquet events/raw --format delta --schema "month string"
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake create flights --schema "id bigint not null, ts timestamp, carrier text" \
+      --partition-by "day(ts), bucket(16, id)"
+  lake create events --from-parquet --dry-run
+  lake create events --from-parquet events/raw --format delta --schema "month string""#)]
 pub(super) struct Create {
     /// Path or URL of the table
     table: String,

@@ -6,11 +6,9 @@ use crate::exit::Failure;
 use crate::output::Ui;
 
 /// Delete the rows that match.
-///
-/// Example:
-///   lake delete flights --where "cancelled and dep_delay is null"
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake delete flights --where "cancelled and dep_delay is null""#)]
 pub(super) struct Delete {
     /// Path or URL of the table
     table: String,

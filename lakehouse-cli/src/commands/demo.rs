@@ -22,12 +22,10 @@ use feed::Feed;
 /// The data are the 336,776 flights that left New York in 2013. Their schedule is loaded first,
 /// partitioned by day(time_hour), bucket(4, carrier); what actually happened comes in twelve monthly
 /// merges. At the end the table is compared with the source files in every row and column.
-///
-/// Example:
-///   lake demo
-///   lake demo --format delta --dir /tmp/flights
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake demo
+  lake demo --format delta --dir /tmp/flights"#)]
 pub(super) struct Demo {
     /// Only this table format [default: both, one after the other]
     #[arg(long, value_name = "FORMAT", value_parser = ["iceberg", "delta"])]

@@ -31,14 +31,12 @@ use crate::values;
 /// order, properties and format version are those of the time when the version was committed, and of
 /// the newest version those of today. Iceberg keeps them for the table and not by version: they are
 /// looked up in older metadata files, and where these are gone the output says that they are not known.
-///
-/// Example:
-///   lake diff flights --from -1
-///   lake diff flights --from main --to audit --count --on "flight, origin"
-///   lake diff flights --from-as-of 2013-07-01 --rows --on id --limit 20
-///   lake diff flights --from v1 --to v2 --rows -o changes.parquet
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake diff flights --from -1
+  lake diff flights --from main --to audit --count --on "flight, origin"
+  lake diff flights --from-as-of 2013-07-01 --rows --on id --limit 20
+  lake diff flights --from v1 --to v2 --rows -o changes.parquet"#)]
 pub(super) struct Diff {
     /// Path or URL of the table
     table: String,

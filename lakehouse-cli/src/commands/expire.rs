@@ -20,11 +20,9 @@ use crate::values;
 /// may take: a slow one could take it again.
 ///
 /// Data files are not touched: those that no version needs any more are for lake vacuum.
-///
-/// Example:
-///   lake expire flights --older-than 7d --retain-last 10 --dry-run
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake expire flights --older-than 7d --retain-last 10 --dry-run"#)]
 pub(super) struct Expire {
     /// Path or URL of the table
     table: String,

@@ -8,12 +8,10 @@ use crate::output::Ui;
 use crate::values;
 
 /// List the data files of the newest version of a table.
-///
-/// Example:
-///   lake files flights
-///   lake files flights --where "carrier = 'UA' AND distance > 2000"
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake files flights
+  lake files flights --where "carrier = 'UA' AND distance > 2000""#)]
 pub(super) struct Files {
     /// Path or URL of the table
     table: String,

@@ -10,12 +10,10 @@ use crate::output::Ui;
 use crate::values;
 
 /// List the commits of a table, newest first.
-///
-/// Example:
-///   lake history flights
-///   lake history flights --branch audit
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake history flights
+  lake history flights --branch audit"#)]
 pub(super) struct History {
     /// Path or URL of the table
     table: String,

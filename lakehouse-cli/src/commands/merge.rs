@@ -23,17 +23,15 @@ use crate::values;
 /// wins, in any order of the feed, and where the table stores the sequence, a stored row that is
 /// newer stays; so a feed can be played twice. Without --tombstones nothing is left of a deleted
 /// row, and an older one that arrives in a later feed brings it back.
-///
-/// Example:
-///   lake merge flights february.parquet --on "time_hour, carrier, flight, origin"
-///   lake merge accounts changes.csv --on id --delete-when "source.op = 'D'" \
-///       --update-when "source.seq > target.seq"
-///   lake merge accounts feed.ndjson --on id --cdc op=kind,sequence=lsn --tombstones deleted
-///   lake merge accounts kafka.ndjson --on id --cdc debezium
-///   lake merge accounts changes.csv --on id --schema-mode merge
-///   lake merge totals "SELECT day, sum(x) AS x FROM 'events' GROUP BY day" --on day
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake merge flights february.parquet --on "time_hour, carrier, flight, origin"
+  lake merge accounts changes.csv --on id --delete-when "source.op = 'D'" \
+      --update-when "source.seq > target.seq"
+  lake merge accounts feed.ndjson --on id --cdc op=kind,sequence=lsn --tombstones deleted
+  lake merge accounts kafka.ndjson --on id --cdc debezium
+  lake merge accounts changes.csv --on id --schema-mode merge
+  lake merge totals "SELECT day, sum(x) AS x FROM 'events' GROUP BY day" --on day"#)]
 pub(super) struct Merge {
     /// Path or URL of the table
     table: String,

@@ -10,12 +10,10 @@ use crate::output::Ui;
 ///
 /// It is one commit: readers see the old rows or the new ones. With --where, new rows that do not
 /// match the condition are an error.
-///
-/// Example:
-///   lake overwrite flights january.parquet --where "month = 1"
-///   lake overwrite flights january_with_delays.parquet --where "month = 1" --schema-mode merge
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake overwrite flights january.parquet --where "month = 1"
+  lake overwrite flights january_with_delays.parquet --where "month = 1" --schema-mode merge"#)]
 pub(super) struct Overwrite {
     /// Path or URL of the table
     table: String,

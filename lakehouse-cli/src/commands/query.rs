@@ -22,16 +22,14 @@ use crate::values;
 /// change a table and print what they did, as the verbs do. Subqueries, WITH and LIMIT work in them;
 /// in a MERGE, subqueries stand in the source only. ALTER TABLE adds, drops, renames and widens columns and sets
 /// properties. A form that is not known is refused.
-///
-/// Example:
-///   lake query "SELECT carrier, avg(arr_delay) FROM 'data/flights' GROUP BY carrier"
-///   lake query "SELECT count(*) FROM f" -t f=data/flights@-1
-///   lake query -f report.sql -t f=data/flights -o report.parquet
-///   lake query "DELETE FROM f WHERE carrier IN (SELECT carrier FROM 'gone.csv')" -t f=data/flights
-///   lake query "MERGE INTO f USING 'feed.parquet' s ON f.id = s.id WHEN MATCHED THEN UPDATE SET *
-///     WHEN NOT MATCHED THEN INSERT *" -t f=data/flights
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake query "SELECT carrier, avg(arr_delay) FROM 'data/flights' GROUP BY carrier"
+  lake query "SELECT count(*) FROM f" -t f=data/flights@-1
+  lake query -f report.sql -t f=data/flights -o report.parquet
+  lake query "DELETE FROM f WHERE carrier IN (SELECT carrier FROM 'gone.csv')" -t f=data/flights
+  lake query "MERGE INTO f USING 'feed.parquet' s ON f.id = s.id WHEN MATCHED THEN UPDATE SET *
+    WHEN NOT MATCHED THEN INSERT *" -t f=data/flights"#)]
 pub(super) struct Query {
     /// The question or statement
     #[arg(required_unless_present = "file", conflicts_with = "file")]

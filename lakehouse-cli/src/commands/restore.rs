@@ -9,12 +9,10 @@ use crate::output::Ui;
 /// Make an older version current again, as a new version.
 ///
 /// A version whose files are not there any more, because a vacuum took them, is refused.
-///
-/// Example:
-///   lake restore flights --version -1
-///   lake restore flights --as-of "2026-11-20 12:00"
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake restore flights --version -1
+  lake restore flights --as-of "2026-11-20 12:00""#)]
 #[command(group = clap::ArgGroup::new("at").args(["version", "as_of"]).required(true))]
 pub(super) struct Restore {
     /// Path or URL of the table

@@ -11,11 +11,9 @@ use crate::output::Ui;
 /// Readers plan sooner; no data file changes. Manifests are about as large as the table's property
 /// commit.manifest.target-size-bytes says (8 MB). A second run finds nothing to do. Commits join small
 /// manifests by themselves, a hundred at a time. Delta has none.
-///
-/// Example:
-///   lake rewrite-manifests flights
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake rewrite-manifests flights"#)]
 pub(super) struct RewriteManifests {
     /// Path or URL of the table
     table: String,

@@ -19,13 +19,11 @@ use crate::values;
 ///
 /// Where the table has a sort order or is clustered, and for columns asked for, it tells how far files overlap: how
 /// many a lookup of one value reads, and how many share their range with others. `lake compact` puts them in order.
-///
-/// Example:
-///   lake show flights
-///   lake show flights --health --html flights.html
-///   lake show flights --overlap carrier,distance
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake show flights
+  lake show flights --health --html flights.html
+  lake show flights --overlap carrier,distance"#)]
 pub(super) struct Show {
     /// Path or URL of the table
     table: String,

@@ -17,13 +17,11 @@ use crate::values;
 /// A tag stays at its version, and can be named wherever a version can: --version v1, VERSION AS OF
 /// 'v1'. Without NAME the table's tags are listed. Making a tag that is there already, at the same
 /// version, does nothing.
-///
-/// Example:
-///   lake tag flights year-end-2013
-///   lake tag flights before-repair --version -1 --keep-for 90d
-///   lake tag flights before-repair --drop
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake tag flights year-end-2013
+  lake tag flights before-repair --version -1 --keep-for 90d
+  lake tag flights before-repair --drop"#)]
 pub(super) struct Tag {
     /// Path or URL of the table
     table: String,

@@ -6,11 +6,9 @@ use crate::exit::Failure;
 use crate::output::Ui;
 
 /// Set columns in the rows that match (in all rows without --where).
-///
-/// Example:
-///   lake update flights --set "dep_delay = 0, cancelled = false" --where "dep_delay < 0"
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake update flights --set "dep_delay = 0, cancelled = false" --where "dep_delay < 0""#)]
 pub(super) struct Update {
     /// Path or URL of the table
     table: String,

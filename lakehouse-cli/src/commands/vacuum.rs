@@ -21,12 +21,10 @@ use crate::values::{parse_age, show_bytes, show_count, show_duration, show_time}
 /// A table that was made of files which were there (lake create --from-parquet) may share its place:
 /// data files that lake did not write, those that it was made of among them, are told of and stay,
 /// also when no version needs them any more, unless --adopted says that they may go.
-///
-/// Example:
-///   lake vacuum flights --dry-run
-///   lake vacuum flights --older-than 14d --quarantine .quarantine
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake vacuum flights --dry-run
+  lake vacuum flights --older-than 14d --quarantine .quarantine"#)]
 pub(super) struct Vacuum {
     /// Path or URL of the table
     table: String,

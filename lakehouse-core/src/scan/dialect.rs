@@ -467,7 +467,7 @@ mod tests {
             ),
             (
                 "-0.30000000000000004 = score",
-                "as_compared(score) = Float64(-0.30000000000000004)",
+                "Float64(-0.30000000000000004) = as_compared(score)",
             ),
         ] {
             assert_eq!(planned(text).0, expected);

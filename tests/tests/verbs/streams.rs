@@ -181,7 +181,7 @@ async fn small_files_are_compacted_on_the_way() {
             .unwrap();
         assert_eq!(sorted(&table).await, expected(0..35), "{format:?}");
         let files = table
-            .files(&lakehouse_core::model::At::Latest)
+            .files(&At::Latest)
             .await
             .unwrap()
             .len();
@@ -197,7 +197,7 @@ async fn a_compaction_that_fails_on_the_way_is_no_failure_of_the_rows() {
             .await
             .unwrap();
         let file = table
-            .files(&lakehouse_core::model::At::Latest)
+            .files(&At::Latest)
             .await
             .unwrap()
             .remove(0);

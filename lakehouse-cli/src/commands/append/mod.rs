@@ -15,15 +15,13 @@ use stream::StreamArgs;
 ///
 /// With --create, a table that is not there is made first, with the columns of the file. With --watch or
 /// --commit-every, rows are committed as they come, until Ctrl-C or the end of stdin.
-///
-/// Example:
-///   lake append flights january.parquet
-///   lake append flights with_delays.parquet --schema-mode merge
-///   zcat events.csv.gz | lake append events - --input-format csv --create --partition-by "day(ts)"
-///   lake append events --watch incoming --commit-every 10s
-///   tail -n +1 -F events.ndjson | lake append events - --commit-every 10s --stream events
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake append flights january.parquet
+  lake append flights with_delays.parquet --schema-mode merge
+  zcat events.csv.gz | lake append events - --input-format csv --create --partition-by "day(ts)"
+  lake append events --watch incoming --commit-every 10s
+  tail -n +1 -F events.ndjson | lake append events - --commit-every 10s --stream events"#)]
 pub(super) struct Append {
     /// Path or URL of the table
     table: String,

@@ -27,14 +27,12 @@ pub(super) use words::what;
 /// A step that fails is told and the later ones go on, but for two cases: after damage nothing is removed, and
 /// nothing is done any more when nobody knows whether a commit landed. A table that fails does not stop the next one.
 /// The exit code is 0 if all is well, 3 if there were conflicts only, 4 if a commit is unknown, else 1.
-///
-/// Example:
-///   lake maintain flights --dry-run
-///   lake maintain flights sales s3://bucket/clicks --policy nightly.toml --max-time 2h
-///   lake maintain flights --watch 10m
-///   lake maintain --print-policy > nightly.toml
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = r#"Example:
+  lake maintain flights --dry-run
+  lake maintain flights sales s3://bucket/clicks --policy nightly.toml --max-time 2h
+  lake maintain flights --watch 10m
+  lake maintain --print-policy > nightly.toml"#)]
 pub(super) struct Maintain {
     /// Paths or URLs of the tables, one after the other
     #[arg(value_name = "TABLE", required_unless_present = "print_policy")]
