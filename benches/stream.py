@@ -148,7 +148,10 @@ def _one(bench: Bench, settings: Settings, label: str, wanted: dict) -> dict:
     shutil.rmtree(live, ignore_errors=True)
     live.parent.mkdir(parents=True, exist_ok=True)
     schema = ", ".join(f"{name} {_sql(kind)}" for name, kind in EVENTS.items())
-    bench.execute(engine, [settings.lake, "create", live, "--schema", schema, *engine.create, *SAYS.get(engine.kind, []), "--json"])
+    bench.execute(
+        engine,
+        [settings.lake, "create", live, "--schema", schema, *engine.create, *SAYS.get(engine.kind, []), "--json"],
+    )
     command = [settings.lake, "append", live, "-", "--commit-every", "1", "--stream", STREAM, "--json"]
     command += ["--keep-commits", KEEP]
     feed = Feed(command, settings.limit)

@@ -444,6 +444,7 @@ impl Table {
     /// default. `files` of the report are their paths. Of a table made of files that were there, data files that lake did
     /// not write stay unless `adopted` is true.
     #[pyo3(signature = (retention_hours=None, dry_run=false, *, keep_versions=None, quarantine=None, adopted=false, unsafe_no_writers=false))]
+    #[expect(clippy::too_many_arguments, reason = "keywords, each of them optional")]
     fn vacuum(
         &self,
         py: Python<'_>,

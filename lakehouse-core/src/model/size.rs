@@ -22,7 +22,7 @@ pub fn show_size(bytes: u64) -> String {
     let units = [("TB", 40), ("GB", 30), ("MB", 20), ("KB", 10)];
     let fits = units
         .into_iter()
-        .find(|(_, shift)| bytes > 0 && bytes % (1 << shift) == 0);
+        .find(|(_, shift)| bytes > 0 && bytes.is_multiple_of(1 << shift));
     fits.map_or_else(
         || bytes.to_string(),
         |(name, shift)| format!("{}{name}", bytes >> shift),

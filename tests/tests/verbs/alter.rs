@@ -740,7 +740,7 @@ async fn what_would_leave_a_delta_table_unwritable_or_its_columns_mixed_up_is_re
     assert!(message.contains("no column would be left"), "{message}");
     for (key, value, expected) in [
         ("delta.checkpointInterval", "abc", "is no value of"),
-        ("delta.logRetentionDuration", "garbage", "is no value of"),
+        ("delta.logRetentionDuration", "garbage", "is no length of time"),
         (
             "delta.universalFormat.enabledFormats",
             "iceberg",

@@ -180,11 +180,7 @@ async fn small_files_are_compacted_on_the_way() {
             .await
             .unwrap();
         assert_eq!(sorted(&table).await, expected(0..35), "{format:?}");
-        let files = table
-            .files(&At::Latest)
-            .await
-            .unwrap()
-            .len();
+        let files = table.files(&At::Latest).await.unwrap().len();
         assert!(files <= 6, "{format:?}: {files}");
     }
 }
@@ -196,11 +192,7 @@ async fn a_compaction_that_fails_on_the_way_is_no_failure_of_the_rows() {
         run_lines(&table, lines(0..1), &named(1), 100, false)
             .await
             .unwrap();
-        let file = table
-            .files(&At::Latest)
-            .await
-            .unwrap()
-            .remove(0);
+        let file = table.files(&At::Latest).await.unwrap().remove(0);
         table.handle().store.delete(&[file.path]).await.unwrap();
         let stream = Stream {
             compact_every: Some(1),

@@ -36,15 +36,29 @@ pub enum InputFormat {
 }
 
 impl InputFormat {
-    /// What the ending of a name tells.
+    /// What the ending of a name tells, in capitals or not.
     pub(super) fn of_name(path: &Path) -> Option<Self> {
-        match path.extension()?.to_str()? {
+        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "parquet" | "pq" => Some(Self::Parquet),
             "csv" => Some(Self::Csv),
             "ndjson" | "jsonl" => Some(Self::Ndjson),
             "arrow" | "ipc" | "feather" | "arrows" => Some(Self::Arrow),
             _ => None,
         }
+    }
+}
+
+/// The error of a file whose name does not tell what it is.
+fn no_format(path: &Path, place: String) -> Error {
+    match path.extension().and_then(|e| e.to_str()).unwrap_or("") {
+        "gz" | "zst" | "bz2" | "xz" | "zip" => {
+            Error::invalid("compressed files cannot be read as they are", place).with_hint(
+                "decompress it first; `lake` also reads what comes in through a pipe: \
+                 zcat FILE | lake append TABLE - --input-format csv",
+            )
+        }
+        other => Error::invalid(format!("the extension {other:?} does not tell the format"), place)
+            .with_hint("say which it is: parquet, csv, ndjson or arrow"),
     }
 }
 
@@ -140,25 +154,8 @@ impl Rows {
             return Err(Error::invalid("this is a folder, not a file", place)
                 .with_hint("name the files in it; those of a table's folder are read by naming the table"));
         }
-        let format = match format.or_else(|| InputFormat::of_name(path)) {
-            Some(format) => format,
-            None => match path.extension().and_then(|e| e.to_str()).unwrap_or("") {
-                "gz" | "zst" | "bz2" | "xz" | "zip" => {
-                    return Err(
-                        Error::invalid("compressed files cannot be read as they are", place).with_hint(
-                            "decompress it first; `lake` also reads what comes in through a pipe: \
-                             zcat FILE | lake append TABLE - --input-format csv",
-                        ),
-                    );
-                }
-                other => {
-                    return Err(Error::invalid(
-                        format!("the extension {other:?} does not tell the format"),
-                        place,
-                    )
-                    .with_hint("say which it is: parquet, csv, ndjson or arrow"));
-                }
-            },
+        let Some(format) = format.or_else(|| InputFormat::of_name(path)) else {
+            return Err(no_format(path, place));
         };
         Ok(Self {
             source: Source::File(path.to_path_buf(), format),

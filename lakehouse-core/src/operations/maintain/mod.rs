@@ -226,7 +226,7 @@ impl Run<'_> {
                 )));
             }
             Error::Invalid { .. } | Error::NotFound { .. } | Error::Engine(_) => {
-                self.bar = Some(damage(step))
+                self.bar = Some(damage(step));
             }
             _ => {}
         }

@@ -165,9 +165,8 @@ impl Watch<'_> {
                 return self.state.finish(&batch, self.folder.remove);
             }
             let rows = Rows::several(inputs);
-            let error = match self.commits.commit(rows, batch.step).await {
-                Ok(_) => break,
-                Err(error) => error,
+            let Err(error) = self.commits.commit(rows, batch.step).await else {
+                break;
             };
             match error {
                 // Certainly not committed, and not to be.
