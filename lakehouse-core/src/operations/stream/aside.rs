@@ -79,7 +79,7 @@ pub(super) struct State {
     at: PathBuf,
     pub(super) key: String,
     /// Held until this is dropped.
-    _lock: File,
+    lock: File,
 }
 
 impl State {
@@ -109,7 +109,7 @@ impl State {
             folder: folder.to_owned(),
             at,
             key: String::new(),
-            _lock: lock,
+            lock,
         };
         state.key = state.stream()?;
         Ok(state)
@@ -282,6 +282,13 @@ impl State {
             File::open(folder)?.sync_all()
         };
         written().map_err(cannot("write", path))
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        // Closing it is not enough while a process that was forked meanwhile has it, too.
+        drop(self.lock.unlock());
     }
 }
 
