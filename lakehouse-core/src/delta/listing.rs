@@ -151,7 +151,7 @@ async fn list<S: AsyncFn(Batch) -> bool>(
     };
     let sieve = sieve.map(Arc::new);
     match listing.run(replay, sieve.as_ref(), send).await {
-        Err(gone @ (Error::NotFound { .. } | Error::Invalid { .. })) if !listing.of_checkpoint => {
+        Err(gone) if !listing.of_checkpoint && may_be_gone(&gone) => {
             let since = |replay: &Replay| replay.checkpoint().map(|(version, _)| version);
             match replay.again(store).await {
                 Ok(again) if since(&again) > since(replay) => {
@@ -161,6 +161,15 @@ async fn list<S: AsyncFn(Batch) -> bool>(
             }
         }
         done => done.map(|_| ()),
+    }
+}
+
+/// Whether a listing failed because of something that a clean-up may have taken: an entry, or a checkpoint.
+fn may_be_gone(error: &Error) -> bool {
+    match error {
+        Error::NotFound { .. } | Error::Invalid { .. } => true,
+        Error::Store { source, .. } => matches!(source, object_store::Error::NotFound { .. }),
+        _ => false,
     }
 }
 

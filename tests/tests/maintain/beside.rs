@@ -331,7 +331,6 @@ fn maintenance_beside_writers_and_readers_loses_nothing_that_is_needed_on_iceber
 }
 
 #[test]
-#[ignore = "a reader that was loaded from a checkpoint which an expire then deletes fails: LAKEHOUSE_SEED=255624968985449"]
 fn maintenance_beside_writers_and_readers_loses_nothing_that_is_needed_on_delta() {
     seeds(FORMATS[2]);
 }

@@ -401,6 +401,37 @@ async fn a_reader_who_began_before_reads_on_while_its_log_goes() {
 }
 
 #[tokio::test]
+async fn a_reader_who_began_before_reads_on_while_its_checkpoint_goes() {
+    for (kind, policy) in [(CheckpointKind::Classic, "classic"), (CheckpointKind::V2, "v2")] {
+        let properties = [
+            ("delta.checkpointInterval", "100"),
+            ("delta.checkpointPolicy", policy),
+        ];
+        let (table, store, _) = old_table((TableFormat::Delta, None), &properties).await;
+        let mut checkpoints = Vec::new();
+        for id in 0..6 {
+            append(&table, &format!("({id}, 'eu', 1)")).await;
+            if id == 3 {
+                table.checkpoint(kind).await.unwrap();
+                checkpoints = store.list("_delta_log/").await.unwrap();
+                checkpoints.retain(|file| file.path.contains(".checkpoint"));
+            }
+        }
+        let slow = Table::open_in(store.clone()).await.unwrap();
+        let began = slow.provider(&At::Latest).await.unwrap();
+        // The log before it is still there: only what it was loaded from is gone.
+        table.checkpoint(kind).await.unwrap();
+        assert!(!checkpoints.is_empty(), "{kind:?}");
+        let gone: Vec<String> = checkpoints.into_iter().map(|file| file.path).collect();
+        store.delete(&gone).await.unwrap();
+        let frame = scan::session(None).read_table(began).unwrap();
+        let expected = rows_at(&store, &At::Latest).await.unwrap();
+        assert_eq!(expected.len(), 6);
+        assert_eq!(lines(&frame.collect().await.unwrap()), expected, "{kind:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_checkpoint_that_says_something_else_than_the_log_stops_the_clean_up() {
     let (table, store, age) =
         old_table((TableFormat::Delta, None), &[("delta.checkpointInterval", "3")]).await;
