@@ -197,8 +197,8 @@ pub(super) const CATCHES: &[Catch] = &[
     ),
     catch(
         Bug::StepsInterleave,
-        "interleave::zombies::two_runs_of_one_stream_add_each_line_once_in_every_order",
-        "the lines are",
+        "verbs::streams::a_step_lands_only_after_the_step_that_it_names",
+        "3 after 0: Ok(",
     ),
     catch(
         Bug::KeysForgotten,
