@@ -12,10 +12,10 @@ from pathlib import Path
 from benches.data import CACHE, FIGURES, TYPES, Data
 
 # Data of an older recipe is thrown away.
-RECIPE = 2
-# How many pieces there are, and into how many all rows of the table are cut: `large`, 16 MB a piece, goes over them
-# again and again, with order keys that go on.
-COUNT = {"small": (200, 200), "large": (64, 10)}
+RECIPE = 3
+# How many pieces there are, and into how many all rows of the table are cut: `large`, half a million rows a piece, goes
+# over them again and again, with order keys that go on.
+COUNT = {"small": (200, 200), "large": (64, 12)}
 # The rows of `large` that get deleted, as shares of the key range: five percent and a bit, since from five on a
 # compaction takes up a file that is large enough. The keys of an order lie together, so it is as many rows.
 FROM, UPTO = 0.400, 0.4505

@@ -19,10 +19,6 @@ const GROUP_ROWS: [&str; 1] = ["write.parquet.row-group-limit"];
 const CODEC: &str = "write.parquet.compression-codec";
 const LEVEL: &str = "write.parquet.compression-level";
 
-/// The effort that compression is worth in files that are meant to stay, as a level of zstd; elsewhere the least
-/// effort is the usual one: such files are rewritten soon.
-const LASTING_LEVEL: i32 = 3;
-
 /// How one operation writes data files.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -49,8 +45,7 @@ impl Settings {
         }
     }
 
-    /// The files are meant to stay: row groups that are not large already are joined instead of copied, and
-    /// compressed with more effort. `target_file_bytes` is another size than the options say.
+    /// The files are meant to stay: row groups that are not large already are joined instead of copied. `target_file_bytes` is another size than the options say.
     pub(super) fn for_lasting_files(&mut self, target_file_bytes: Option<u64>) {
         self.lasting = true;
         self.target_file_bytes = target_file_bytes.or(self.target_file_bytes);
@@ -113,23 +108,19 @@ impl Settings {
             } else {
                 usual.copy_from_bytes
             },
-            codec: self.codec(properties)?,
+            codec: codec(properties)?,
             order: self.order.clone(),
             trace: self.trace,
         })
     }
+}
 
-    fn codec(&self, properties: &BTreeMap<String, String>) -> Result<Codec> {
-        let set = |name: &str| properties.get(name).map(String::as_str);
-        let usual = if self.lasting {
-            Codec::zstd(LASTING_LEVEL)
-        } else {
-            Codec::default()
-        };
-        match (set(CODEC), set(LEVEL)) {
-            (None, None) => Ok(usual),
-            (name, level) => Codec::parse(name.unwrap_or("zstd"), level),
-        }
+/// How pages are compressed.
+fn codec(properties: &BTreeMap<String, String>) -> Result<Codec> {
+    let set = |name: &str| properties.get(name).map(String::as_str);
+    match (set(CODEC), set(LEVEL)) {
+        (None, None) => Ok(Codec::default()),
+        (name, level) => Codec::parse(name.unwrap_or("zstd"), level),
     }
 }
 

@@ -412,8 +412,13 @@ impl Store {
     /// Writes an object under a name that nobody else uses (staged files, hints). On local disk the
     /// file is synced before this returns, and its folder before the next [`Store::create`] publishes.
     pub async fn put(&self, path: &str, bytes: Bytes) -> Result<()> {
-        let key = self.key(path)?;
-        let write = || async { self.inner.put(&key, PutPayload::from(bytes.clone())).await };
+        self.put_all(path, vec![bytes]).await
+    }
+
+    /// The same with bytes in pieces, one after the other.
+    pub async fn put_all(&self, path: &str, pieces: Vec<Bytes>) -> Result<()> {
+        let (key, bytes) = (self.key(path)?, PutPayload::from_iter(pieces));
+        let write = || async { self.inner.put(&key, bytes.clone()).await };
         let written = self.retry.run(write).await;
         written.map_err(|error| explain("write", self.place(path), error))?;
         Ok(())

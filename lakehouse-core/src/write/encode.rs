@@ -1,14 +1,15 @@
 //! One Parquet file at a time, encoded in memory on a blocking thread, its columns side by side.
 
-use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::fmt;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{FieldRef, SchemaRef};
+use bytes::Bytes;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{
     ArrowColumnChunk, ArrowColumnWriter, ArrowLeafColumn, ArrowRowGroupWriterFactory, compute_leaves,
@@ -18,27 +19,30 @@ use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{ColumnPath, SchemaDescriptor};
-use rayon::iter::{
-    IndexedParallelIterator, IntoParallelIterator, IntoParallelRefMutIterator, ParallelIterator,
-};
+use rayon::iter::{IntoParallelIterator, ParallelBridge, ParallelIterator};
 
 use super::codec::Codec;
 use super::copy::Incoming;
 use super::layout::Layout;
+use super::profile::Profiles;
+use super::sink::{Buffers, Sink};
 use super::statistics;
+use super::writer::memory;
 use crate::error::{Error, Result};
 use crate::model::{CommitId, FileOrder, is_small_file};
 
-/// Rows handed to the encoder at once: how finely file sizes are met.
-const STEP_ROWS: usize = 8_192;
+/// Rows handed to the encoder at once: how finely file sizes are met, and how often threads wait for each other. The
+/// most, and what it is at least, however many bytes they have.
+const STEP_ROWS: usize = 1 << 15;
+const LEAST_STEP_ROWS: usize = 8_192;
+/// Bytes of rows handed to the encoder at once, about.
+const STEP_BYTES: usize = 8 << 20;
 /// For fewer values than this, waking other threads costs more than they save.
 const PARALLEL_VALUES: usize = 16_384;
-/// Row groups at which a file is closed. The format numbers them with 16 bits, and a step may make as many
-/// as it has rows.
-const MAX_GROUPS: usize = i16::MAX as usize - STEP_ROWS;
-
-/// Bytes that are made room for at once, before they have been read.
-const MAX_RESERVED: u64 = 128 << 20;
+/// Row groups at which a file is closed: the format numbers them with 16 bits.
+const MAX_GROUPS: usize = i16::MAX as usize;
+/// A file exceeds its size by so much of it, as a divisor, if its last row group gets full in return.
+const FULL_GROUP: u64 = 8;
 
 /// Numbers files within this process. Several writers may work under one commit id, and a plan may be
 /// made again under it: no two of them may ever use one name.
@@ -60,18 +64,21 @@ pub(super) struct Recipe {
     pub(super) order: Option<Arc<FileOrder>>,
     /// New files have no page indexes.
     pub(super) without_indexes: AtomicBool,
+    pub(super) profiles: Profiles,
+    pub(super) buffers: Arc<Buffers>,
 }
 
 /// A file that is being encoded.
 pub(super) struct Encoder {
     path: String,
-    writer: SerializedFileWriter<Vec<u8>>,
-    factory: ArrowRowGroupWriterFactory,
+    writer: SerializedFileWriter<Sink>,
     schema: SchemaRef,
     /// The row group that is being encoded.
     group: Option<OpenGroup>,
     /// The row groups have page indexes: all of them, or none.
     indexed: bool,
+    /// Bytes of the row group that was written last.
+    last_group: u64,
     max_group_rows: usize,
     max_group_bytes: usize,
     /// By leaf; `None` where a row group was copied whose NaNs nobody counted.
@@ -96,7 +103,7 @@ struct OpenGroup {
 pub(super) struct Encoded {
     pub(super) path: String,
     /// The bytes that were not taken yet.
-    pub(super) rest: Vec<u8>,
+    pub(super) rest: Vec<Bytes>,
     /// Size of the whole file.
     pub(super) bytes: u64,
     pub(super) rows: u64,
@@ -121,20 +128,25 @@ impl Recipe {
         &self,
         folder: &str,
         mut open: Option<Encoder>,
-        batches: &[RecordBatch],
+        batches: Vec<RecordBatch>,
         close: bool,
     ) -> Result<(Option<Encoder>, Vec<Encoded>)> {
         let mut complete = Vec::new();
-        for rows in joined(batches)?.iter() {
-            let stored = self.layout.store(rows)?;
-            for start in (0..stored.num_rows()).step_by(STEP_ROWS) {
-                let step = stored.slice(start, STEP_ROWS.min(stored.num_rows() - start));
-                self.open(folder, &mut open)?.write(&step)?;
+        for rows in joined(batches)? {
+            let stored = self.layout.store(&rows)?;
+            drop(rows);
+            let most = self.step_rows(&stored);
+            let mut start = 0;
+            while start < stored.num_rows() {
+                let encoder = self.open(folder, &mut open)?;
+                let rows = encoder.room().min(most).min(stored.num_rows() - start);
+                encoder.write(self, &stored.slice(start, rows))?;
+                start += rows;
                 self.complete_if_full(&mut open, &mut complete)?;
             }
         }
         if close {
-            complete.extend(open.take().map(Encoder::finish).transpose()?);
+            complete.extend(open.take().map(|encoder| encoder.finish(self)).transpose()?);
         }
         Ok((open, complete))
     }
@@ -155,7 +167,7 @@ impl Recipe {
             let large = self.is_large(before);
             // Page indexes are all or nothing, see `Encoder::leave_indexes_out`.
             if (large && exceeding > missing) || !(group.indexed || encoder.leave_indexes_out()) {
-                complete.extend(open.take().map(Encoder::finish).transpose()?);
+                complete.extend(open.take().map(|encoder| encoder.finish(self)).transpose()?);
             }
         }
         let indexed = group.indexed;
@@ -163,7 +175,7 @@ impl Recipe {
         if !indexed {
             encoder.leave_indexes_out();
         }
-        encoder.copy(group)?;
+        encoder.copy(self, group)?;
         self.complete_if_full(&mut open, &mut complete)?;
         Ok((open, complete))
     }
@@ -175,17 +187,32 @@ impl Recipe {
         })
     }
 
+    /// Rows of a batch that are encoded at once.
+    fn step_rows(&self, rows: &RecordBatch) -> usize {
+        let target = usize::try_from(self.target_file_bytes / 8).unwrap_or(usize::MAX);
+        let bytes = STEP_BYTES.min(target).min(self.row_group_bytes);
+        let each = memory(rows) / rows.num_rows().max(1);
+        (bytes / each.max(1)).clamp(LEAST_STEP_ROWS, STEP_ROWS)
+    }
+
     fn complete_if_full(&self, open: &mut Option<Encoder>, complete: &mut Vec<Encoded>) -> Result<()> {
         let Some(encoder) = open else { return Ok(()) };
         let many = encoder.groups() >= MAX_GROUPS;
-        if !many && encoder.size() < self.target_file_bytes {
+        let (size, target) = (encoder.size(), self.target_file_bytes);
+        let waits = match &encoder.group {
+            // A last row group that is nearly full would stay so: better a file that is a little larger.
+            Some(_) => size < target || (size - target) + encoder.missing() <= target / FULL_GROUP,
+            // Another one would take it further away from the size than it is now.
+            None => size + encoder.last_group / 2 < target,
+        };
+        if !many && waits {
             return Ok(());
         }
         // What the open row group takes is known for certain once it is closed. It can be much less, and a file that is
         // closed while it is small is one that the next compaction takes up again.
-        encoder.flush()?;
+        encoder.flush(self)?;
         if many || self.is_large(encoder.size()) {
-            complete.extend(open.take().map(Encoder::finish).transpose()?);
+            complete.extend(open.take().map(|encoder| encoder.finish(self)).transpose()?);
         }
         Ok(())
     }
@@ -218,15 +245,18 @@ pub fn is_own_name(key: &str) -> bool {
     is_ours && id.is_some_and(|id| id.get_version_num() == 7)
 }
 
-impl Encoder {
-    fn new(recipe: &Recipe, folder: &str) -> Result<Self> {
+impl Recipe {
+    /// How the next row group is stored.
+    fn properties(&self) -> WriterProperties {
         // No copy of the Arrow schema in the file: types are the table's, and it would weigh more than a
         // small file.
-        let mut properties = WriterProperties::builder()
-            .set_compression(recipe.codec.parquet())
+        let properties = WriterProperties::builder()
+            .set_compression(self.codec.parquet())
             .set_coerce_types(true);
-        let fields = recipe.layout.file.fields();
-        let ids = fields.len().checked_sub(2).filter(|_| recipe.layout.lineage);
+        let all_compressed = self.codec != Codec::default();
+        let mut properties = self.profiles.apply(properties, all_compressed);
+        let fields = self.layout.file.fields();
+        let ids = fields.len().checked_sub(2).filter(|_| self.layout.lineage);
         if let Some(at) = ids {
             // An id hardly comes twice, and most are one more than the one before.
             let ids = || ColumnPath::from(fields[at].name().as_str());
@@ -234,26 +264,42 @@ impl Encoder {
                 .set_column_dictionary_enabled(ids(), false)
                 .set_column_encoding(ids(), Encoding::DELTA_BINARY_PACKED);
         }
-        if let Some(order) = &recipe.order {
+        if let Some(order) = &self.order {
             let note = |key: &str, value: &str| KeyValue::new(key.to_owned(), value.to_owned());
             properties = properties
                 .set_key_value_metadata(Some(vec![
                     note(FileOrder::NAME_KEY, &order.name),
-                    note(FileOrder::RUN_KEY, &recipe.commit_id.0),
-                    note(FileOrder::TARGET_KEY, &recipe.target_file_bytes.to_string()),
+                    note(FileOrder::RUN_KEY, &self.commit_id.0),
+                    note(FileOrder::TARGET_KEY, &self.target_file_bytes.to_string()),
                 ]))
-                .set_sorting_columns(recipe.layout.sorting_columns(&order.sorted_by));
+                .set_sorting_columns(self.layout.sorting_columns(&order.sorted_by));
         }
-        let root = recipe.parquet.root_schema_ptr();
-        let writer = SerializedFileWriter::new(Vec::new(), root, Arc::new(properties.build()))?;
-        let schema = Arc::clone(&recipe.layout.file);
+        properties.build()
+    }
+
+    fn writer<W: Write + Send>(&self, out: W) -> Result<SerializedFileWriter<W>> {
+        let root = self.parquet.root_schema_ptr();
+        Ok(SerializedFileWriter::new(out, root, Arc::new(self.properties()))?)
+    }
+
+    /// The columns of the next row group, which has this number in its file.
+    fn columns(&self, number: usize) -> Result<Vec<ArrowColumnWriter>> {
+        // Columns take their properties from a file, and a file has the same for all of its row groups.
+        let file = self.writer(io::sink())?;
+        let factory = ArrowRowGroupWriterFactory::new(&file, Arc::clone(&self.layout.file));
+        Ok(factory.create_column_writers(number)?)
+    }
+}
+
+impl Encoder {
+    fn new(recipe: &Recipe, folder: &str) -> Result<Self> {
         Ok(Self {
             path: recipe.path(folder),
-            factory: ArrowRowGroupWriterFactory::new(&writer, Arc::clone(&schema)),
-            writer,
-            schema,
+            writer: recipe.writer(Sink::new(Arc::clone(&recipe.buffers)))?,
+            schema: Arc::clone(&recipe.layout.file),
             group: None,
             indexed: !recipe.without_indexes.load(Ordering::Relaxed),
+            last_group: 0,
             max_group_rows: recipe.row_group_rows,
             max_group_bytes: recipe.row_group_bytes,
             nans: vec![Some(0); recipe.layout.leaves.len()],
@@ -265,19 +311,13 @@ impl Encoder {
         &self.path
     }
 
-    fn write(&mut self, step: &RecordBatch) -> Result<()> {
-        statistics::count_nans(step, &mut self.nans);
-        self.rows += step.num_rows() as u64;
-        let mut start = 0;
-        while start < step.num_rows() {
-            let rows = self.room().min(step.num_rows() - start);
-            if rows > 0 {
-                self.encode(&step.slice(start, rows))?;
-                start += rows;
-            }
-            if self.room() == 0 {
-                self.flush()?;
-            }
+    /// Encodes rows that the open row group has room for.
+    fn write(&mut self, recipe: &Recipe, rows: &RecordBatch) -> Result<()> {
+        statistics::count_nans(rows, &mut self.nans);
+        self.rows += rows.num_rows() as u64;
+        self.encode(recipe, rows)?;
+        if self.room() == 0 {
+            self.flush(recipe)?;
         }
         Ok(())
     }
@@ -293,13 +333,19 @@ impl Encoder {
         by_rows.min(self.max_group_bytes.saturating_sub(bytes) / each)
     }
 
-    fn encode(&mut self, rows: &RecordBatch) -> Result<()> {
+    /// Bytes that the open row group lacks until it is full, about.
+    fn missing(&self) -> u64 {
+        let each = |group: &OpenGroup| group.bytes() / group.rows.max(1);
+        let each = self.group.as_ref().map_or(0, each);
+        (self.room() * each) as u64
+    }
+
+    fn encode(&mut self, recipe: &Recipe, rows: &RecordBatch) -> Result<()> {
+        let number = self.groups();
         let group = match &mut self.group {
             Some(group) => group,
             None => self.group.insert(OpenGroup {
-                columns: self
-                    .factory
-                    .create_column_writers(self.writer.flushed_row_groups().len())?,
+                columns: recipe.columns(number)?,
                 rows: 0,
             }),
         };
@@ -314,17 +360,21 @@ impl Encoder {
                 self.path.as_str(),
             ));
         }
+        let values = rows.num_rows() * leaves.len();
+        let mut columns: Vec<_> = group.columns.iter_mut().zip(&leaves).collect();
         let write = |(column, leaf): (&mut ArrowColumnWriter, &ArrowLeafColumn)| column.write(leaf);
-        if rows.num_rows() * leaves.len() < PARALLEL_VALUES {
-            group.columns.iter_mut().zip(&leaves).try_for_each(write)?;
+        if values < PARALLEL_VALUES {
+            columns.into_iter().try_for_each(write)?;
         } else {
-            group.columns.par_iter_mut().zip(&leaves).try_for_each(write)?;
+            // The largest first, so that no thread waits for one that came last.
+            columns.sort_by_cached_key(|(column, _)| Reverse(column.get_estimated_total_bytes()));
+            columns.into_iter().par_bridge().try_for_each(write)?;
         }
         Ok(())
     }
 
     /// Closes the open row group.
-    fn flush(&mut self) -> Result<()> {
+    fn flush(&mut self, recipe: &Recipe) -> Result<()> {
         let Some(group) = self.group.take() else {
             return Ok(());
         };
@@ -334,41 +384,39 @@ impl Encoder {
         } else {
             group.columns.into_par_iter().map(close).collect::<Result<_>>()?
         };
-        // A buffer that grows step by step would touch twice the memory.
+        recipe
+            .profiles
+            .learn(group.rows, chunks.iter().map(ArrowColumnChunk::close));
         let bytes: u64 = chunks.iter().map(|chunk| chunk.close().bytes_written).sum();
-        self.writer.inner_mut().reserve(bytes as usize);
+        self.writer.inner_mut().expect(bytes);
+        let before = self.writer.bytes_written();
         let mut out = self.writer.next_row_group()?;
         for chunk in chunks {
             chunk.append_to_row_group(&mut out)?;
         }
         out.close()?;
+        self.last_group = (self.writer.bytes_written() - before) as u64;
         Ok(())
     }
 
     /// Appends a row group as it is stored elsewhere, and the lineage columns where it has none.
-    fn copy(&mut self, mut group: Incoming) -> Result<()> {
-        self.flush()?;
+    fn copy(&mut self, recipe: &Recipe, mut group: Incoming) -> Result<()> {
+        self.flush(recipe)?;
         // Nobody listens any more if reading has failed.
         let _ = group.place.send((self.path.clone(), self.rows));
         let beside = match group.lineage.take() {
-            Some(values) => self.beside(values)?,
+            Some(values) => self.beside(recipe, values)?,
             None => Vec::new(),
         };
-        // What a foreign footer says is not to be trusted with all memory.
-        let bytes = group.bytes.min(MAX_RESERVED) as usize;
-        self.writer.inner_mut().reserve(bytes);
+        self.writer.inner_mut().expect(group.bytes);
+        let before = self.writer.bytes_written();
         let indexed = self.indexed;
         let mut out = self.writer.next_row_group()?;
-        thread::scope(|scope| {
-            let stopped = || Error::invalid("encoding row ids stopped", self.path.as_str());
-            // On a thread of its own, since this one waits for what is read.
-            let encoding = match beside.is_empty() {
-                true => None,
-                false => {
-                    let spawned = thread::Builder::new().spawn_scoped(scope, move || encode(beside, indexed));
-                    Some(spawned.map_err(|_| stopped())?)
-                }
-            };
+        let mut encoded = None;
+        rayon::in_place_scope(|scope| {
+            if !beside.is_empty() {
+                scope.spawn(|_| encoded = Some(encode(beside, indexed)));
+            }
             for _ in 0..group.columns {
                 let Some(mut chunk) = group.chunks.blocking_recv() else {
                     return Err(Error::invalid(
@@ -381,13 +429,13 @@ impl Encoder {
                 }
                 out.append_column(&chunk.stored, chunk.close)?;
             }
-            let Some(encoding) = encoding else { return Ok(()) };
-            for chunk in encoding.join().map_err(|_| stopped())?? {
-                chunk.append_to_row_group(&mut out)?;
-            }
             Ok(())
         })?;
+        for chunk in encoded.transpose()?.into_iter().flatten() {
+            chunk.append_to_row_group(&mut out)?;
+        }
         out.close()?;
+        self.last_group = (self.writer.bytes_written() - before) as u64;
         self.rows += group.rows;
         for (sum, nans) in self.nans.iter_mut().zip(&group.nans) {
             *sum = sum.zip(*nans).map(|(a, b)| a + b);
@@ -396,8 +444,8 @@ impl Encoder {
     }
 
     /// The last columns of the next row group, with their values.
-    fn beside(&self, values: [ArrayRef; 2]) -> Result<Vec<Beside>> {
-        let mut writers = self.factory.create_column_writers(self.groups())?;
+    fn beside(&self, recipe: &Recipe, values: [ArrayRef; 2]) -> Result<Vec<Beside>> {
+        let mut writers = recipe.columns(self.groups())?;
         let own = writers.len() - values.len();
         let fields = self.schema.fields().iter().rev().take(values.len()).rev();
         let columns = writers.drain(own..).zip(fields.cloned()).zip(values);
@@ -433,24 +481,24 @@ impl Encoder {
     /// Bytes of memory held.
     pub(super) fn memory(&self) -> usize {
         let columns = self.group.iter().flat_map(|group| &group.columns);
-        columns.map(ArrowColumnWriter::memory_size).sum::<usize>() + self.writer.inner().capacity()
+        columns.map(ArrowColumnWriter::memory_size).sum::<usize>() + self.writer.inner().memory()
     }
 
     /// Bytes that could be taken.
     pub(super) fn ready(&self) -> usize {
-        self.writer.inner().len()
+        self.writer.inner().ready()
     }
 
     /// Takes the encoded bytes that are ready to be stored.
-    pub(super) fn take(&mut self) -> Vec<u8> {
-        std::mem::take(self.writer.inner_mut())
+    pub(super) fn take(&mut self) -> Vec<Bytes> {
+        self.writer.inner_mut().take_full()
     }
 
-    fn finish(mut self) -> Result<Encoded> {
-        self.flush()?;
+    fn finish(mut self, recipe: &Recipe) -> Result<Encoded> {
+        self.flush(recipe)?;
         let metadata = self.writer.finish()?;
         let bytes = self.writer.bytes_written() as u64;
-        let rest = self.take();
+        let rest = self.writer.inner_mut().take_all();
         Ok(Encoded {
             path: self.path,
             rest,
@@ -480,14 +528,15 @@ impl OpenGroup {
     }
 }
 
-/// Many small slices cost more than the copy that joins them; of large ones the copy would only cost memory.
-fn joined(batches: &[RecordBatch]) -> Result<Cow<'_, [RecordBatch]>> {
+/// Batches as few large ones: threads that encode columns wait for each other after every batch, which costs more than the
+/// copy that joins them.
+fn joined(batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    match batches.first() {
-        Some(first) if rows < batches.len() * (STEP_ROWS / 2) => {
-            Ok(Cow::Owned(vec![concat_batches(first.schema_ref(), batches)?]))
+    match batches.as_slice() {
+        [first, _, ..] if rows < batches.len() * (STEP_ROWS / 2) => {
+            Ok(vec![concat_batches(first.schema_ref(), &batches)?])
         }
-        _ => Ok(Cow::Borrowed(batches)),
+        _ => Ok(batches),
     }
 }
 

@@ -7,6 +7,8 @@ mod encode;
 mod footer;
 mod lane;
 mod layout;
+mod profile;
+mod sink;
 mod split;
 mod statistics;
 mod trace;

@@ -178,7 +178,7 @@ pub(super) fn sorted_rows(batches: &[RecordBatch]) -> Vec<Vec<u8>> {
     all
 }
 
-async fn written(
+pub(super) async fn written(
     store: &Store,
     snapshot: Snapshot,
     options: WriteOptions,

@@ -16,7 +16,6 @@ use std::thread::available_parallelism;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
-use bytes::Bytes;
 use datafusion::error::DataFusionError;
 use datafusion::scalar::ScalarValue;
 use object_store::path::Path;
@@ -28,6 +27,7 @@ use super::encode::{Encoded, Encoder, Recipe, parquet_schema};
 use super::footer::row_group_offsets;
 use super::lane::{Alone, Lane};
 use super::layout::Layout;
+use super::profile::Profiles;
 use super::split::{Part, Splitter};
 use super::statistics;
 use super::trace::{Origins, RowMap, Tracer};
@@ -37,7 +37,7 @@ use crate::planted::{self, Bug};
 use crate::store::Store;
 
 /// A lane is encoded when so many rows, or bytes, wait in it.
-const HAND_OVER_ROWS: usize = 16 << 10;
+const HAND_OVER_ROWS: usize = 32 << 10;
 const HAND_OVER_BYTES: usize = 16 << 20;
 /// Encoded bytes of an open file that are sent ahead of its end.
 const SEND_AHEAD: usize = 8 << 20;
@@ -161,6 +161,8 @@ impl TableWriter {
             codec: options.codec,
             order: options.order,
             without_indexes: AtomicBool::new(false),
+            profiles: Profiles::default(),
+            buffers: Arc::default(),
         };
         Ok(Self {
             store,
@@ -329,7 +331,7 @@ impl TableWriter {
         let folder = lane.folder.clone();
         let recipe = Arc::clone(&self.recipe);
         self.jobs.spawn_blocking(move || {
-            let (open, complete) = recipe.encode(&folder, open, &batches, close)?;
+            let (open, complete) = recipe.encode(&folder, open, batches, close)?;
             Ok(Done {
                 lane: index,
                 open,
@@ -390,7 +392,7 @@ impl TableWriter {
             .wait_for_capacity(4)
             .await
             .map_err(|e| failed(open.path(), e))?;
-        upload.put(Bytes::from(open.take()));
+        open.take().into_iter().for_each(|bytes| upload.put(bytes));
         Ok(())
     }
 
@@ -428,11 +430,10 @@ impl TableWriter {
         }
         let store = self.store.clone();
         self.uploads.spawn(async move {
-            let rest = Bytes::from(encoded.rest);
             let Some(mut upload) = upload else {
-                return store.put(&encoded.path, rest).await;
+                return store.put_all(&encoded.path, encoded.rest).await;
             };
-            upload.put(rest);
+            encoded.rest.into_iter().for_each(|bytes| upload.put(bytes));
             upload.finish().await.map(|_| ()).map_err(|source| Error::Store {
                 action: "write",
                 path: encoded.path,
@@ -545,7 +546,7 @@ fn take_places(part: &mut Part) -> Result<[ArrayRef; 2]> {
 }
 
 /// Bytes of a batch's rows, without what its buffers hold beside them.
-fn memory(batch: &RecordBatch) -> usize {
+pub(super) fn memory(batch: &RecordBatch) -> usize {
     let of = |column: &dyn Array| {
         column
             .to_data()

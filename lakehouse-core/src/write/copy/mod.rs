@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use bytes::{Buf, Bytes};
+use futures::{StreamExt, TryFutureExt, TryStreamExt, stream};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
@@ -37,8 +38,10 @@ pub use source::CopySource;
 pub(super) use source::are_of_old;
 
 /// Chunks are read together up to so many bytes, if there is no more than a gap of so many between them.
-const READ_BYTES: u64 = 16 << 20;
+const READ_BYTES: u64 = 4 << 20;
 const READ_GAP: u64 = 64 << 10;
+/// Reads that are under way at once.
+const READS: usize = 4;
 
 /// A row group on its way into an open file.
 pub(super) struct Incoming {
@@ -158,8 +161,13 @@ async fn send_chunks(
     send: Sender<Chunk>,
 ) -> Result<Option<u64>> {
     let mut read = 0;
-    for (range, columns) in spans(&source.places(group)[..columns]) {
-        let stored = Stored::read(store, &source.file.path, range).await?;
+    let spans = spans(&source.places(group)[..columns]);
+    let reads = spans.into_iter().map(|(range, columns)| {
+        let stored = Stored::read(store, &source.file.path, range);
+        stored.map_ok(|stored| (stored, columns))
+    });
+    let mut reads = stream::iter(reads).buffered(READS);
+    while let Some((stored, columns)) = reads.try_next().await? {
         read += stored.bytes.len() as u64;
         for column in columns {
             let (close, filter_bytes) = source.close(store, group, column).await?;
