@@ -393,13 +393,14 @@ impl Table {
     /// each.
     ///
     /// Sizes are in bytes (`target_file_size`, `max_rewrite` of one group, `max_bytes` in all), `max_time` in seconds;
+    /// `max_concurrent_groups` are worked on at the same time;
     /// `strategy` is one of `auto`, `small-files`, `masked-files`, `all`. Rows are put in order by `sort_by`
     /// (`"ts desc, id"`), along the Z-order or Hilbert curve through the columns of `zorder` or `hilbert`, else in the
     /// table's own order, unless `unordered`; sorting holds `memory_limit` bytes and goes to disk beyond.
     #[pyo3(signature = (*, target_file_size=None, predicate=None, sort_by=None, zorder=None, hilbert=None,
         unordered=false, memory_limit=None, strategy="auto", min_input_files=None,
-        delete_ratio_threshold=None, max_rewrite=None, max_bytes=None, max_time=None, idempotency_key=None,
-        dry_run=false, branch=None))]
+        delete_ratio_threshold=None, max_rewrite=None, max_bytes=None, max_time=None, max_concurrent_groups=None,
+        idempotency_key=None, dry_run=false, branch=None))]
     #[expect(clippy::too_many_arguments, reason = "keywords, each of them optional")]
     fn compact(
         &self,
@@ -417,6 +418,7 @@ impl Table {
         max_rewrite: Option<u64>,
         max_bytes: Option<u64>,
         max_time: Option<f64>,
+        max_concurrent_groups: Option<usize>,
         idempotency_key: Option<Key>,
         dry_run: bool,
         branch: Option<String>,
@@ -435,6 +437,7 @@ impl Table {
             max_rewrite,
             max_bytes,
             max_time: max_time.map_err(|wrong| PyValueError::new_err(format!("max_time: {wrong}")))?,
+            max_concurrent_groups,
         };
         report(py, &wait(py, self.table.compact(&compact, &options))?)
     }

@@ -171,6 +171,18 @@ def test_compact_keeps_the_rows(table):
     assert not table.compact()["committed"]
 
 
+def test_compact_works_on_several_groups_at_a_time(table):
+    for i in range(6):
+        table.append(people(f"n{i}", first=i))
+    before = rows(table)
+    with pytest.raises(lakehouse.InvalidError, match="max-concurrent-groups"):
+        table.compact(max_concurrent_groups=0)
+    size = table.compact(dry_run=True)["bytes_to_rewrite"]
+    report = table.compact(max_rewrite=size // 2, max_concurrent_groups=2)
+    assert report["num_commits"] > 1
+    assert rows(table) == before
+
+
 def test_compact_tells_its_groups_and_keeps_to_its_budget(table):
     for i in range(5):
         table.append(people(f"n{i}", first=i))

@@ -19,7 +19,8 @@ use crate::values;
 /// Each file is closed at the target size. A second run finds nothing to do. Files are rewritten in
 /// groups, each commits on its own (small ones together): what is done stays done if the rest fails or is
 /// interrupted, and the run can be repeated. Writers need not stop: rows that they delete or update meanwhile are
-/// masked in the new files. Large row groups without masked rows are copied, not decoded.
+/// masked in the new files. Row groups without masked rows are copied, not decoded, if they have half of the rows or bytes
+/// that one may have; smaller ones are joined.
 #[derive(Debug, Args)]
 #[command(after_long_help = r#"Example:
   lake compact flights --target-file-size 256MB --where "time_hour >= '2013-06-01'"
@@ -47,7 +48,8 @@ pub(super) struct Compact {
     #[arg(long, value_name = "RATIO")]
     delete_ratio_threshold: Option<f64>,
     /// Bytes of files that are rewritten and committed together, as one group [default: 4GB, or 8 files of the target
-    /// size; smaller groups share commits of 1GB]
+    /// size; smaller groups share commits of 1GB]. Files that overlap in the order of rows are split into several groups
+    /// only if this or --max-bytes is given: they are sorted one by one and then merged
     #[arg(long, value_name = "SIZE", value_parser = values::parse_size)]
     max_rewrite: Option<u64>,
     /// Rewrite at most so many bytes of files: the groups that win the most for it come first
@@ -56,6 +58,10 @@ pub(super) struct Compact {
     /// Begin no group after this time: 30m, 2h; the one at hand is finished
     #[arg(long, value_name = "TIME", value_parser = values::parse_duration)]
     max_time: Option<i64>,
+    /// Work on so many groups at the same time, in commits of their own that share the memory [default: 1; more pay
+    /// where the store takes long to answer]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    max_concurrent_groups: Option<u16>,
     /// Put rows in the order of columns: best for filters on the first [default: the table's own order]
     #[arg(long, value_name = "ORDER", group = "order")]
     sort_by: Option<String>,
@@ -110,6 +116,7 @@ pub(super) async fn compact(args: Compact, ui: &Ui) -> Result<(), Failure> {
         max_time: args
             .max_time
             .map(|most| Duration::from_millis(most.unsigned_abs())),
+        max_concurrent_groups: args.max_concurrent_groups.map(usize::from),
     };
     let options = Options {
         memory_limit: args

@@ -19,6 +19,10 @@ const GROUP_ROWS: [&str; 1] = ["write.parquet.row-group-limit"];
 const CODEC: &str = "write.parquet.compression-codec";
 const LEVEL: &str = "write.parquet.compression-level";
 
+/// The share of the rows or bytes of a row group of a new file that one must have to be copied into files that are meant
+/// to stay: two of half the size are as good as one, and readers gain little from joining them.
+const LASTING_SHARE: f64 = 0.5;
+
 /// How one operation writes data files.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -104,9 +108,15 @@ impl Settings {
             row_group_rows: limit(size(properties, &GROUP_ROWS)?, usual.row_group_rows),
             row_group_bytes,
             copy_from_bytes: if self.lasting {
-                Some(row_group_bytes as u64 / 4)
+                // The share alone decides.
+                Some(u64::MAX)
             } else {
                 usual.copy_from_bytes
+            },
+            copy_from_share: if self.lasting {
+                LASTING_SHARE
+            } else {
+                usual.copy_from_share
             },
             codec: codec(properties)?,
             order: self.order.clone(),

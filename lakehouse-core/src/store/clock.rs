@@ -98,6 +98,17 @@ pub async fn simulated<F: Future>(source: Arc<Source>, future: F) -> F::Output {
     .await
 }
 
+/// The same future for another task: with the source that it would have here.
+pub fn inherited<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    let source = current();
+    async move {
+        match source {
+            Some(source) => simulated(source, future).await,
+            None => future.await,
+        }
+    }
+}
+
 /// Puts back the source that was there before, also when a poll panics.
 struct Restore(Option<Arc<Source>>);
 

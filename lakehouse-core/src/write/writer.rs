@@ -61,9 +61,11 @@ pub struct WriteOptions {
     pub row_group_rows: usize,
     /// See `row_group_rows`.
     pub row_group_bytes: usize,
-    /// Row groups of at least so many bytes, or of a quarter of the rows or bytes above, are worth copying;
-    /// smaller ones are better joined with others. `None`: nothing is copied.
+    /// Row groups of at least so many bytes, or of `copy_from_share` of the rows or bytes that one of a new file may
+    /// have, are worth copying; smaller ones are better joined with others. `None`: nothing is copied.
     pub copy_from_bytes: Option<u64>,
+    /// See `copy_from_bytes`; 0 to 1.
+    pub copy_from_share: f64,
     /// How pages are compressed.
     pub codec: Codec,
     /// The order in which the rows of each partition come. Noted in the files, nothing is sorted for it.
@@ -82,6 +84,7 @@ pub struct TableWriter {
     snapshot: Arc<Snapshot>,
     pub(super) recipe: Arc<Recipe>,
     pub(super) copy_from_bytes: Option<u64>,
+    pub(super) copy_from_share: f64,
     splitter: Splitter,
     memory_bytes: usize,
     parallel: usize,
@@ -131,6 +134,7 @@ impl Default for WriteOptions {
             row_group_rows: 1 << 19,
             row_group_bytes: 128 << 20,
             copy_from_bytes: Some(1 << 20),
+            copy_from_share: 0.25,
             codec: Codec::default(),
             order: None,
             trace: false,
@@ -171,6 +175,7 @@ impl TableWriter {
             snapshot,
             recipe: Arc::new(recipe),
             copy_from_bytes: options.copy_from_bytes,
+            copy_from_share: options.copy_from_share,
             memory_bytes: options.memory_bytes,
             parallel: available_parallelism().map_or(2, usize::from).max(2),
             lanes: Vec::new(),

@@ -255,6 +255,7 @@ class Table:
         max_rewrite: int | None = None,
         max_bytes: int | None = None,
         max_time: float | None = None,
+        max_concurrent_groups: int | None = None,
         idempotency_key: str | tuple[str, int] | None = None,
         dry_run: bool = False,
         branch: str | None = None,

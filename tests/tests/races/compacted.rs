@@ -256,8 +256,11 @@ async fn two_compactions_at_once_leave_each_row_once() {
 /// Later groups are followed through what others did since the plan.
 #[tokio::test]
 async fn groups_that_wait_are_rewritten_as_they_are_by_then() {
-    for format in FORMATS {
-        let what = format!("{format:?}");
+    for (format, concurrent) in FORMATS
+        .into_iter()
+        .flat_map(|format| [(format, 1), (format, 2), (format, 4)])
+    {
+        let what = format!("{format:?}, {concurrent} at a time");
         let (table, winner, hooked) = prepare(format, "region").await;
         hooked.before_commit(async move {
             winner.delete("id IN (1, 2, 101)", &masking()).await.unwrap();
@@ -267,6 +270,7 @@ async fn groups_that_wait_are_rewritten_as_they_are_by_then() {
         });
         let compact = Compact {
             max_rewrite: Some(4_000),
+            max_concurrent_groups: Some(concurrent),
             ..Compact::default()
         };
         let report = table.compact(&compact, &Options::default()).await.unwrap();
@@ -274,7 +278,9 @@ async fn groups_that_wait_are_rewritten_as_they_are_by_then() {
         let mut expected = all_but(&gone);
         expected.insert(901);
         assert_eq!(ids(&table, &what).await, expected, "{what}: {report:?}");
-        assert!(report.metric("num_groups_skipped") >= 1, "{what}: {report:?}");
+        // Side by side, all of them may have been begun.
+        let skipped = report.metric("num_groups_skipped");
+        assert!(skipped >= 1 || concurrent > 1, "{what}: {report:?}");
         let again = table.compact(&compact, &Options::default()).await.unwrap();
         assert!(
             !again.committed || again.metric("num_groups_committed") == 1,

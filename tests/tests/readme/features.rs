@@ -63,6 +63,8 @@ const FEATURES: &[(&str, &[&str])] = &[
             "each_order_keeps_the_rows_makes_filters_read_fewer_files_and_a_second_run_does_nothing",
             "new_rows_are_merged_with_what_they_overlap_and_the_other_files_stay",
             "sorting_keeps_to_the_memory_limit",
+            "what_is_put_in_order_is_split_into_groups_within_the_bound_and_comes_to_an_end",
+            "runs_with_a_budget_put_a_table_in_order_one_after_the_other",
             "the_sort_order_of_a_table_is_kept_unless_rows_shall_stay_as_they_lie",
             "a_clustered_delta_table_is_put_in_order_by_its_columns_and_files_say_who_did_it",
             "test_every_reader_reads_rows_that_were_put_in_order",
@@ -170,6 +172,8 @@ const FEATURES: &[(&str, &[&str])] = &[
             "whenever_it_is_killed_the_table_is_good_and_the_next_run_goes_on",
             "budgets_of_bytes_and_time_leave_the_rest_for_the_next_run",
             "large_row_groups_are_copied_and_only_small_or_masked_ones_decoded",
+            "row_groups_of_less_than_half_of_what_one_may_have_are_joined_and_others_copied",
+            "groups_side_by_side_leave_the_table_that_they_leave_one_by_one",
         ],
     ),
     (

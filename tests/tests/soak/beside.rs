@@ -45,6 +45,8 @@ struct Tally {
     compacted: usize,
     carried: u64,
     again: u32,
+    /// Runs that made more than one commit.
+    side_by_side: usize,
 }
 
 async fn run(kind: Kind, seed: u64, time: Duration) -> Result<Tally, String> {
@@ -73,10 +75,21 @@ async fn run(kind: Kind, seed: u64, time: Duration) -> Result<Tally, String> {
     }
     let (handle, halt) = (open(kind, over(&inner)), Arc::clone(&stop));
     let compactor = tokio::spawn(async move {
-        let (mut done, mut tally) = (Vec::new(), Tally::default());
+        let (mut done, mut tally, mut turns) = (Vec::new(), Tally::default(), 0);
         while !halt.load(Ordering::Relaxed) {
-            let report = operations::compact(&handle, &Compact::default(), &Options::default()).await;
+            // Now all together, now in several groups, two or four of them side by side.
+            let compact = match turns % 6 {
+                0 => Compact::default(),
+                some => Compact {
+                    max_rewrite: Some(1),
+                    max_concurrent_groups: Some(2 + some % 2 * 2),
+                    ..Compact::default()
+                },
+            };
+            turns += 1;
+            let report = operations::compact(&handle, &compact, &Options::default()).await;
             let report = report.map_err(|error| format!("the compaction failed: {error}"))?;
+            tally.side_by_side += usize::from(report.metric("num_commits") > 1);
             let mut versions: Vec<_> = report
                 .groups
                 .iter()
@@ -151,6 +164,7 @@ fn beside(kind: Kind) {
             all.compacted += done.compacted;
             all.carried += done.carried;
             all.again += done.again;
+            all.side_by_side += done.side_by_side;
             if number("LAKEHOUSE_SEED").is_some() || Instant::now() >= until {
                 break;
             }
@@ -160,6 +174,10 @@ fn beside(kind: Kind) {
         assert!(
             all.compacted > 0,
             "{kind:?}: the compaction did not get on: {all:?}"
+        );
+        assert!(
+            all.side_by_side > 0,
+            "{kind:?}: no two groups were side by side: {all:?}"
         );
     });
 }

@@ -82,7 +82,7 @@ async fn left_by(table: &Table, filters: &[String]) -> f64 {
 
 /// Rows that lie in no order, `rows` in each of so many files: ids without a pattern, four regions, numbers of many
 /// sizes. A file is cut after 8,192 rows at the earliest.
-async fn scattered(table: &Table, files: i64, rows: i64, n: &str) {
+pub(super) async fn scattered(table: &Table, files: i64, rows: i64, n: &str) {
     for part in 0..files {
         let (schema, batches) = query(&format!(
             "SELECT (v * {files} + {part}) * 2654435761 % 1000003 AS id, \
@@ -102,7 +102,7 @@ async fn scattered(table: &Table, files: i64, rows: i64, n: &str) {
 const SKEWED: &str = "floor(pow(10.0, r / 1001.0))";
 
 /// Sums over the rows that no row can be missing from, or be in twice.
-async fn digest(table: &Table) -> Vec<String> {
+pub(super) async fn digest(table: &Table) -> Vec<String> {
     let ctx = SessionContext::new();
     ctx.register_table("t", table.provider(&At::Latest).await.unwrap())
         .unwrap();
@@ -381,6 +381,65 @@ async fn rows_of_each_file_are_in_the_order_that_was_asked_for() {
             .map(|row| row.split('|').take(2).collect::<Vec<_>>().join("|"))
             .collect();
         assert_eq!(stored, ordered, "{format:?}");
+    }
+}
+
+/// Statistics tell nothing of the rows of one file: it is put in the order that is asked for, and says so.
+#[tokio::test]
+async fn a_file_that_is_alone_is_put_in_the_order_that_is_asked_for_once() {
+    for format in FORMATS {
+        for order in [
+            sorted("id"),
+            sorted("n desc"),
+            zorder(&["id", "n"]),
+            hilbert(&["n", "id"]),
+        ] {
+            for partitioning in ["", "region"] {
+                let what = format!("{format:?}, {partitioning}, {order:?}");
+                let table = table(format, partitioning).await;
+                scattered(&table, 1, 300, SKEWED).await;
+                let (before, rows) = (paths(&table).await, content(&table).await);
+                let compact = Compact {
+                    order: order.clone(),
+                    ..Compact::default()
+                };
+                let dry = Options {
+                    dry_run: true,
+                    ..Options::default()
+                };
+                let planned = table.compact(&compact, &dry).await.unwrap();
+                assert_eq!(planned.groups.len(), before.len(), "{what}: {planned:?}");
+                let report = table.compact(&compact, &Options::default()).await.unwrap();
+                assert!(report.committed, "{what}: {report:?}");
+                assert!(paths(&table).await.is_disjoint(&before), "{what}");
+                assert_eq!(content(&table).await, rows, "{what}");
+                if order == sorted("id") {
+                    for file in files(&table).await {
+                        let stored = stored(&table, &file).await;
+                        let id = |row: &String| row.split('|').next().unwrap().parse::<i64>().unwrap();
+                        assert!(stored.is_sorted_by_key(id), "{what}: {stored:?}");
+                    }
+                }
+                let again = table.compact(&compact, &Options::default()).await.unwrap();
+                assert!(!again.committed, "{what}: {again:?}");
+                let checked = super::check::checked_all(&table).await;
+                assert!(super::check::wrong(&checked).is_empty(), "{what}: {checked:?}");
+                // Another order is another question.
+                let other = Compact {
+                    order: sorted("n, id"),
+                    ..Compact::default()
+                };
+                assert!(
+                    table
+                        .compact(&other, &Options::default())
+                        .await
+                        .unwrap()
+                        .committed,
+                    "{what}"
+                );
+                assert_eq!(content(&table).await, rows, "{what}");
+            }
+        }
     }
 }
 

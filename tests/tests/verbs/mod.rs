@@ -20,6 +20,7 @@ mod expire;
 mod feed;
 mod files;
 mod floats;
+mod groups;
 mod limits;
 pub(crate) mod lineage;
 mod long;

@@ -276,9 +276,64 @@ async fn a_batch_that_was_left_is_finished_by_the_step_of_the_table() {
         let lost = state.join(format!("step-{}", last - 1));
         fs::create_dir(&lost).unwrap();
         fs::write(lost.join("c.ndjson"), lines(5..6)).unwrap();
-        let ended = run_folder(&table, &watched(at.path()), 100).await.unwrap();
-        assert!(matches!(ended, Err(Error::Conflict { .. })), "{ended:?}");
-        assert!(lost.join("c.ndjson").exists());
+        fs::write(at.path().join("d.ndjson"), lines(6..7)).unwrap();
+        let done = run_folder(&table, &watched(at.path()), 100)
+            .await
+            .unwrap()
+            .unwrap();
+        // It is set aside for somebody to look at, and what comes after it goes on.
+        assert_eq!((done.rows, done.set_aside), (1, 1), "{format:?}");
+        assert!(!lost.exists(), "{format:?}");
+        let refused = state.join("refused");
+        assert_eq!(fs::read_to_string(refused.join("c.ndjson")).unwrap(), lines(5..6));
+        let reason = fs::read_to_string(refused.join("c.ndjson.reason.txt")).unwrap();
+        for says in ["another run", "move the file back", &format!("step {}", last - 1)] {
+            assert!(reason.contains(says), "{says}: {reason}");
+        }
+        // Put back, it is added.
+        fs::rename(refused.join("c.ndjson"), at.path().join("c.ndjson")).unwrap();
+        let done = run_folder(&table, &watched(at.path()), 100)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!((done.rows, done.set_aside), (1, 0), "{format:?}");
+        assert_eq!(sorted(&table).await, expected(0..7), "{format:?}");
+    }
+}
+
+/// A file that was refused is named by where it is, in the report and in the note beside it.
+#[tokio::test]
+async fn the_reason_of_a_refused_file_names_where_it_is_now() {
+    for format in FORMATS {
+        let table = table(format, "").await;
+        let at = tempfile::tempdir().unwrap();
+        fs::write(at.path().join("b.parquet"), "no such thing").unwrap();
+        fs::write(at.path().join("c.txt"), "notes").unwrap();
+        fs::write(at.path().join("d.ndjson"), "{\"id\": \"none\"}\n").unwrap();
+        fs::write(at.path().join("e.csv"), "id,colour\n1,red\n").unwrap();
+        let mut reasons = Vec::new();
+        let mut told = |event: &Event<'_>| {
+            if let Event::SetAside { path, reason, .. } = event {
+                reasons.push((path.to_path_buf(), (*reason).to_owned()));
+            }
+            ControlFlow::Continue(())
+        };
+        let (stream, options) = (Stream::default(), Options::default());
+        let done = append_folder(table.handle(), &watched(at.path()), &stream, &options, &mut told).await;
+        assert_eq!(done.unwrap().set_aside, 4, "{format:?}");
+        for (path, reason) in reasons {
+            assert!(path.exists(), "{format:?}: {path:?}");
+            let note = format!("{}.reason.txt", path.display());
+            assert_eq!(
+                fs::read_to_string(note).unwrap(),
+                format!("{reason}\n"),
+                "{format:?}"
+            );
+            assert!(!reason.contains("step-"), "{format:?}: {reason}");
+            if reason.contains(at.path().to_str().unwrap()) {
+                assert!(reason.contains(path.to_str().unwrap()), "{format:?}: {reason}");
+            }
+        }
     }
 }
 

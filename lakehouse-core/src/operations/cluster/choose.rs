@@ -6,6 +6,9 @@
 //! the formats' metadata no field tells it for all orders. Footers are read of files only that seem to overlap, nearly all
 //! of which would be rewritten anyway.
 //!
+//! An order that is asked for, and is not the table's own, is also for a file that is alone in its partition, unless the file
+//! says that it has it: nothing tells whether its rows lie in that order.
+//!
 //! A second run finds nothing to do: what is written in a plain order lies within the ranges of what it replaces, which no
 //! other file overlaps; what is written along a curve says so.
 
@@ -17,6 +20,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use parquet::file::metadata::ParquetMetaData;
 
 use super::Order;
+use super::split::{Piece, packs};
 use crate::error::Result;
 use crate::format::Handle;
 use crate::model::{CLUSTERING, DataFile, Extents, FileOrder, Snapshot};
@@ -44,9 +48,32 @@ struct Run {
 /// By path of the file.
 type Runs = HashMap<String, Run>;
 
+/// What is to be known of files beside their order.
+pub(in crate::operations) struct Judge<'a> {
+    /// Whether a file is to be rewritten by itself.
+    pub(in crate::operations) due: &'a (dyn Fn(&DataFile) -> Due + Sync),
+    /// Whether it is worth it to join these.
+    pub(in crate::operations) become_fewer: &'a (dyn Fn(&[DataFile]) -> bool + Sync),
+    /// Size of new files in bytes.
+    pub(in crate::operations) target: u64,
+    /// Bytes that a group has at most, if it is more than one file.
+    pub(in crate::operations) most: u64,
+}
+
+impl Judge<'_> {
+    /// Whether it is worth it to join these, which these runs wrote.
+    fn become_fewer(&self, files: &[DataFile], runs: &Runs) -> bool {
+        // Files of one run are as large as it could make them.
+        let run = files.first().and_then(|file| runs.get(&file.path));
+        let one_run = run.is_some_and(|run| {
+            run.target == Some(self.target) && files.iter().all(|file| runs.get(&file.path) == Some(run))
+        });
+        !files.is_empty() && !one_run && (self.become_fewer)(files)
+    }
+}
+
 /// The files, all of today's partitioning, that have to be rewritten so that rows lie in this order: those that overlap
-/// others, and those that `is_due` says are to be rewritten by themselves or, if `become_fewer` says that it is worth it,
-/// together with their neighbours.
+/// others, and those that are to be rewritten by themselves or, where it is worth it, together with their neighbours.
 ///
 /// # Errors
 /// When the footer of a file cannot be read.
@@ -55,19 +82,9 @@ pub(in crate::operations) async fn choose(
     snapshot: &Snapshot,
     order: &Order,
     files: Vec<DataFile>,
-    is_due: &(dyn Fn(&DataFile) -> Due + Sync),
-    become_fewer: &(dyn Fn(&[DataFile]) -> bool + Sync),
-    target: u64,
+    judge: &Judge<'_>,
 ) -> Result<Chosen> {
     let mut chosen = Chosen::default();
-    let become_fewer = |files: &[DataFile], runs: &Runs| {
-        // Files of one run are as large as it could make them.
-        let run = files.first().and_then(|file| runs.get(&file.path));
-        let one_run = run.is_some_and(|run| {
-            run.target == Some(target) && files.iter().all(|file| runs.get(&file.path) == Some(run))
-        });
-        !files.is_empty() && !one_run && become_fewer(files)
-    };
     let mut partitions: BTreeMap<usize, Vec<DataFile>> = BTreeMap::new();
     let mut numbers: HashMap<Vec<ScalarValue>, usize> = HashMap::new();
     for file in files {
@@ -83,9 +100,9 @@ pub(in crate::operations) async fn choose(
     }
     for files in partitions.into_values() {
         let partition = Partition::new(snapshot, order, files);
-        let suspects = partition.suspects(is_due);
+        let suspects = partition.suspects(judge.due);
         let runs = runs(handle, &order.of_files, suspects).await?;
-        partition.choose(order, &runs, is_due, &become_fewer, &mut chosen);
+        partition.choose(order, &runs, judge, &mut chosen);
     }
     Ok(chosen)
 }
@@ -110,6 +127,8 @@ struct Partition {
     /// Ranges in several columns at once, not those of tuples of values.
     boxes: bool,
     descending: Vec<bool>,
+    /// It is one file, to be put in order if it does not say that it is.
+    alone: bool,
 }
 
 impl Partition {
@@ -117,6 +136,7 @@ impl Partition {
         let all: Vec<&DataFile> = files.iter().collect();
         Self {
             extents: Extents::new(snapshot, &all, &order.ends()),
+            alone: !order.of_table && files.len() == 1 && files[0].rows > 1,
             files,
             boxes: order.curve.is_some(),
             descending: order.keys.iter().map(|key| key.column.descending).collect(),
@@ -145,23 +165,20 @@ impl Partition {
         let found = self.extents.any(|one, other| self.overlap(one, other));
         let files = self.files.iter().zip(found);
         let asked = |file: &DataFile| match is_due(file) {
-            Due::Small => self.files.len() > 1,
+            Due::Small => self.files.len() > 1 || self.alone,
             Due::Large => true,
-            Due::No | Due::Yes => false,
+            Due::No | Due::Yes => self.alone,
         };
         files
             .filter_map(|(file, found)| (found || asked(file)).then_some(file))
             .collect()
     }
 
-    fn choose(
-        self,
-        order: &Order,
-        runs: &Runs,
-        is_due: &(dyn Fn(&DataFile) -> Due + Sync),
-        become_fewer: &(dyn Fn(&[DataFile], &Runs) -> bool + Sync),
-        chosen: &mut Chosen,
-    ) {
+    fn choose(self, order: &Order, runs: &Runs, judge: &Judge<'_>, chosen: &mut Chosen) {
+        if self.alone && runs.is_empty() {
+            chosen.groups.push(self.files);
+            return;
+        }
         let run = |file: usize| runs.get(&self.files[file].path);
         let apart = |one: usize, other: usize| match (run(one), run(other)) {
             // Boxes around stretches of a curve overlap, also those of later runs, which took up what overlapped new rows.
@@ -177,21 +194,9 @@ impl Partition {
             }
         }
         let parts: Vec<Vec<usize>> = parts.into_values().collect();
-        let fate = |part: &[usize]| match part {
-            [file] => match is_due(&self.files[*file]) {
-                Due::Large if run(*file).is_some() => Due::No,
-                Due::Large => Due::Yes,
-                due => due,
-            },
-            _ => Due::Yes,
-        };
-        let become_fewer = |group: &[usize]| {
-            let files: Vec<DataFile> = group.iter().map(|file| self.files[*file].clone()).collect();
-            become_fewer(&files, runs)
-        };
         let groups = match order.curve {
-            Some(_) => self.one_group(&parts, fate, become_fewer),
-            None => self.neighbours(parts, fate, become_fewer),
+            Some(_) => self.along(&parts, runs, judge),
+            None => self.neighbours(parts, runs, judge),
         };
         let mut of_file = vec![None; self.files.len()];
         let count = groups.len();
@@ -209,62 +214,105 @@ impl Partition {
         chosen.groups.extend(groups);
     }
 
+    /// Whether a part is to be rewritten.
+    fn fate(&self, part: &[usize], runs: &Runs, judge: &Judge<'_>) -> Due {
+        let [file] = part else { return Due::Yes };
+        let file = &self.files[*file];
+        match (judge.due)(file) {
+            Due::Large if runs.contains_key(&file.path) => Due::No,
+            Due::Large => Due::Yes,
+            due => due,
+        }
+    }
+
+    fn become_fewer(&self, group: &[usize], runs: &Runs, judge: &Judge<'_>) -> bool {
+        let files: Vec<DataFile> = group.iter().map(|file| self.files[*file].clone()).collect();
+        judge.become_fewer(&files, runs)
+    }
+
+    fn bytes(&self, files: &[usize]) -> u64 {
+        files.iter().map(|file| self.files[*file].bytes).sum()
+    }
+
+    /// The lower ends of a file's ranges, and the upper ones, in the direction of the order.
+    fn ends(&self, file: usize) -> (Vec<i64>, Vec<i64>) {
+        let columns = self.extents.of(file).iter().zip(&self.descending);
+        let ends = columns.map(|((low, high), descending)| match descending {
+            true => (-i64::from(*high), -i64::from(*low)),
+            false => (i64::from(*low), i64::from(*high)),
+        });
+        ends.unzip()
+    }
+
     /// Groups of a plain order: neighbours that are to be rewritten, so that no file reaches over one that stays.
-    fn neighbours(
-        &self,
-        mut parts: Vec<Vec<usize>>,
-        fate: impl Fn(&[usize]) -> Due,
-        become_fewer: impl Fn(&[usize]) -> bool,
-    ) -> Vec<Vec<usize>> {
-        let place = |file: usize| -> Vec<(i64, i64)> {
-            let columns = self.extents.of(file).iter().zip(&self.descending);
-            let ends = columns.map(|((low, high), descending)| match descending {
-                true => (-i64::from(*high), -i64::from(*low)),
-                false => (i64::from(*low), i64::from(*high)),
-            });
-            ends.collect()
-        };
-        parts.sort_by_cached_key(|part| part.iter().map(|file| place(*file)).min());
+    fn neighbours(&self, mut parts: Vec<Vec<usize>>, runs: &Runs, judge: &Judge<'_>) -> Vec<Vec<usize>> {
+        parts.sort_by_cached_key(|part| part.iter().map(|file| self.ends(*file)).min());
         let mut groups: Vec<Vec<usize>> = Vec::new();
         let (mut open, mut due) = (Vec::new(), false);
-        let mut close = |open: &mut Vec<usize>, due: &mut bool| {
-            if *due || become_fewer(open) {
+        let close = |groups: &mut Vec<Vec<usize>>, open: &mut Vec<usize>, due: &mut bool| {
+            if *due || self.become_fewer(open, runs, judge) {
                 groups.push(std::mem::take(open));
             }
             open.clear();
             *due = false;
         };
         for part in parts {
-            match fate(&part) {
-                Due::No => close(&mut open, &mut due),
-                fate => {
-                    due |= fate == Due::Yes;
-                    open.extend(part);
-                }
+            let fate = self.fate(&part, runs, judge);
+            let bytes = self.bytes(&part);
+            if fate == Due::No || bytes.saturating_add(self.bytes(&open)) > judge.most {
+                close(&mut groups, &mut open, &mut due);
+            }
+            if part.len() > 1 && bytes > judge.most {
+                groups.extend(self.split(&part, runs, judge));
+            } else if fate != Due::No {
+                due |= fate == Due::Yes;
+                open.extend(part);
             }
         }
-        close(&mut open, &mut due);
+        close(&mut groups, &mut open, &mut due);
         groups
     }
 
-    /// The group of a curve: all that is to be rewritten, so that one small file is left of it and not several.
-    fn one_group(
-        &self,
-        parts: &[Vec<usize>],
-        fate: impl Fn(&[usize]) -> Due,
-        become_fewer: impl Fn(&[usize]) -> bool,
-    ) -> Vec<Vec<usize>> {
+    /// The group of a curve: all that is to be rewritten, so that one small file is left of it and not several; what is
+    /// not along the curve yet, in several, if that is too much.
+    fn along(&self, parts: &[Vec<usize>], runs: &Runs, judge: &Judge<'_>) -> Vec<Vec<usize>> {
         let (mut group, mut due) = (Vec::new(), false);
         for part in parts {
-            let fate = fate(part);
+            let fate = self.fate(part, runs, judge);
             if fate != Due::No {
                 due |= fate == Due::Yes;
                 group.extend_from_slice(part);
             }
         }
-        match due || become_fewer(&group) {
+        if self.bytes(&group) > judge.most && group.len() > 1 {
+            return self.split(&group, runs, judge);
+        }
+        match due || self.become_fewer(&group, runs, judge) {
             true => vec![group],
             false => Vec::new(),
+        }
+    }
+
+    /// Files that are to be rewritten and are too much for one group.
+    fn split(&self, part: &[usize], runs: &Runs, judge: &Judge<'_>) -> Vec<Vec<usize>> {
+        let is_open = |file: usize| {
+            let file = &self.files[file];
+            !runs.contains_key(&file.path) || (judge.due)(file) == Due::Yes
+        };
+        let ends: Vec<_> = part.iter().map(|file| self.ends(*file)).collect();
+        let mut all: Vec<&Vec<i64>> = ends.iter().flat_map(|(low, high)| [low, high]).collect();
+        all.sort_unstable();
+        all.dedup();
+        let number = |end: &Vec<i64>| all.partition_point(|other| *other < end);
+        let pieces = part.iter().zip(&ends).map(|(file, (low, high))| Piece {
+            file: *file,
+            bytes: self.files[*file].bytes,
+            place: (number(low), number(high)),
+            open: is_open(*file),
+        });
+        match self.boxes {
+            true => packs(pieces.filter(|piece| piece.open).collect(), judge.most),
+            false => packs(pieces.collect(), judge.most),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! sorter   rows in the order of a key, within some memory
 //! ranges   rows on disk, spread over ranges of their key
 //! choose   which files are not in order yet
+//! split    what is more than may be rewritten together, in several groups
 //! figures  how far files overlap
 //! ```
 
@@ -17,6 +18,7 @@ mod ranges;
 mod rank;
 mod sort;
 mod sorter;
+mod split;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -31,7 +33,7 @@ use super::work::Work;
 use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::{DataFile, FileOrder, Snapshot, SortColumn, Transform};
-pub(super) use choose::{Due, choose};
+pub(super) use choose::{Due, Judge, choose};
 use curve::{Curve, MOST_COLUMNS};
 pub use figures::{Ordered, Overlaps, overlaps};
 pub(super) use sort::move_sorted;

@@ -35,12 +35,14 @@ pub struct Compact {
     pub delete_ratio_threshold: Option<f64>,
     /// Bytes of files that are rewritten together, in one group, and committed together. `None` for 4 GiB, or eight
     /// times the target size if that is more, and commits of 1 GiB where groups are smaller. Files that overlap in the
-    /// order of rows are one group, however many bytes they are.
+    /// order of rows are one group, however many bytes they are, unless this or [`Compact::max_bytes`] says less.
     pub max_rewrite: Option<u64>,
     /// Bytes of files that are rewritten at most, all in all: the groups that win the most come first.
     pub max_bytes: Option<u64>,
     /// No group is begun after this time.
     pub max_time: Option<Duration>,
+    /// Commits that are worked on at the same time, each of other groups. They share the memory. `None` for one.
+    pub max_concurrent_groups: Option<usize>,
 }
 
 /// Which files a compaction takes.
@@ -101,6 +103,9 @@ impl Compact {
                 "delete-ratio-threshold",
                 format!("{ratio} is not between 0 and 1"),
             );
+        }
+        if self.max_concurrent_groups == Some(0) {
+            return wrong("max-concurrent-groups", "0 groups at a time are none".to_owned());
         }
         let sizes = [
             ("target-file-size", self.target_file_bytes),

@@ -1,13 +1,13 @@
 //! Which files are rewritten so that rows lie in an order.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::CompactStrategy;
 use super::plan::{Group, Rules, partition};
 use crate::error::Result;
 use crate::format::Handle;
 use crate::model::{DataFile, Snapshot};
-use crate::operations::cluster::{Due, Order, choose};
+use crate::operations::cluster::{Due, Judge, Order, choose};
 
 /// The groups that are worth it, those of one partition side by side: files that overlap in this order, and what the
 /// rules say, so that no group reaches over files that stay.
@@ -34,16 +34,25 @@ pub(super) async fn groups(
     };
     let rest = rules.for_the_rest();
     let become_fewer = |files: &[DataFile]| rest.is_worth_it(files);
-    let chosen = choose(handle, snapshot, order, files, &due, &become_fewer, rules.target).await?;
+    let judge = Judge {
+        due: &due,
+        become_fewer: &become_fewer,
+        target: rules.target,
+        most: rules.max_ordered,
+    };
+    let chosen = choose(handle, snapshot, order, files, &judge).await?;
     let mut groups: Vec<Group> = chosen.groups.into_iter().map(Group::of).collect();
     if rules.strategy == CompactStrategy::All {
-        // A partition with anything to do is one group.
+        // A partition with anything to do is one group, if that is not too much.
         let mut left = chosen.others;
-        let unfinished: HashSet<_> = groups
-            .iter()
-            .filter_map(|group| group.files.first())
-            .map(partition)
-            .collect();
+        let mut bytes: HashMap<_, u64> = HashMap::new();
+        for file in &all {
+            *bytes.entry(partition(file)).or_default() += file.bytes;
+        }
+        let place = |group: &Group| group.files.first().map(partition);
+        let fits = |place: &_| bytes.get(place).is_none_or(|bytes| *bytes <= rules.max_ordered);
+        let unfinished: HashSet<_> = groups.iter().filter_map(place).filter(fits).collect();
+        groups.retain(|group| place(group).is_some_and(|place| !unfinished.contains(&place)));
         left.retain(|file| !unfinished.contains(&partition(file)));
         let mut whole: Vec<Group> = Vec::new();
         for file in all
@@ -56,7 +65,7 @@ pub(super) async fn groups(
                 None => whole.push(Group::of(vec![file])),
             }
         }
-        groups = whole;
+        groups.extend(whole);
         groups.extend(rest.groups(left));
     } else {
         groups.extend(rules.groups(chosen.others));

@@ -55,6 +55,8 @@ pub(super) struct Rules {
     pub(super) min_input_files: usize,
     pub(super) delete_ratio: f64,
     pub(super) max_rewrite: u64,
+    /// Bytes of files that are put in order together, if they are more than one.
+    pub(super) max_ordered: u64,
     /// The partitioning that new files have.
     pub(super) spec_id: i32,
 }
@@ -71,6 +73,10 @@ impl Rules {
             min_input_files: compact.min_input_files.unwrap_or(MIN_INPUT_FILES),
             delete_ratio: compact.delete_ratio_threshold.unwrap_or(DELETE_RATIO),
             max_rewrite: compact.max_rewrite.unwrap_or(usual),
+            // Put in order at once they come to lie best, so only who asks gets less.
+            max_ordered: (compact.max_rewrite.into_iter().chain(compact.max_bytes))
+                .min()
+                .unwrap_or(u64::MAX),
             spec_id,
         }
     }
@@ -320,9 +326,15 @@ fn lots_of_neighbours(groups: Vec<Group>) -> Vec<Vec<Group>> {
     lots
 }
 
-/// Groups that are committed together; `max_rewrite` is what a group may be.
-pub(super) fn commits(groups: Vec<Group>, max_rewrite: u64) -> Vec<Vec<Group>> {
-    packed(groups, COMMIT_BYTES.min(max_rewrite), COMMIT_FILES, |group| {
+/// Groups that are committed together; `max_rewrite` is what a group may be. If several commits are worked on at the same
+/// time, there are about as many, as far as there are groups.
+pub(super) fn commits(groups: Vec<Group>, max_rewrite: u64, concurrent: usize) -> Vec<Vec<Group>> {
+    let mut bytes = COMMIT_BYTES.min(max_rewrite);
+    if concurrent > 1 {
+        let all: u64 = groups.iter().map(Group::bytes).sum();
+        bytes = bytes.min(all.div_ceil(concurrent as u64));
+    }
+    packed(groups, bytes, COMMIT_FILES, |group| {
         (group.bytes(), group.files.len())
     })
 }

@@ -1,13 +1,16 @@
 //! The whole run of a compaction.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use datafusion::error::DataFusionError;
 use datafusion::scalar::ScalarValue;
+use futures::future::BoxFuture;
+use tokio::task::{JoinError, JoinSet};
 
 use super::plan::{Group, Rules, commits, partition};
-use super::run::{Batch, Course};
+use super::run::{Batch, Course, Part};
 use super::{Compact, CompactedGroup, GroupOutcome, ordered};
 use crate::commit::newest;
 use crate::error::{Error, Result};
@@ -18,6 +21,7 @@ use crate::operations::delete::understood;
 use crate::operations::summary::Summary;
 use crate::operations::work::{Work, run};
 use crate::operations::{Options, Report};
+use crate::scan::memory;
 use crate::store::clock;
 
 /// Rounds at most. In each of them the small files of a partition become at most half as many, if nobody adds others;
@@ -28,7 +32,8 @@ pub(super) const MOST_ROUNDS: usize = 10;
 /// them, and files with masked rows; what exactly, [`Compact::strategy`] says. Rows, their order within a file and
 /// their ids stay. What is already good is left alone: a second run does nothing.
 ///
-/// Files are rewritten in groups ([`Compact::max_rewrite`]). Each commits on its own, small ones together, so that what
+/// Files are rewritten in groups ([`Compact::max_rewrite`]), one or several at a time
+/// ([`Compact::max_concurrent_groups`]). Each commits on its own, small ones together, so that what
 /// is done stays done, whatever happens to the rest: a group whose files are damaged, or that others are faster than
 /// every time, is skipped ([`Report::groups`] says why). Rows that are deleted or updated while their file is being
 /// rewritten are masked in the new file. An idempotency key is recorded with the last of the planned commits: a run
@@ -243,74 +248,115 @@ impl Rounds<'_> {
                 *count = count.saturating_sub(1);
             }
         }
-        let mut course = Course::new(Arc::clone(snapshot), commits(groups, rules.max_rewrite).into());
+        let concurrent = self.compact.max_concurrent_groups.unwrap_or(1);
+        let queue = commits(groups, rules.max_rewrite, concurrent);
+        let concurrent = concurrent.min(queue.len()).max(1);
+        let mut course = Course::new(Arc::clone(snapshot), queue.into());
         let mut left = Left::default();
-        while let Some(next) = course.queue.pop_front() {
+        let mut running: JoinSet<Ended> = JoinSet::new();
+        let mut stop: Option<Error> = None;
+        loop {
             if self.is_over() {
-                let rest = std::mem::take(&mut course.queue);
-                for group in next.into_iter().chain(rest.into_iter().flatten()) {
+                for group in course.rest() {
                     self.skip(snapshot, rules, &group, "the time that was given is over");
                 }
-                break;
             }
-            course.current = next;
-            let mut options = self.options.clone();
-            if self.recorded || !course.queue.is_empty() {
-                options.token = None;
-            }
-            let planned = course.current.clone();
-            let mut batch = Batch::new(self.compact, &mut course);
-            let done = run(self.handle, &options, &mut batch).await;
-            let carried = batch.rows_carried();
-            let (rewritten, gone) = (batch.rewritten, batch.gone);
-            let written = batch.written;
-            let done = match done {
-                Ok(done) => done,
-                Err(error) if is_of_the_groups(&error) => {
-                    self.stopped(snapshot, rules, &mut course.queue, planned, error);
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            let (committed, already) = (done.committed, done.already);
-            self.recorded |= committed && options.token.is_some();
-            let lost = gone.iter().flat_map(|group| &group.lost);
-            left.changed.extend(lost.map(partition));
-            if committed && done.attempts == 1 {
-                course.committed(done.version);
-            }
-            let outcome = match committed {
-                true => GroupOutcome::Committed(done.version),
-                false => {
-                    GroupOutcome::Skipped("another run with the same idempotency key was faster".to_owned())
-                }
-            };
-            for group in &gone {
-                self.skip(
-                    snapshot,
-                    rules,
-                    group,
-                    "other commits rewrote or removed its files meanwhile",
-                );
-            }
-            for group in &rewritten {
-                self.tell(group.report(rules, snapshot, outcome.clone()));
-            }
-            self.count("num_target_rows_carried", carried);
-            self.merge(done);
-            if already.is_some() {
-                break;
-            }
-            if committed {
-                for (place, bytes) in written {
-                    if rules.is_small_size(bytes) {
-                        *small.entry(place.clone()).or_default() += 1;
+            let is_last = course.len() == 1 && self.options.token.is_some() && !self.recorded;
+            // The key is recorded once all else is done.
+            let may_begin = running.is_empty() || (running.len() < concurrent && !is_last);
+            if stop.is_none() && may_begin {
+                match course.next(self.handle, self.options.branch.as_deref()).await {
+                    Ok(None) => {}
+                    Ok(Some(part)) => {
+                        let mut options = self.options.clone();
+                        options.token.take_if(|_| !is_last);
+                        let one = commit(
+                            self.handle.clone(),
+                            self.compact.clone(),
+                            options,
+                            part,
+                            concurrent,
+                        );
+                        if concurrent > 1 {
+                            running.spawn(clock::inherited(one));
+                            continue;
+                        }
+                        stop = self.ended(snapshot, rules, &mut course, &mut left, small, one.await);
+                        continue;
                     }
-                    left.written.insert(place);
+                    Err(error) => stop = Some(error),
                 }
+            }
+            match running.join_next().await {
+                None => break,
+                Some(Ok(ended)) => {
+                    let error = self.ended(snapshot, rules, &mut course, &mut left, small, ended);
+                    stop = stop.or(error);
+                }
+                Some(Err(error)) => stop = stop.or(Some(broken(error))),
             }
         }
-        Ok(left)
+        match stop {
+            Some(error) => Err(error),
+            None => Ok(left),
+        }
+    }
+
+    /// Takes in how a commit ended; what stops the run is returned.
+    fn ended(
+        &mut self,
+        snapshot: &Snapshot,
+        rules: &Rules,
+        course: &mut Course,
+        left: &mut Left,
+        small: &mut HashMap<Place, usize>,
+        ended: Ended,
+    ) -> Option<Error> {
+        let done = match ended.done {
+            Ok(done) => done,
+            Err(error) if is_of_the_groups(&error) => {
+                self.stopped(snapshot, rules, course, ended.part, error);
+                return None;
+            }
+            Err(error) => return Some(error),
+        };
+        let (committed, already) = (done.committed, done.already);
+        self.recorded |= committed && ended.with_key;
+        let lost = ended.gone.iter().flat_map(|group| &group.lost);
+        left.changed.extend(lost.map(partition));
+        if committed {
+            course.committed(&ended.part, done.version, done.attempts);
+        }
+        let outcome = match committed {
+            true => GroupOutcome::Committed(done.version),
+            false => GroupOutcome::Skipped("another run with the same idempotency key was faster".to_owned()),
+        };
+        for group in &ended.gone {
+            self.skip(
+                snapshot,
+                rules,
+                group,
+                "other commits rewrote or removed its files meanwhile",
+            );
+        }
+        for group in &ended.rewritten {
+            self.tell(group.report(rules, snapshot, outcome.clone()));
+        }
+        self.count("num_target_rows_carried", ended.carried);
+        self.merge(done);
+        if already.is_some() {
+            // It was the last one.
+            course.rest();
+        }
+        if committed {
+            for (place, bytes) in ended.written {
+                if rules.is_small_size(bytes) {
+                    *small.entry(place.clone()).or_default() += 1;
+                }
+                left.written.insert(place);
+            }
+        }
+        None
     }
 
     /// The groups that the budget has room for.
@@ -358,21 +404,13 @@ impl Rounds<'_> {
     }
 
     /// Groups that could not be committed together are tried one by one; one that is alone is skipped.
-    fn stopped(
-        &mut self,
-        snapshot: &Snapshot,
-        rules: &Rules,
-        queue: &mut VecDeque<Vec<Group>>,
-        groups: Vec<Group>,
-        error: Error,
-    ) {
-        if groups.len() > 1 && !matches!(error, Error::Conflict { .. }) {
+    fn stopped(&mut self, snapshot: &Snapshot, rules: &Rules, course: &mut Course, part: Part, error: Error) {
+        if part.groups.len() > 1 && !matches!(error, Error::Conflict { .. }) {
             tracing::warn!(%error, "groups that failed together are tried one by one");
-            for group in groups.into_iter().rev() {
-                queue.push_front(vec![group]);
-            }
+            course.try_apart(part);
             return;
         }
+        let groups = part.groups;
         if matches!(
             error,
             Error::Invalid { .. } | Error::NotFound { .. } | Error::Engine(_)
@@ -446,6 +484,53 @@ impl Rounds<'_> {
         }
         Ok(self.report)
     }
+}
+
+/// How one commit ended.
+struct Ended {
+    part: Part,
+    done: Result<Report>,
+    /// It was to record the idempotency key.
+    with_key: bool,
+    rewritten: Vec<Group>,
+    gone: Vec<Group>,
+    /// Partitions and bytes of the new files.
+    written: Vec<(Place, u64)>,
+    /// Rows that went meanwhile.
+    carried: u64,
+}
+
+/// Rewrites and commits the groups of one part, beside so many others that it shares the memory with.
+fn commit(
+    handle: Handle,
+    compact: Compact,
+    mut options: Options,
+    part: Part,
+    concurrent: usize,
+) -> BoxFuture<'static, Ended> {
+    if concurrent > 1 {
+        options.memory_limit = Some(memory(options.memory_limit) / concurrent);
+    }
+    Box::pin(async move {
+        let mut batch = Batch::new(&compact, part);
+        let done = run(&handle, &options, &mut batch).await;
+        Ended {
+            done,
+            with_key: options.token.is_some(),
+            carried: batch.rows_carried(),
+            part: batch.part,
+            rewritten: batch.rewritten,
+            gone: batch.gone,
+            written: batch.written,
+        }
+    })
+}
+
+/// A commit that panicked or was cancelled.
+fn broken(error: JoinError) -> Error {
+    Error::Engine(Box::new(DataFusionError::Execution(format!(
+        "rewriting a group stopped: {error}"
+    ))))
 }
 
 /// Whether other groups may fare better.

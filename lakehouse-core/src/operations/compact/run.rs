@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use super::Compact;
 use super::carry::{Carried, carry};
 use super::plan::{Group, Rules, lots, ordered_lots, partition};
+use crate::commit::newest;
 use crate::error::{Error, Result};
 use crate::format::Handle;
 use crate::model::{Change, DataFile, MetadataChange, OperationKind, Prune, RowMask, Snapshot, Version};
@@ -19,20 +20,27 @@ use crate::operations::work::{Verb, Work};
 use crate::scan::read_file_masks;
 use crate::write::RowMap;
 
-/// The groups that are still to be rewritten, as they are in one version.
+/// The groups of commits that nobody works on yet, as they are in one version.
 pub(super) struct Course {
     at: Arc<Snapshot>,
     /// A version that a commit of ours made right after `at`.
     own: Option<Version>,
-    /// The groups of the commit at hand, and of those after it.
-    pub(super) current: Vec<Group>,
-    pub(super) queue: VecDeque<Vec<Group>>,
+    queue: VecDeque<Vec<Group>>,
+    /// What was tried together and failed, to be tried one by one.
+    again: VecDeque<Part>,
+}
+
+/// The groups of one commit, as they are in one version.
+#[derive(Clone)]
+pub(super) struct Part {
+    at: Arc<Snapshot>,
+    pub(super) groups: Vec<Group>,
 }
 
 /// One commit.
 pub(super) struct Batch<'a> {
-    pub(super) compact: &'a Compact,
-    pub(super) course: &'a mut Course,
+    compact: &'a Compact,
+    pub(super) part: Part,
     /// Of the last plan: the groups that are rewritten, and those that are not worth it any more.
     pub(super) rewritten: Vec<Group>,
     pub(super) gone: Vec<Group>,
@@ -48,56 +56,111 @@ impl Course {
         Self {
             at,
             own: None,
-            current: Vec::new(),
             queue,
+            again: VecDeque::new(),
         }
     }
 
-    /// The version that a commit of ours made, if nobody else committed between the version that it was planned on and
-    /// that one: it did nothing to the groups that are left.
-    pub(super) fn committed(&mut self, version: Version) {
-        self.own = Some(version);
+    /// Commits that are still to be begun.
+    pub(super) fn len(&self) -> usize {
+        self.queue.len() + self.again.len()
     }
 
-    /// Brings the files of all groups to what they are in `newest`; those that are not there any more are left out.
+    /// The groups of the next commit. Those that wait are brought up to date, so that what is read of other commits
+    /// does not grow with the number of ours.
     ///
     /// # Errors
     /// When the metadata cannot be read.
-    async fn follow(&mut self, handle: &Handle, newest: &Arc<Snapshot>) -> Result<()> {
-        let own = self.own.take() == Some(newest.version);
-        if !own && (newest.version, newest.state) != (self.at.version, self.at.state) {
-            let news = match handle.format.changes(&self.at, newest).await {
-                Ok(winners) if winners.iter().all(is_plain) => news_of(winners),
-                Ok(_) | Err(Error::Conflict { .. }) => self.listed(handle, newest).await?,
-                Err(error) => return Err(error),
-            };
-            for group in self.current.iter_mut().chain(self.queue.iter_mut().flatten()) {
-                for file in std::mem::take(&mut group.files) {
-                    match news.get(name(&file)) {
-                        None => group.files.push(file),
-                        Some(Some(now)) => group.files.push(now.clone()),
-                        Some(None) => group.lost.push(file),
-                    }
-                }
-            }
+    pub(super) async fn next(&mut self, handle: &Handle, branch: Option<&str>) -> Result<Option<Part>> {
+        if let Some(part) = self.again.pop_front() {
+            return Ok(Some(part));
         }
-        self.at = Arc::clone(newest);
-        Ok(())
+        if self.own.is_some() {
+            let newest = newest(handle, branch).await?;
+            if self.own != Some(newest.version) {
+                follow(handle, &self.at, &newest, self.queue.iter_mut().flatten()).await?;
+            }
+            (self.at, self.own) = (newest, None);
+        }
+        let at = Arc::clone(&self.at);
+        Ok(self.queue.pop_front().map(|groups| Part { at, groups }))
     }
 
-    /// What the files of all groups are in a version.
-    async fn listed(&self, handle: &Handle, newest: &Arc<Snapshot>) -> Result<News> {
-        let groups = self.current.iter().chain(self.queue.iter().flatten());
-        let files = groups.flat_map(|group| &group.files);
-        let mut news: News = files.map(|file| (name(file).to_owned(), None)).collect();
-        let mut listing = handle.format.files(newest, Arc::new(Prune::everything()));
-        while let Some(file) = listing.try_next().await? {
-            if let Some(now) = news.get_mut(name(&file)) {
-                *now = Some(file);
+    /// What is left to be begun is not.
+    pub(super) fn rest(&mut self) -> Vec<Group> {
+        let again = self.again.drain(..).flat_map(|part| part.groups);
+        again.chain(self.queue.drain(..).flatten()).collect()
+    }
+
+    /// Each group of a commit is to be tried by itself.
+    pub(super) fn try_apart(&mut self, part: Part) {
+        for group in part.groups.into_iter().rev() {
+            self.again.push_front(Part {
+                at: Arc::clone(&part.at),
+                groups: vec![group],
+            });
+        }
+    }
+
+    /// A part was committed, and this is its version. If it is the one right after ours, by the only attempt, nobody
+    /// else committed in between, and it did nothing to the groups that wait.
+    pub(super) fn committed(&mut self, part: &Part, version: Version, attempts: u32) {
+        let own = attempts == 1 && is_same(&part.at, &self.at);
+        // Of any other commit it is only known that there was one.
+        self.own = Some(if own { version } else { UNKNOWN });
+    }
+}
+
+/// No version has this number.
+const UNKNOWN: Version = Version::MIN;
+
+fn is_same(one: &Snapshot, other: &Snapshot) -> bool {
+    (one.version, one.state) == (other.version, other.state)
+}
+
+/// Brings the files of groups from what they are in one version to what they are in a later one; those that are not there
+/// any more are left out.
+///
+/// # Errors
+/// When the metadata cannot be read.
+async fn follow(
+    handle: &Handle,
+    from: &Arc<Snapshot>,
+    newest: &Arc<Snapshot>,
+    groups: impl Iterator<Item = &mut Group>,
+) -> Result<()> {
+    if is_same(from, newest) {
+        return Ok(());
+    }
+    let groups: Vec<&mut Group> = groups.collect();
+    let news = match handle.format.changes(from, newest).await {
+        Ok(winners) if winners.iter().all(is_plain) => news_of(winners),
+        Ok(_) | Err(Error::Conflict { .. }) => listed(handle, newest, &groups).await?,
+        Err(error) => return Err(error),
+    };
+    for group in groups {
+        for file in std::mem::take(&mut group.files) {
+            match news.get(name(&file)) {
+                None => group.files.push(file),
+                Some(Some(now)) => group.files.push(now.clone()),
+                Some(None) => group.lost.push(file),
             }
         }
-        Ok(news)
     }
+    Ok(())
+}
+
+/// What the files of groups are in a version.
+async fn listed(handle: &Handle, newest: &Arc<Snapshot>, groups: &[&mut Group]) -> Result<News> {
+    let files = groups.iter().flat_map(|group| &group.files);
+    let mut news: News = files.map(|file| (name(file).to_owned(), None)).collect();
+    let mut listing = handle.format.files(newest, Arc::new(Prune::everything()));
+    while let Some(file) = listing.try_next().await? {
+        if let Some(now) = news.get_mut(name(&file)) {
+            *now = Some(file);
+        }
+    }
+    Ok(news)
 }
 
 /// Files that are otherwise than they were, by name; `None` for those that are gone.
@@ -143,11 +206,11 @@ fn news_of(winners: Vec<Change>) -> News {
 }
 
 impl<'a> Batch<'a> {
-    /// The commit of the course's current groups.
-    pub(super) fn new(compact: &'a Compact, course: &'a mut Course) -> Self {
+    /// The commit of these groups.
+    pub(super) fn new(compact: &'a Compact, part: Part) -> Self {
         Self {
             compact,
-            course,
+            part,
             rewritten: Vec::new(),
             gone: Vec::new(),
             written: Vec::new(),
@@ -170,7 +233,9 @@ impl Verb for Batch<'_> {
     fn plan<'a>(&'a mut self, work: &'a mut Work) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             (self.map, self.carried) = (None, Carried::new());
-            self.course.follow(&work.handle, &work.snapshot).await?;
+            let part = &mut self.part;
+            follow(&work.handle, &part.at, &work.snapshot, part.groups.iter_mut()).await?;
+            part.at = Arc::clone(&work.snapshot);
             work.settings.for_lasting_files(self.compact.target_file_bytes);
             work.keep_lineage();
             if work.snapshot.capabilities.masks {
@@ -178,7 +243,7 @@ impl Verb for Batch<'_> {
             }
             let target = work.settings.target_file_bytes(&work.snapshot.properties)?;
             let rules = Rules::new(self.compact, target, work.snapshot.spec_id);
-            let groups = self.course.current.iter().cloned();
+            let groups = self.part.groups.iter().cloned();
             (self.rewritten, self.gone) = groups.partition(|group| rules.is_worth_rewriting(group));
             let order = Order::of(work, &self.compact.order).await?;
             let lots = match &order {

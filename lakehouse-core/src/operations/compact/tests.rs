@@ -162,14 +162,14 @@ fn many_small_partitions_are_few_commits_and_few_writers() {
     let groups = rules(CompactStrategy::Auto).groups(files);
     assert_eq!(groups.len(), 10_000);
     assert_eq!(lots(groups.clone()).len(), 10_000_usize.div_ceil(128));
-    let commits = commits(groups, u64::MAX);
+    let commits = commits(groups, u64::MAX, 1);
     assert_eq!(commits.len(), 2, "of 10,000 files each");
     let large = (0..4).map(|n| file(n.to_string(), n / 2, 600 << 20)).collect();
     let rules = Rules {
         target: 2 << 30,
         ..rules(CompactStrategy::Auto)
     };
-    let large = super::plan::commits(rules.groups(large), u64::MAX);
+    let large = super::plan::commits(rules.groups(large), u64::MAX, 1);
     assert_eq!(large.len(), 2, "what is large commits on its own");
 }
 

@@ -59,6 +59,8 @@ pub struct CompactPolicy {
     pub max_bytes: Option<Bytes>,
     /// [`Compact::max_time`].
     pub max_time: Option<Time>,
+    /// [`Compact::max_concurrent_groups`].
+    pub max_concurrent_groups: Option<usize>,
     /// [`Clustering::Sort`]: `ts desc, id`.
     pub sort_by: Option<String>,
     /// [`Clustering::ZOrder`].
@@ -83,6 +85,7 @@ impl Default for CompactPolicy {
             max_rewrite: None,
             max_bytes: None,
             max_time: None,
+            max_concurrent_groups: None,
             sort_by: None,
             zorder: Vec::new(),
             hilbert: Vec::new(),
@@ -283,6 +286,10 @@ impl Policy {
             let what = "one file alone would be rewritten again and again".to_owned();
             return wrong("compact", "min-input-files", what, "write 2 or more");
         }
+        if compact.max_concurrent_groups == Some(0) {
+            let what = "0 groups at a time are none".to_owned();
+            return wrong("compact", "max-concurrent-groups", what, "write 1 or more");
+        }
         match compact.delete_ratio_threshold {
             Some(ratio) if !(0.0..=1.0).contains(&ratio) => wrong(
                 "compact",
@@ -329,6 +336,7 @@ impl Policy {
             max_rewrite: bytes(compact.max_rewrite),
             max_bytes: least(bytes(compact.max_bytes), bytes(self.max_bytes)),
             max_time: own.into_iter().chain(max_time).min(),
+            max_concurrent_groups: compact.max_concurrent_groups,
         })
     }
 
@@ -478,7 +486,7 @@ const KEYS: &[(&str, &str, &str, &str)] = &[
         "compact",
         "max-rewrite",
         "\"4GB\"",
-        "Bytes of files that are rewritten and committed together",
+        "Bytes of files that are rewritten and committed together. Files that overlap in an order are split only if it is given",
     ),
     (
         "compact",
@@ -487,6 +495,12 @@ const KEYS: &[(&str, &str, &str, &str)] = &[
         "Rewrite at most so many bytes; the least of this and the one above counts",
     ),
     ("compact", "max-time", "\"90m\"", "Begin no group after this time"),
+    (
+        "compact",
+        "max-concurrent-groups",
+        "1",
+        "Work on so many groups at the same time, in commits of their own that share the memory",
+    ),
     (
         "compact",
         "sort-by",

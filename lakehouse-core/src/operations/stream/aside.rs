@@ -12,7 +12,8 @@
 //! Files are moved into a step's folder before they are read, so that whatever happens to the names in `DIR` since is about
 //! other files. The number of a step is the time and a random rest: nobody else's step has it. So who starts and finds
 //! such a folder knows from the last step of the table what it is: if they are equal it was committed, if the table
-//! is behind it was not. Each move is on disk, in both folders, before what follows from it.
+//! is behind it was not. If the table is further, another run of the stream came in between, and nobody knows: such files are
+//! refused, for somebody to look at. Each move is on disk, in both folders, before what follows from it.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -250,8 +251,13 @@ impl State {
     }
 
     /// Moves a file of a batch, or what lies in the watched folder (`None`), to where it is in nobody's way, with the
-    /// reason beside it; returns where it is.
-    pub(super) fn refuse(&self, batch: Option<&mut Batch>, name: &OsStr, reason: &str) -> Result<PathBuf> {
+    /// reason beside it; returns where it is, and the reason. Where that names the file, it is by where it is from now on.
+    pub(super) fn refuse(
+        &self,
+        batch: Option<&mut Batch>,
+        name: &OsStr,
+        reason: &str,
+    ) -> Result<(PathBuf, String)> {
         let (folder, step) = match &batch {
             Some(batch) => (batch.folder.clone(), batch.step),
             None => (self.folder.clone(), u64::try_from(clock::now_ms()).unwrap_or(0)),
@@ -260,15 +266,16 @@ impl State {
         let to = free(&refused, name, step);
         let mut note = to.clone().into_os_string();
         note.push(".reason.txt");
-        self.write(Path::new(&note), format!("{reason}\n").as_bytes())?;
         let from = folder.join(name);
+        let reason = renamed(reason, &from, &to);
+        self.write(Path::new(&note), format!("{reason}\n").as_bytes())?;
         fs::rename(&from, &to).map_err(cannot("move", &from))?;
         sync(&refused)?;
         sync(&folder)?;
         if let Some(batch) = batch {
             batch.files.remove(name);
         }
-        Ok(to)
+        Ok((to, reason))
     }
 
     /// Whole or not at all, also if the machine stops.
@@ -329,6 +336,21 @@ fn free(folder: &Path, name: &OsStr, step: u64) -> PathBuf {
         more += 1;
     }
     to
+}
+
+/// A text in which a file is named by where it is now, also as stores and engines spell it: the whole path, without the
+/// slash that it begins with.
+fn renamed(text: &str, from: &Path, to: &Path) -> String {
+    let spelled = |path: &Path| path.display().to_string();
+    let whole = |path: &Path| {
+        let folder = path.parent().and_then(|folder| folder.canonicalize().ok())?;
+        Some(spelled(&folder.join(path.file_name()?)))
+    };
+    let text = text.replace(&spelled(from), &spelled(to));
+    match (whole(from), whole(to)) {
+        (Some(from), Some(to)) => text.replace(from.trim_start_matches('/'), to.trim_start_matches('/')),
+        _ => text,
+    }
 }
 
 /// Waits until the names in a folder are on disk.

@@ -46,6 +46,7 @@ pub struct Folder {
 /// # Errors
 /// What stops all files: the table cannot be written or read, or its store. [`Error::Conflict`] if somebody else
 /// watches the folder, or another run of its stream has come further; then files that are not committed are back in it.
+/// Files of which it is not known whether an earlier run committed them before that other one are refused.
 pub async fn append_folder(
     handle: &Handle,
     folder: &Folder,
@@ -137,21 +138,25 @@ struct Watch<'a> {
 impl Watch<'_> {
     /// Brings to an end what an earlier run began.
     async fn take_up(&mut self) -> Result<()> {
-        for batch in self.state.left()? {
+        for mut batch in self.state.left()? {
             let last = self.commits.last();
             if batch.step == last || batch.files.is_empty() {
                 self.state.finish(&batch, self.folder.remove)?;
             } else if batch.step > last {
                 self.commit(batch).await?;
             } else {
-                return Err(Error::Conflict {
-                    table: self.commits.handle.store.location().to_owned(),
-                    detail: format!(
-                        "another run of this stream came further (step {last}) while the files in {} were being committed: \
-                         look whether the table has their rows, and move them away, or back to be added",
-                        batch.folder.display()
-                    ),
-                });
+                // Whether the step was committed before, the table does not tell. To stop here would be to stop each time.
+                let reason = format!(
+                    "another run of this stream came further (step {last}) while this file was being committed in step {}: \
+                     nobody knows whether the table has its rows. Look for them there; if they are missing, move the file \
+                     back into {} to add it",
+                    batch.step,
+                    self.folder.path.display()
+                );
+                for name in batch.files.keys().cloned().collect::<Vec<_>>() {
+                    self.refuse(Some(&mut batch), &name, &reason)?;
+                }
+                self.state.finish(&batch, self.folder.remove)?;
             }
         }
         Ok(())
@@ -244,12 +249,12 @@ impl Watch<'_> {
 
     /// Moves something out of the way that cannot be added, and tells of it.
     fn refuse(&mut self, batch: Option<&mut Batch>, name: &OsStr, reason: &str) -> Result<()> {
-        let path = self.state.refuse(batch, name, reason)?;
+        let (path, reason) = self.state.refuse(batch, name, reason)?;
         self.commits.done.set_aside += 1;
         self.commits.tell(&Event::SetAside {
             name: &name.to_string_lossy(),
             path: &path,
-            reason,
+            reason: &reason,
         });
         Ok(())
     }

@@ -145,10 +145,10 @@ impl TableWriter {
         let Some(least) = self.copy_from_bytes else {
             return false;
         };
-        let quarter = |limit: usize| limit as u64 / 4;
-        bytes >= least
-            || rows >= quarter(self.recipe.row_group_rows).max(1)
-            || bytes >= quarter(self.recipe.row_group_bytes).max(1)
+        let share = |limit: u64| ((limit as f64 * self.copy_from_share) as u64).max(1);
+        // A row group is no larger than its file.
+        let most = (self.recipe.row_group_bytes as u64).min(self.recipe.target_file_bytes);
+        bytes >= least || rows >= share(self.recipe.row_group_rows as u64) || bytes >= share(most)
     }
 }
 
