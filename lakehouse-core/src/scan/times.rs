@@ -90,20 +90,16 @@ impl AnalyzerRule for CompareTimes {
     }
 }
 
-/// What the engine would bring to nanoseconds because it mixes dates with times, or because `TIMESTAMP` alone stands for
-/// them, in microseconds: `CAST(d AS TIMESTAMP)`, `ts AT TIME ZONE ..`, `coalesce(ts, d)`, `ts - d`, CASE. For one
-/// expression whose types are not settled yet; not for what is in it.
+/// What the engine would bring to nanoseconds because it mixes dates with times, in microseconds: `coalesce(ts, d)`,
+/// `ts - d`, CASE. For one expression whose types are not settled yet; not for what is in it.
 fn prefer(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     Ok(match expr {
-        Expr::Cast(Cast { expr: inner, field }) => match (field.data_type(), inner.get_type(schema)) {
-            (DataType::Timestamp(TimeUnit::Nanosecond, zone), Ok(from)) if is_coarse(&from) => {
-                let to = DataType::Timestamp(TimeUnit::Microsecond, zone.clone());
-                Transformed::yes(Expr::Cast(Cast::new(inner, to)))
-            }
-            // It was there already.
-            (to, Ok(from)) if *to == from && is_now(&inner) => Transformed::yes(*inner),
-            _ => Transformed::no(Expr::Cast(Cast { expr: inner, field })),
-        },
+        // It was there already.
+        Expr::Cast(Cast { expr: inner, field })
+            if is_now(&inner) && inner.get_type(schema)? == *field.data_type() =>
+        {
+            Transformed::yes(*inner)
+        }
         Expr::BinaryExpr(BinaryExpr {
             mut left,
             op: op @ Operator::Minus,
@@ -182,9 +178,21 @@ fn is_now(expr: &Expr) -> bool {
     matches!(inner.as_ref(), Expr::ScalarFunction(call) if call.func.name() == "now")
 }
 
-/// The same for an expression and all that is in it.
+/// The same for an expression and all that is in it, where nothing is settled yet: what is cast to `TIMESTAMP`, which stands
+/// for nanoseconds, becomes microseconds too. In plans nobody can tell such a cast from one that the engine has put in
+/// to compare with nanoseconds.
 pub(super) fn prefer_micros(expr: Expr, schema: &DFSchema) -> Result<Expr> {
-    expr.transform_up(|node| prefer(node, schema)).data()
+    let written = |node: Expr| match node {
+        Expr::Cast(Cast { expr: inner, field }) => match (field.data_type(), inner.get_type(schema)) {
+            (DataType::Timestamp(TimeUnit::Nanosecond, zone), Ok(from)) if is_coarse(&from) => {
+                let to = DataType::Timestamp(TimeUnit::Microsecond, zone.clone());
+                Ok(Transformed::yes(Expr::Cast(Cast::new(inner, to))))
+            }
+            _ => prefer(Expr::Cast(Cast { expr: inner, field }), schema),
+        },
+        other => prefer(other, schema),
+    };
+    expr.transform_up(written).data()
 }
 
 /// The same for every plan of a session.
