@@ -18,6 +18,9 @@ use crate::values;
 /// merge those that an update or insert of all columns writes are added to it; not columns of --cdc,
 /// --sequence-by and --delete-when, which say what to do with a row. A merge that changes no row adds none.
 ///
+/// A source whose structs lack members of the table's is refused where matched rows would lose them; with
+/// --schema-mode merge rows keep them. Elements of lists and maps are new: they get NULL or the default.
+///
 /// A change feed (--cdc) says itself what happens to each row. Inserts and updates write the row
 /// whether its key is there or not, deletes remove it. With a sequence the newest row of each key
 /// wins, in any order of the feed, and where the table stores the sequence, a stored row that is

@@ -9,6 +9,7 @@ use iceberg::spec::{FieldSummary, ManifestContentType, ManifestFile, PrimitiveTy
 
 use super::convert::Reader;
 use super::deletes::DeleteIndex;
+use super::flow::Flow;
 use super::manifests::{Manifest, read_list, read_manifest, with_manifest};
 use super::sieve::Sieve;
 use super::types::primitive_to_arrow;
@@ -58,16 +59,16 @@ pub(super) fn files(
         };
         let reader = Reader::new(&view.state.paths, &view.schema)?;
         let sieve = Arc::new(Sieve::new(snapshot, prune, &reader.columns));
-        let index = Arc::new(index);
+        let (index, flow) = (Arc::new(index), Arc::new(Flow::new()));
         let read = move |manifest: ManifestFile| {
             let (store, view, reader) = (store.clone(), Arc::clone(&view), reader.clone());
-            let (sieve, index) = (Arc::clone(&sieve), Arc::clone(&index));
+            let (sieve, index, flow) = (Arc::clone(&sieve), Arc::clone(&index), Arc::clone(&flow));
             async move {
                 let work = move |place: &str, list, bytes: &[u8], limits: &Limits| {
                     let manifest = sieve.manifest(place, list, bytes, limits)?;
                     data_files(&manifest, &reader, &index)
                 };
-                let found = with_manifest(&store, &view.state, manifest, work).await?;
+                let found = with_manifest(&store, &view.state, &flow, manifest, work).await?;
                 Ok::<_, crate::Error>(stream::iter(found.into_iter().map(Ok)))
             }
         };

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::entries::{self, Listed};
+use super::flow::Flow;
 use super::metadata::{State, broken};
 use super::types::leaves;
 use super::view::{View, is_avro_name};
@@ -83,7 +84,7 @@ pub(super) async fn read_list_of(
 /// # Errors
 /// [`Error::Invalid`] naming the manifest when it is missing or broken.
 pub(super) async fn read_manifest(store: &Store, state: &State, list: ManifestFile) -> Result<Manifest> {
-    with_manifest(store, state, list, |place, list, bytes, limits| {
+    with_manifest(store, state, &Flow::new(), list, |place, list, bytes, limits| {
         let (metadata, listed) = entries::manifest(bytes, limits, place)?;
         let mut next_row_id = first_row_id(&list);
         let entries = listed.into_iter().map(|listed| {
@@ -102,7 +103,7 @@ pub(super) async fn read_manifest(store: &Store, state: &State, list: ManifestFi
     .await
 }
 
-/// Fetches one manifest and works on its bytes on a thread for that. The work is told the manifest's name for
+/// Fetches one manifest, once there is room for it, and works on its bytes on a thread for that. The work is told the manifest's name for
 /// messages, its line in the list, its bytes, and the limits.
 ///
 /// # Errors
@@ -110,6 +111,7 @@ pub(super) async fn read_manifest(store: &Store, state: &State, list: ManifestFi
 pub(super) async fn with_manifest<T: Send + 'static>(
     store: &Store,
     state: &State,
+    flow: &Flow,
     list: ManifestFile,
     work: impl FnOnce(&str, ManifestFile, &[u8], &Limits) -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -117,9 +119,13 @@ pub(super) async fn with_manifest<T: Send + 'static>(
         return Err(encrypted(&list.manifest_path));
     }
     let key = state.paths.relative(&list.manifest_path)?;
-    let bytes = fetch(store, &key).await?;
+    let _room = flow.room(list.manifest_length).await;
+    let fetched = store.fetch_within(&key, store.limits().avro_bytes).await?;
+    let fetched = fetched.ok_or_else(|| missing(&key))?;
     let (place, limits) = (key.clone(), *store.limits());
-    decode(&key, move || work(&place, list, &bytes, &limits)).await
+    let work = move || work(&place, list, &fetched.bytes()?, &limits);
+    let decoded = flow.decode(work).await;
+    decoded.unwrap_or_else(|| Err(gave_up(&key)))
 }
 
 /// The row id that the first entry without one inherits.
@@ -303,7 +309,11 @@ async fn fetch(store: &Store, key: &str) -> Result<Bytes> {
     store
         .get_within(key, store.limits().avro_bytes)
         .await?
-        .ok_or_else(|| broken(key, "the file is missing".into()))
+        .ok_or_else(|| missing(key))
+}
+
+fn missing(key: &str) -> Error {
+    broken(key, "the file is missing".into())
 }
 
 /// Decodes off the async threads; a decoder that panics on hostile bytes is an error like any other. On threads of the
@@ -315,8 +325,12 @@ where
 {
     match tokio::task::spawn_blocking(work).await {
         Ok(decoded) => decoded,
-        Err(_) => Err(broken(key, "the Avro decoder gave up on it".into())),
+        Err(_) => Err(gave_up(key)),
     }
+}
+
+fn gave_up(key: &str) -> Error {
+    broken(key, "the Avro decoder gave up on it".into())
 }
 
 fn encrypted(file: &str) -> Error {

@@ -32,6 +32,7 @@ mod deletes;
 mod entries;
 mod evolve;
 mod files;
+mod flow;
 mod history;
 mod load;
 mod manifests;

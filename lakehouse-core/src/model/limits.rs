@@ -172,7 +172,16 @@ pub(crate) fn read_within<R: Read>(
     open: impl Fn() -> io::Result<R>,
     limit: Limit,
 ) -> io::Result<Option<Vec<u8>>> {
-    let mut out = Vec::new();
+    read_within_into(open, limit, Vec::new())
+}
+
+/// The same into memory that was used before; what it holds goes.
+pub(crate) fn read_within_into<R: Read>(
+    open: impl Fn() -> io::Result<R>,
+    limit: Limit,
+    mut out: Vec<u8>,
+) -> io::Result<Option<Vec<u8>>> {
+    out.clear();
     let mut reader = open()?;
     let kept = reader.by_ref().take(KEPT_BYTES).read_to_end(&mut out)? as u64;
     let more = match kept {
@@ -205,6 +214,9 @@ mod tests {
             for most in [size, size + 1, size * 2, u64::MAX] {
                 let found = read_within(|| Ok(given.as_slice()), Limit::fixed(most)).unwrap();
                 assert!(found.as_ref() == Some(&given), "{size} of {most}");
+                let used = vec![7; 99];
+                let found = read_within_into(|| Ok(given.as_slice()), Limit::fixed(most), used).unwrap();
+                assert!(found.as_ref() == Some(&given), "{size} of {most}, in used memory");
             }
             if size > 0 {
                 let less = read_within(|| Ok(given.as_slice()), Limit::fixed(size - 1)).unwrap();

@@ -46,13 +46,15 @@ impl Options {
 /// are wider than the table's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SchemaMode {
-    /// Such a column is refused by its name, a value that does not fit its column by column and row.
+    /// Such a column is refused by its name, a value that does not fit its column by column and row, and the source
+    /// of a merge whose structs lack members that updated rows have by the path of the member.
     #[default]
     Strict,
     /// They become columns of the table in the commit that writes the rows: nullable, behind all others, also
     /// inside structs, lists and values of maps. Where the table's format allows it, columns get the
     /// wider type: int to bigint, float to double, decimals more digits of the same scale; not columns that the
-    /// table is partitioned by. An operation that writes no row changes no column.
+    /// table is partitioned by. An operation that writes no row changes no column. Rows that a merge updates keep the
+    /// members of structs that its source lacks.
     Merge,
 }
 

@@ -18,7 +18,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
-use super::{dialect, floats, narrowing, session, times};
+use super::{dialect, floats, narrowing, session, times, trunc};
 use crate::error::{Error, Result};
 use crate::model::check_chains;
 use crate::store::clock;
@@ -31,12 +31,13 @@ const LISTED_COLUMNS: usize = 30;
 
 /// Functions and settings for planning expressions; tables play no part.
 static PLANNER: LazyLock<SessionState> = LazyLock::new(|| {
-    SessionStateBuilder::new()
+    let state = SessionStateBuilder::new()
         .with_config(session::config())
         .with_expr_planners(session::planners())
-        .with_scalar_functions(vec![times::date_trunc()])
+        .with_scalar_functions(vec![trunc::spark_date_trunc()])
         .with_default_features()
-        .build()
+        .build();
+    session::with_times(state)
 });
 
 /// The columns of one table, under a qualifier (`target`, `source`) if one is given.
@@ -224,8 +225,8 @@ fn coerced(expr: Expr, schema: &DFSchema, text: &str) -> Result<Expr> {
         .with_query_execution_start_time(DateTime::from_timestamp_millis(clock::now_ms()))
         .build();
     let simplifier = ExprSimplifier::new(context);
-    let coerced = simplifier
-        .coerce(expr, schema)
+    let coerced = times::prefer_micros(expr, schema)
+        .and_then(|expr| simplifier.coerce(expr, schema))
         .and_then(|coerced| narrowing::keep(coerced, schema).data())
         .and_then(|coerced| floats::compare_floats(coerced, schema))
         .and_then(|coerced| times::settle(coerced, schema).data())

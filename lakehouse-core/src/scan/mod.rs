@@ -19,6 +19,7 @@ mod session;
 mod spark;
 mod statistics;
 mod times;
+mod trunc;
 
 #[cfg(test)]
 mod tests;

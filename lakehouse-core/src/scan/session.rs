@@ -3,16 +3,18 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::dialect::Literals;
 use super::floats::CompareFloats;
 use super::narrowing::KeepNarrowing;
-use super::times::CompareTimes;
+use super::times::{CompareTimes, PreferMicros};
+use super::trunc;
 
 /// Memory assumed where the machine does not tell, in bytes.
 const UNKNOWN_MACHINE: usize = 4 << 30;
@@ -55,7 +57,15 @@ pub fn session_with(memory_limit: Option<usize>, config: SessionConfig) -> Sessi
         .with_analyzer_rule(Arc::new(CompareFloats))
         .with_analyzer_rule(Arc::new(CompareTimes))
         .build();
-    SessionContext::new_with_state(state)
+    SessionContext::new_with_state(with_times(state))
+}
+
+/// The same state with functions and rewrites for times of any year, in place of the engine's.
+pub(super) fn with_times(mut state: SessionState) -> SessionState {
+    // Neither fails for a state of the engine's own.
+    let _ = state.register_udf(trunc::date_trunc());
+    let _ = state.register_function_rewrite(Arc::new(PreferMicros));
+    state
 }
 
 /// What has a say before the engine's own planning of expressions, in every session.

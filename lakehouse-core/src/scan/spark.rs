@@ -18,7 +18,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 
 use super::expr::{MAX_DEPTH, columns_of, expect_end, parse_checked, syntax};
-use super::times::DATE_TRUNC;
+use super::trunc::DATE_TRUNC;
 use crate::error::{Error, Result};
 use crate::model::check_chains;
 

@@ -7,6 +7,7 @@ mod cloud;
 mod create;
 mod elsewhere;
 mod failure;
+mod fetched;
 mod folder;
 mod guard;
 mod links;

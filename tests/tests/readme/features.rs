@@ -74,6 +74,7 @@ const FEATURES: &[(&str, &[&str])] = &[
         "columns that come with rows",
         &[
             "columns_come_with_rows_when_told",
+            "updated_rows_keep_the_members_that_the_source_lacks_as_the_naive_model_does",
             "test_every_reader_reads_columns_that_came_with_rows",
         ],
     ),

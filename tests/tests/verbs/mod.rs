@@ -25,6 +25,7 @@ mod limits;
 pub(crate) mod lineage;
 mod long;
 mod manifests;
+mod members;
 mod merge;
 mod named_refs;
 mod overwrite;

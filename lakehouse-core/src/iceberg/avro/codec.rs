@@ -37,8 +37,15 @@ impl Codec {
         })
     }
 
-    /// A block as it was before it was compressed, within bounds.
-    pub(super) fn decompress<'a>(self, stored: &'a [u8], limit: Limit, place: &str) -> Result<Cow<'a, [u8]>> {
+    /// A block as it was before it was compressed, within bounds; in the memory of `used`, which is a block that nobody
+    /// needs any more.
+    pub(super) fn decompress<'a>(
+        self,
+        stored: &'a [u8],
+        limit: Limit,
+        place: &str,
+        used: Vec<u8>,
+    ) -> Result<Cow<'a, [u8]>> {
         let failed = |e: &dyn Display| broken(place, format!("a block cannot be decompressed: {e}"));
         let too_large = || {
             let what = "a block of the Avro file has more bytes after decompression";
@@ -53,12 +60,12 @@ impl Codec {
             }
             Self::Deflate => {
                 let open = || Ok(flate2::bufread::DeflateDecoder::new(stored));
-                let read = limits::read_within(open, limit);
+                let read = limits::read_within_into(open, limit, used);
                 read.map_err(|e| failed(&e))?.ok_or_else(too_large)?
             }
             Self::Zstandard => {
                 let open = || zstd::stream::read::Decoder::with_buffer(stored);
-                let read = limits::read_within(open, limit);
+                let read = limits::read_within_into(open, limit, used);
                 read.map_err(|e| failed(&e))?.ok_or_else(too_large)?
             }
             Self::Snappy => {
@@ -67,9 +74,12 @@ impl Codec {
                 if size as u64 > limit.most() {
                     return Err(too_large());
                 }
-                let out = snap::raw::Decoder::new()
-                    .decompress_vec(data)
+                let mut out = used;
+                out.resize(size, 0);
+                let written = snap::raw::Decoder::new()
+                    .decompress(data, &mut out)
                     .map_err(|e| failed(&e))?;
+                out.truncate(written);
                 if crc32fast::hash(&out).to_be_bytes() != *sum {
                     return Err(failed(&"its checksum does not agree"));
                 }

@@ -53,6 +53,8 @@ pub(super) struct File<'a> {
     blocks: Input<'a>,
     /// Bytes of blocks so far, after decompression.
     total: u64,
+    /// The memory of blocks that were let go, for the next ones: a buffer that grows takes twice what it will hold.
+    used: Vec<Vec<u8>>,
     limits: &'a Limits,
     place: &'a str,
 }
@@ -173,6 +175,7 @@ impl<'a> File<'a> {
             sync,
             blocks: input,
             total: 0,
+            used: Vec::new(),
             limits,
             place,
         })
@@ -207,6 +210,7 @@ impl<'a> File<'a> {
                 take(record.map_err(|Wrong(what)| self.wrong(&what, walk.values))?)?;
             }
             values = self.end(&walk)?;
+            self.let_go(block);
         }
         Ok(())
     }
@@ -218,8 +222,8 @@ impl<'a> File<'a> {
     pub(super) fn sift<S: Sieve>(mut self, sieve: &mut S) -> Result<()> {
         /// Records judged together: enough for what each judgement costs on its own.
         const MOST: usize = 2048;
-        /// The blocks of so many bytes wait for a judgement.
-        const MOST_BYTES: usize = 4 << 20;
+        /// The blocks of so many bytes wait for a judgement: where many columns have statistics, few records do.
+        const MOST_BYTES: usize = 1 << 20;
         let schema = Arc::clone(&self.schema);
         let mut values = 0;
         loop {
@@ -257,6 +261,7 @@ impl<'a> File<'a> {
                 let record = S::Record::deserialize(walk.value(&schema.shape));
                 sieve.take(outline, record.map_err(|Wrong(what)| damaged(self.place, &what))?)?;
             }
+            blocks.into_iter().for_each(|(block, _)| self.let_go(block));
         }
     }
 
@@ -273,13 +278,29 @@ impl<'a> File<'a> {
         if self.blocks.take(SYNC).map_err(failed)? != self.sync {
             return Err(failed("a block does not end where it should"));
         }
-        let block = self.codec.decompress(stored, limits.avro_block_bytes, place)?;
+        let used = self.used.pop().unwrap_or_default();
+        let block = self
+            .codec
+            .decompress(stored, limits.avro_block_bytes, place, used)?;
         self.total += block.len() as u64;
         limits::at_most(self.total, limits.avro_bytes, "bytes of Avro", place)?;
         if count > block.len() as u64 {
             return Err(failed("a block claims more records than it has bytes"));
         }
         Ok(Some((count, block)))
+    }
+
+    /// Takes back the memory of a block that nobody needs any more.
+    fn let_go(&mut self, block: Cow<'_, [u8]>) {
+        /// More is not kept: a file with a few large blocks would have that of each of them.
+        const MOST: usize = 64;
+        const MOST_BYTES: usize = 4 << 20;
+        if let Cow::Owned(block) = block
+            && block.capacity() <= MOST_BYTES
+            && self.used.len() < MOST
+        {
+            self.used.push(block);
+        }
     }
 
     /// The way through a block; so many values were met before it.

@@ -17,6 +17,7 @@ mod debezium;
 mod feed;
 mod matching;
 mod members;
+mod partial;
 mod plan;
 mod ranges;
 mod source;
@@ -48,7 +49,8 @@ use source::{Collected, Source};
 
 /// Merges source rows into the table, as `merge` says. Rows that are updated keep their ids. A merge
 /// that changes nothing commits nothing. With [`SchemaMode::Merge`] the table gets the columns of the source that
-/// it lacks, as far as an update or insert of all columns writes them.
+/// it lacks, as far as an update or insert of all columns writes them, and rows that are updated keep the members of
+/// structs that the source lacks; without it a source that lacks some is refused.
 ///
 /// # Errors
 /// [`Error::Invalid`](crate::Error::Invalid) for expressions that cannot be understood, columns that are not there,
@@ -188,19 +190,26 @@ impl MergeVerb<'_> {
                 work.begin("source");
                 let memory = memory(work.options.memory_limit);
                 let cdc = self.merge.cdc.as_ref();
-                if work.options.schema_mode == SchemaMode::Merge {
+                let mut given = None;
+                if work.options.schema_mode == SchemaMode::Merge || partial::has_members(&table) {
                     let (columns, own) = Collected::columns(&self.rows, cdc, &table).await?;
                     self.evolve(work, &columns, own.as_ref())?;
                     table = Arc::clone(&work.snapshot.schema);
+                    given = Some(columns);
                 }
                 let (collected, stream) = Collected::open(&self.rows, cdc, &table, &ctx, memory).await?;
                 rows = Some(stream);
-                collected
+                match given {
+                    Some(given) => collected.with_given(given),
+                    None => collected,
+                }
             }
         };
         let columns = collected.fitted(&table)?;
         let feed = Feed::new(self.merge, collected.own(), &table, &columns)?;
-        let plan = Plan::new(self.merge, &feed, &table, &columns)?;
+        let mut plan = Plan::new(self.merge, &feed, &table, &columns)?;
+        let mode = work.options.schema_mode;
+        partial::keep(&mut plan.matched, collected.given(), &table, mode)?;
         if let Some(rows) = rows {
             collected.read(rows, &columns, &plan.source_keys()).await?;
         }

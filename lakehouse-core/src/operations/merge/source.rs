@@ -35,6 +35,8 @@ pub(super) const PER_ROW: usize = 48;
 /// The rows as they came, kept for as long as the merge may have to be planned again.
 pub(super) struct Collected {
     schema: SchemaRef,
+    /// The columns as the source has them, before any got the table's types.
+    given: SchemaRef,
     rows: Held,
     /// What a change feed says of itself.
     own: Option<Own>,
@@ -134,6 +136,7 @@ impl Collected {
         }
         let pool = &ctx.runtime_env().memory_pool;
         let collected = Self {
+            given: Arc::clone(&schema),
             schema,
             rows: Held::Memory(Vec::new()),
             own,
@@ -240,6 +243,16 @@ impl Collected {
             fields.push(Field::new(field.name(), column.data_type().clone(), true));
         }
         Ok(Arc::new(Schema::new(fields)))
+    }
+
+    /// The same, known to have had these columns before they got the table's types.
+    pub(super) fn with_given(self, given: SchemaRef) -> Self {
+        Self { given, ..self }
+    }
+
+    /// The columns as the source has them.
+    pub(super) fn given(&self) -> &SchemaRef {
+        &self.given
     }
 
     /// The columns as they came.

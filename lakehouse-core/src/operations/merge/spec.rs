@@ -98,7 +98,7 @@ pub enum When {
 /// What a clause does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Every column that the source has takes the source's value. Matched only.
+    /// Every column that the source has takes the source's value; of structs, every member that it has. Matched only.
     UpdateAll,
     /// `"c = expr, .."`. Matched and not matched by source.
     UpdateSet(String),

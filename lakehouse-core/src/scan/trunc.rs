@@ -1,0 +1,192 @@
+//! `date_trunc` of times of any year. The engine's own (DataFusion 55.2) brings dates, and what it cuts off to weeks or
+//! more, to nanoseconds, which begin in 1677 and end in 2262.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, PrimitiveArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, FieldRef, TimeUnit, TimestampMicrosecondType};
+use datafusion::common::{exec_err, plan_err};
+use datafusion::error::Result;
+use datafusion::functions::datetime;
+use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
+use datafusion::logical_expr::{
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+use datafusion::scalar::ScalarValue;
+
+use crate::model::schema::is_utc;
+use crate::model::{month_start, months_of_day};
+
+/// The name under which Spark's `date_trunc` is known to expressions of ours.
+pub(super) const DATE_TRUNC: &str = "date_trunc_micros";
+
+/// Spark's `date_trunc`, of dates and of times in UTC or without a zone, in microseconds: a date becomes a time in UTC.
+pub(super) fn spark_date_trunc() -> Arc<ScalarUDF> {
+    Arc::new(ScalarUDF::new_from_impl(SparkDateTrunc {
+        signature: Signature::any(2, Volatility::Immutable),
+    }))
+}
+
+/// The engine's `date_trunc` for queries and conditions, in place of its own: what it cuts off is the same, dates and
+/// times that are written as text become times in microseconds without a zone.
+pub(super) fn date_trunc() -> Arc<ScalarUDF> {
+    Arc::new(ScalarUDF::new_from_impl(DateTrunc {
+        signature: Signature::user_defined(Volatility::Immutable),
+        engines: datetime::date_trunc(),
+    }))
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct SparkDateTrunc {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for SparkDateTrunc {
+    fn name(&self) -> &'static str {
+        DATE_TRUNC
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        match types {
+            [_, DataType::Timestamp(_, zone)] => Ok(DataType::Timestamp(TimeUnit::Microsecond, zone.clone())),
+            [_, DataType::Date32 | DataType::Null] => {
+                Ok(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))
+            }
+            other => plan_err!("date_trunc of {other:?}"),
+        }
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let [ColumnarValue::Scalar(unit), values] = args.args.as_slice() else {
+            return exec_err!("the unit of date_trunc has to be written out");
+        };
+        match unit_of(unit) {
+            Some(start) => cut(values, start, args.number_rows, args.return_field.data_type()),
+            None => exec_err!("the unit {unit} of date_trunc is not known"),
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct DateTrunc {
+    signature: Signature,
+    /// What cuts off in other zones, nanoseconds and times of a day.
+    engines: Arc<ScalarUDF>,
+}
+
+impl ScalarUDFImpl for DateTrunc {
+    fn name(&self) -> &'static str {
+        "date_trunc"
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.engines.aliases()
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        use DataType as T;
+        let [unit, value] = types else {
+            return plan_err!(
+                "date_trunc takes a unit and a time, not {} arguments",
+                types.len()
+            );
+        };
+        if !unit.is_string() {
+            return plan_err!("the unit of date_trunc is text, as in date_trunc('month', ts), not {unit}");
+        }
+        let value = match value {
+            T::Timestamp(TimeUnit::Nanosecond, _) | T::Time32(_) | T::Time64(_) => value.clone(),
+            T::Timestamp(_, zone) => T::Timestamp(TimeUnit::Microsecond, zone.clone()),
+            // A microsecond is the finest unit, so that nothing is lost of a text.
+            text if text.is_string() => T::Timestamp(TimeUnit::Microsecond, None),
+            T::Date32 | T::Date64 | T::Null => T::Timestamp(TimeUnit::Microsecond, None),
+            other => return plan_err!("date_trunc is of times and dates, not of {other}"),
+        };
+        Ok(vec![T::Utf8, value])
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        match types {
+            [_, value] => Ok(value.clone()),
+            _ => plan_err!("date_trunc takes a unit and a time"),
+        }
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        self.engines.return_field_from_args(args)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if let [ColumnarValue::Scalar(unit), values] = args.args.as_slice()
+            && let DataType::Timestamp(TimeUnit::Microsecond, zone) = values.data_type()
+            && zone.as_deref().is_none_or(is_utc)
+            && let Some(start) = unit_of(unit)
+        {
+            return cut(values, start, args.number_rows, &values.data_type());
+        }
+        self.engines.invoke_with_args(args)
+    }
+
+    fn output_ordering(&self, input: &[ExprProperties]) -> Result<SortProperties> {
+        self.engines.output_ordering(input)
+    }
+}
+
+/// The start of the unit that a time lies in, in microseconds; `None` where there is no such number.
+type Start = fn(i64) -> Option<i64>;
+
+fn unit_of(unit: &ScalarValue) -> Option<Start> {
+    let unit = unit.try_as_str().flatten()?.to_lowercase();
+    Some(match unit.as_str() {
+        "year" => |micros| of_months(micros, 12),
+        "quarter" => |micros| of_months(micros, 3),
+        "month" => |micros| of_months(micros, 1),
+        "week" => of_week,
+        "day" => |micros| of_micros(micros, DAY),
+        "hour" => |micros| of_micros(micros, 3_600_000_000),
+        "minute" => |micros| of_micros(micros, 60_000_000),
+        "second" => |micros| of_micros(micros, 1_000_000),
+        "millisecond" => |micros| of_micros(micros, 1000),
+        "microsecond" => Some,
+        _ => return None,
+    })
+}
+
+/// Cuts off values, which become microseconds of type `to`.
+fn cut(values: &ColumnarValue, start: Start, rows: usize, to: &DataType) -> Result<ColumnarValue> {
+    let given = cast(&values.to_array(rows)?, to)?;
+    let cut: PrimitiveArray<TimestampMicrosecondType> =
+        given.as_primitive::<TimestampMicrosecondType>().unary_opt(start);
+    let cut: ArrayRef = Arc::new(cut.with_data_type(to.clone()));
+    Ok(match values {
+        ColumnarValue::Scalar(_) => ColumnarValue::Scalar(ScalarValue::try_from_array(&cut, 0)?),
+        ColumnarValue::Array(_) => ColumnarValue::Array(cut),
+    })
+}
+
+/// Microseconds of a day.
+const DAY: i64 = 86_400_000_000;
+
+fn of_micros(micros: i64, unit: i64) -> Option<i64> {
+    micros.div_euclid(unit).checked_mul(unit)
+}
+
+/// Weeks begin on Mondays; 1970 began on a Thursday.
+fn of_week(micros: i64) -> Option<i64> {
+    let day = micros.div_euclid(DAY);
+    (day - (day + 3).rem_euclid(7)).checked_mul(DAY)
+}
+
+fn of_months(micros: i64, months: i64) -> Option<i64> {
+    let month = months_of_day(micros.div_euclid(DAY)).div_euclid(months) * months;
+    month_start(month).checked_mul(DAY)
+}
