@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, PrimitiveArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, exec_err, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::{
     BinaryExpr, Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF,
-    ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::scalar::ScalarValue;
 
 use super::floats::compares;
+use super::function::{Function, declared};
 use super::narrowing::each_expression;
 use crate::model::{month_start, months_of_day};
 
@@ -96,36 +96,27 @@ pub(super) const DATE_TRUNC: &str = "date_trunc_micros";
 
 /// Spark's `date_trunc`, of dates and of times in UTC or without a zone, in microseconds.
 pub(super) fn date_trunc() -> Arc<ScalarUDF> {
-    Arc::new(ScalarUDF::new_from_impl(DateTrunc {
-        signature: Signature::any(2, Volatility::Immutable),
-    }))
+    declared::<DateTrunc>()
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct DateTrunc {
-    signature: Signature,
-}
+struct DateTrunc;
 
-impl ScalarUDFImpl for DateTrunc {
-    fn name(&self) -> &'static str {
-        DATE_TRUNC
+impl Function for DateTrunc {
+    const NAME: &'static str = DATE_TRUNC;
+    const TAKES: usize = 2;
+
+    fn gives(given: &[FieldRef]) -> Result<FieldRef> {
+        let zone = match given.last().map(|values| values.data_type()) {
+            Some(DataType::Timestamp(_, zone)) => zone.clone(),
+            Some(DataType::Date32 | DataType::Null) => Some("UTC".into()),
+            other => return plan_err!("date_trunc of {other:?}"),
+        };
+        let times = DataType::Timestamp(TimeUnit::Microsecond, zone);
+        Ok(Arc::new(Field::new(DATE_TRUNC, times, true)))
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        match types {
-            [_, DataType::Timestamp(_, zone)] => Ok(DataType::Timestamp(TimeUnit::Microsecond, zone.clone())),
-            [_, DataType::Date32 | DataType::Null] => {
-                Ok(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))
-            }
-            other => plan_err!("date_trunc of {other:?}"),
-        }
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+    fn call(args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let [ColumnarValue::Scalar(unit), values] = args.args.as_slice() else {
             return exec_err!("the unit of date_trunc has to be written out");
         };
@@ -166,7 +157,7 @@ fn of_months(micros: i64, months: i64) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use arrow::array::{Date32Array, TimestampMicrosecondArray};
-    use arrow::datatypes::{Field, Schema};
+    use arrow::datatypes::Schema;
     use chrono::{Datelike, NaiveDate, NaiveTime, TimeDelta, Timelike};
     use datafusion::prelude::SessionContext;
 
