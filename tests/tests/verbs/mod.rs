@@ -1,6 +1,6 @@
 //! What each verb promises, case by case, in every format.
 
-mod adopt;
+pub(crate) mod adopt;
 mod alter;
 mod bad_input;
 pub(crate) mod change_feed;
