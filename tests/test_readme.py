@@ -41,7 +41,7 @@ def example(title: str, language: str) -> str:
 
 
 def commands(text: str) -> list[str]:
-    """The command lines of a text in its order: lines of shell, and what stands in a sentence and is more than a name."""
+    """The command lines of a text in its order: lines of shell, and what in a sentence is more than a name."""
     found = []
     for match in re.finditer(f"{FENCE.pattern}|{INLINE.pattern}", text, re.S | re.M):
         language, block, inline = match.groups()
@@ -127,10 +127,10 @@ def test_the_commands_of_the_page_about_maintenance_run(tmp_path, shell):
     for table in ("flights", "sales", "clicks"):
         run(shell, f'lake create {table} --schema "id bigint"')
     block = FENCE.search((ROOT / "docs/maintenance.md").read_text()).group(2)
+    rounds = tmp_path / "rounds"
     for line in block.splitlines():
         line = line.replace("s3://bucket/clicks", "clicks")
         if "--watch" in line:
-            rounds = tmp_path / "rounds"
             run_until(shell, f"{line.split('#')[0]} > {rounds}", lambda: rounds.exists() and rounds.read_text())
         else:
             run(shell, line)

@@ -29,15 +29,20 @@ const ROWS: i64 = 40;
 /// What a table must hold: `n` and the region by id.
 type Model = BTreeMap<i64, (i64, &'static str)>;
 
-/// A table of files of others, one in each region's folder, by the simulated clock.
-async fn adopted(format: (TableFormat, Option<u8>)) -> (Aged, Model) {
+/// A table of files of others, one for each region, by the simulated clock: each in its region's folder, which makes a
+/// partition, or all in one.
+async fn adopted(format: (TableFormat, Option<u8>), folders: bool) -> (Aged, Model) {
     let clock = Arc::new(Source::new(1));
     let store = Times::new(Arc::clone(&clock)).over(&memory("adopted"));
     let mut model = Model::new();
     for (first, region) in (0..).step_by(100).zip(REGIONS) {
         let last = first + ROWS - 1;
-        let sql = format!("SELECT value AS id, value % 7 AS n FROM generate_series({first}, {last})");
-        put(&store, &format!("region={region}/part-0.parquet"), &sql).await;
+        let (place, column) = match folders {
+            true => (format!("region={region}/part-0.parquet"), String::new()),
+            false => (format!("{region}.parquet"), format!(", '{region}' AS region")),
+        };
+        let sql = format!("SELECT value AS id, value % 7 AS n{column} FROM generate_series({first}, {last})");
+        put(&store, &place, &sql).await;
         model.extend((first..=last).map(|id| (id, (id % 7, region))));
     }
     let adoption = Adoption {
@@ -145,11 +150,17 @@ async fn needed(aged: &Aged) -> BTreeSet<(ObjectKind, String)> {
 
 async fn simulated(format: (TableFormat, Option<u8>), seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
-    let (aged, mut model) = adopted(format).await;
-    let mut said = Vec::new();
+    let folders = random.random_bool(0.5);
+    let (aged, mut model) = adopted(format, folders).await;
+    let mut said = vec![format!("folders: {folders}")];
     for _ in 0..random.random_range(3..12) {
         aged.clock.advance(HOUR * random.random_range(0..5));
         said.push(aged.at(change(&aged.table, &mut random, &mut model)).await);
+        if random.random_bool(0.2) {
+            // Much is too young by then, and must go the next time.
+            aged.at(cleaned(&aged)).await;
+            said.push("expire, vacuum".to_owned());
+        }
     }
     let what = || format!("LAKEHOUSE_SEED={seed}, {format:?}: {said:#?}");
     aged.clock
