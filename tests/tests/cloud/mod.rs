@@ -68,8 +68,8 @@ async fn every_verb_does_over_http_what_it_does_in_memory() {
                 .update("n = n + 1", Some("region = 'eu'"), &Options::default())
                 .await
                 .unwrap();
-            delete(&table, "id = 3").await;
-            compact_all(&table).await;
+            delete(table, "id = 3").await;
+            compact_all(table).await;
             let before = content(table).await;
             table
                 .restore(&At::Version(first), &Options::default())
