@@ -10,7 +10,7 @@ use datafusion::scalar::ScalarValue;
 use super::conflict::{self, Isolation, Verdict, base_gone, refs_changed, still_fits};
 use crate::model::{
     Capabilities, Change, ColumnStats, CommitId, DataFile, MaskRef, OperationKind, Prune, Ref, RefChange,
-    RefKind, Retention, Snapshot,
+    RefKind, Retention, Snapshot, made_up,
 };
 
 pub(super) fn schema() -> SchemaRef {
@@ -19,31 +19,16 @@ pub(super) fn schema() -> SchemaRef {
 
 /// A version of a table, with Iceberg's abilities or Delta's.
 pub(super) fn snapshot(state: u64, append_over_schema_change: bool) -> Snapshot {
+    let made_up = made_up::snapshot(schema(), vec![Vec::new()]);
     Snapshot {
         version: state as i64,
         state,
-        timestamp_ms: 0,
-        schema: schema(),
-        specs: BTreeMap::from([(0, Vec::new())]),
-        spec_id: 0,
-        sort_order: Vec::new(),
-        identifier: Vec::new(),
-        features: Vec::new(),
-        properties: BTreeMap::new(),
-        checks: Vec::new(),
-        refs: BTreeMap::new(),
         capabilities: Capabilities {
-            masks: true,
             refs: false,
-            partition_columns_in_files: true,
             append_over_schema_change,
-            widening: false,
-            data_prefix: "",
-            change_files: None,
-            writable: true,
+            ..made_up.capabilities
         },
-        lineage: None,
-        private: Arc::new(()),
+        ..made_up
     }
 }
 
@@ -58,19 +43,8 @@ pub(super) fn file(path: &str, ids: std::ops::Range<i64>) -> DataFile {
         ..ColumnStats::default()
     };
     DataFile {
-        path: path.into(),
-        recorded: path.into(),
-        bytes: 100,
-        rows: 10,
-        spec_id: 0,
-        partition: Vec::new(),
         columns: BTreeMap::from([("id".into(), id)]),
-        masks: Vec::new(),
-        equality_deletes: Vec::new(),
-        sequence: None,
-        first_row_id: None,
-        split_offsets: Vec::new(),
-        notes: None,
+        ..made_up::data_file(path, 100, 10)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::format::{Format, Outcome};
 use crate::model::schema::{GENERATED, PHYSICAL_NAME};
 use crate::model::{
     At, Change, DataFile, Definition, OperationKind, PartitionField, Prune, RowMask, Snapshot, Transform,
+    made_up,
 };
 use crate::store::sim::{Fault, faulty};
 use crate::store::{Store, clock};
@@ -76,19 +77,8 @@ fn committed(outcome: Outcome) -> Arc<Snapshot> {
 
 fn file(name: &str, partition: Vec<ScalarValue>) -> DataFile {
     DataFile {
-        path: format!("{name}.parquet"),
-        recorded: format!("{name}.parquet"),
-        bytes: 100,
-        rows: 10,
-        spec_id: 0,
         partition,
-        columns: BTreeMap::new(),
-        masks: vec![],
-        equality_deletes: vec![],
-        sequence: None,
-        first_row_id: None,
-        split_offsets: vec![],
-        notes: None,
+        ..made_up::data_file(format!("{name}.parquet"), 100, 10)
     }
 }
 

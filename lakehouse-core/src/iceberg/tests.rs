@@ -25,7 +25,7 @@ use crate::error::Error;
 use crate::format::{Format, Outcome};
 use crate::model::{
     At, Change, ColumnStats, DataFile, Definition, MaskRef, OperationKind, PartitionField, Prune, RowMask,
-    Snapshot, Token, Transform,
+    Snapshot, Token, Transform, made_up,
 };
 use crate::store::{Store, clock};
 
@@ -199,7 +199,6 @@ fn definition(version: u8, properties: BTreeMap<String, String>) -> Definition {
 }
 
 fn file(name: &str, partition: i64, rows: u64) -> DataFile {
-    let path = format!("data/{name}.parquet");
     let stats = ColumnStats {
         values: Some(rows),
         nulls: Some(0),
@@ -209,19 +208,9 @@ fn file(name: &str, partition: i64, rows: u64) -> DataFile {
         ..ColumnStats::default()
     };
     DataFile {
-        recorded: path.clone(),
-        path,
-        bytes: 1000,
-        rows,
-        spec_id: 0,
         partition: vec![ScalarValue::Int64(Some(partition))],
         columns: BTreeMap::from([("id".to_owned(), stats)]),
-        masks: Vec::new(),
-        equality_deletes: Vec::new(),
-        sequence: None,
-        first_row_id: None,
-        split_offsets: Vec::new(),
-        notes: None,
+        ..made_up::data_file(format!("data/{name}.parquet"), 1000, rows)
     }
 }
 

@@ -16,6 +16,8 @@ mod finding;
 pub mod floats;
 pub mod json;
 pub mod limits;
+#[cfg(test)]
+pub(crate) mod made_up;
 mod mask;
 pub mod objects;
 mod overlap;

@@ -4,26 +4,22 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, JoinConstraint, internal_err};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::{InSubquery, ScalarFunction};
+use datafusion::logical_expr::expr::InSubquery;
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator,
-    ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Subquery, Volatility,
+    ScalarFunctionArgs, ScalarUDF, Subquery,
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use super::function::{Function, call_of, calls, declared, only};
 use super::narrowing::each_expression;
 use crate::model::floats::{AS_COMPARED, as_compared, is_spelled_in_several_ways, value_as_compared};
 
-static FUNCTION: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
-    Arc::new(ScalarUDF::new_from_impl(AsCompared {
-        signature: Signature::any(1, Volatility::Immutable),
-    }))
-});
+static FUNCTION: LazyLock<Arc<ScalarUDF>> = LazyLock::new(declared::<AsCompared>);
 
 /// An expression whose comparisons of floating point are those of Spark, whatever they were. Types may be settled or not.
 ///
@@ -36,7 +32,7 @@ pub fn compare_floats(expr: Expr, schema: &DFSchema) -> Result<Expr> {
 /// What is compared, of an expression that spells it for that.
 pub fn stored(expr: &Expr) -> Option<&Expr> {
     match expr {
-        Expr::ScalarFunction(call) if is_ours(call) => call.args.first(),
+        Expr::ScalarFunction(call) if calls::<AsCompared>(call) => call.args.first(),
         _ => None,
     }
 }
@@ -119,7 +115,7 @@ fn spelled(expr: Expr, schema: &DFSchema) -> Expr {
     match expr {
         Expr::Literal(value, metadata) => Expr::Literal(value_as_compared(value), metadata),
         other if stored(&other).is_some() || has_one_spelling(&other, schema) => other,
-        other => Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(&FUNCTION), vec![other])),
+        other => call_of(&FUNCTION, other),
     }
 }
 
@@ -131,10 +127,6 @@ fn has_one_spelling(expr: &Expr, schema: &DFSchema) -> bool {
         other => return !is_float(other, schema),
     };
     before.is_ok_and(|before| before.is_integer() || before.is_decimal())
-}
-
-fn is_ours(call: &ScalarFunction) -> bool {
-    call.func.inner().is::<AsCompared>()
 }
 
 /// The same for every plan of a session, the keys of its joins among them.
@@ -176,38 +168,15 @@ fn join_keys(node: LogicalPlan) -> Transformed<LogicalPlan> {
 
 /// Spells numbers as they are compared.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct AsCompared {
-    signature: Signature,
-}
+struct AsCompared;
 
-impl ScalarUDFImpl for AsCompared {
-    fn name(&self) -> &'static str {
-        AS_COMPARED
-    }
+impl Function for AsCompared {
+    const NAME: &'static str = AS_COMPARED;
 
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        match types {
-            [one] => Ok(one.clone()),
-            _ => internal_err!("{AS_COMPARED} takes one value"),
-        }
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        match args.arg_fields {
-            [one] => Ok(Arc::clone(one)),
-            _ => internal_err!("{AS_COMPARED} takes one value"),
-        }
-    }
-
-    fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        match args.args.pop() {
-            Some(ColumnarValue::Array(values)) => Ok(ColumnarValue::Array(as_compared(&values))),
-            Some(ColumnarValue::Scalar(value)) => Ok(ColumnarValue::Scalar(value_as_compared(value))),
-            None => internal_err!("{AS_COMPARED} takes one value"),
-        }
+    fn call(given: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        Ok(match only(given)? {
+            ColumnarValue::Array(values) => ColumnarValue::Array(as_compared(&values)),
+            ColumnarValue::Scalar(value) => ColumnarValue::Scalar(value_as_compared(value)),
+        })
     }
 }

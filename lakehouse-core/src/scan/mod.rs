@@ -6,6 +6,7 @@ mod equality;
 mod explain;
 mod expr;
 mod floats;
+mod function;
 mod layout;
 mod nan;
 mod narrowing;

@@ -6,54 +6,42 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::datatypes::{DataType, FieldRef, TimeUnit};
+use arrow::datatypes::{DataType, TimeUnit};
+use datafusion::common::DFSchema;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{DFSchema, internal_err};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
-    ScalarUDFImpl, Signature, TryCast, Volatility,
+    Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF, TryCast,
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use super::function::{Function, call_of, calls, declared, only};
+
 /// The function around such casts.
-static NARROWED: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
-    Arc::new(ScalarUDF::new_from_impl(Narrowed {
-        signature: Signature::any(1, Volatility::Immutable),
-    }))
-});
+static NARROWED: LazyLock<Arc<ScalarUDF>> = LazyLock::new(declared::<Narrowed>);
 
 /// Puts every narrowing cast of an expression whose types are settled into the function.
 pub(super) fn keep(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     expr.transform_up(|node| match &node {
         Expr::Cast(Cast { expr, field }) | Expr::TryCast(TryCast { expr, field }) => {
             if is_narrowing(&expr.get_type(schema)?, field.data_type()) {
-                Ok(Transformed::yes(narrowed(node)))
+                Ok(Transformed::yes(call_of(&NARROWED, node)))
             } else {
                 Ok(Transformed::no(node))
             }
         }
         // It was there already.
-        Expr::ScalarFunction(outer) if is_ours(outer) => match outer.args.as_slice() {
-            [Expr::ScalarFunction(inner)] if is_ours(inner) => {
+        Expr::ScalarFunction(outer) if calls::<Narrowed>(outer) => match outer.args.as_slice() {
+            [Expr::ScalarFunction(inner)] if calls::<Narrowed>(inner) => {
                 Ok(Transformed::yes(Expr::ScalarFunction(inner.clone())))
             }
             _ => Ok(Transformed::no(node)),
         },
         _ => Ok(Transformed::no(node)),
     })
-}
-
-fn narrowed(cast: Expr) -> Expr {
-    Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(&NARROWED), vec![cast]))
-}
-
-fn is_ours(function: &ScalarFunction) -> bool {
-    function.func.inner().is::<Narrowed>()
 }
 
 /// Whether two values of one type can be one of the other, or none, among the types that the engine moves casts for.
@@ -162,37 +150,12 @@ pub(super) fn each_expression(
 
 /// Gives back what it is given.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Narrowed {
-    signature: Signature,
-}
+struct Narrowed;
 
-impl ScalarUDFImpl for Narrowed {
-    fn name(&self) -> &'static str {
-        "narrowed"
-    }
+impl Function for Narrowed {
+    const NAME: &'static str = "narrowed";
 
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        match types {
-            [one] => Ok(one.clone()),
-            _ => internal_err!("narrowed takes one value"),
-        }
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        match args.arg_fields {
-            [one] => Ok(Arc::clone(one)),
-            _ => internal_err!("narrowed takes one value"),
-        }
-    }
-
-    fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        match args.args.pop() {
-            Some(one) => Ok(one),
-            None => internal_err!("narrowed takes one value"),
-        }
+    fn call(given: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        only(given)
     }
 }

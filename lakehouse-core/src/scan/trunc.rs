@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, PrimitiveArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, FieldRef, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::{exec_err, plan_err};
 use datafusion::error::Result;
 use datafusion::functions::datetime;
@@ -15,6 +15,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::scalar::ScalarValue;
 
+use super::function::{Function, declared};
 use crate::model::schema::is_utc;
 use crate::model::{month_start, months_of_day};
 
@@ -23,9 +24,7 @@ pub(super) const DATE_TRUNC: &str = "date_trunc_micros";
 
 /// Spark's `date_trunc`, of dates and of times in UTC or without a zone, in microseconds: a date becomes a time in UTC.
 pub(super) fn spark_date_trunc() -> Arc<ScalarUDF> {
-    Arc::new(ScalarUDF::new_from_impl(SparkDateTrunc {
-        signature: Signature::any(2, Volatility::Immutable),
-    }))
+    declared::<SparkDateTrunc>()
 }
 
 /// The engine's `date_trunc` for queries and conditions, in place of its own: what it cuts off is the same, dates and
@@ -38,30 +37,23 @@ pub(super) fn date_trunc() -> Arc<ScalarUDF> {
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct SparkDateTrunc {
-    signature: Signature,
-}
+struct SparkDateTrunc;
 
-impl ScalarUDFImpl for SparkDateTrunc {
-    fn name(&self) -> &'static str {
-        DATE_TRUNC
+impl Function for SparkDateTrunc {
+    const NAME: &'static str = DATE_TRUNC;
+    const TAKES: usize = 2;
+
+    fn gives(given: &[FieldRef]) -> Result<FieldRef> {
+        let zone = match given.last().map(|values| values.data_type()) {
+            Some(DataType::Timestamp(_, zone)) => zone.clone(),
+            Some(DataType::Date32 | DataType::Null) => Some("UTC".into()),
+            other => return plan_err!("date_trunc of {other:?}"),
+        };
+        let times = DataType::Timestamp(TimeUnit::Microsecond, zone);
+        Ok(Arc::new(Field::new(DATE_TRUNC, times, true)))
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        match types {
-            [_, DataType::Timestamp(_, zone)] => Ok(DataType::Timestamp(TimeUnit::Microsecond, zone.clone())),
-            [_, DataType::Date32 | DataType::Null] => {
-                Ok(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))
-            }
-            other => plan_err!("date_trunc of {other:?}"),
-        }
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+    fn call(args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let [ColumnarValue::Scalar(unit), values] = args.args.as_slice() else {
             return exec_err!("the unit of date_trunc has to be written out");
         };

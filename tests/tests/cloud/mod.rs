@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use lakehouse_core::model::At;
 use lakehouse_core::store::{StorageOptions, Store};
-use lakehouse_core::{Compact, Error, Merge, Options, Table, TableFormat};
+use lakehouse_core::{Error, Merge, Options, Table, TableFormat};
 use lakehouse_tests::s3::{Cloud, Lax, Server, Wire};
 
-use crate::verbs::{FORMATS, append, content, rows, table_in};
+use crate::verbs::{FORMATS, append, compact_all, content, delete, rows, table_in};
 
 fn options(server: &Server) -> StorageOptions {
     server.options().into_iter().collect()
@@ -68,11 +68,8 @@ async fn every_verb_does_over_http_what_it_does_in_memory() {
                 .update("n = n + 1", Some("region = 'eu'"), &Options::default())
                 .await
                 .unwrap();
-            table.delete("id = 3", &Options::default()).await.unwrap();
-            table
-                .compact(&Compact::default(), &Options::default())
-                .await
-                .unwrap();
+            delete(table, "id = 3").await;
+            compact_all(table).await;
             let before = content(table).await;
             table
                 .restore(&At::Version(first), &Options::default())

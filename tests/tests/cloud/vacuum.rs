@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use lakehouse_core::Vacuum;
 use lakehouse_core::model::At;
-use lakehouse_core::{Compact, Options, Vacuum};
 use lakehouse_tests::s3::Wire;
 
 use super::{every, servers, store};
-use crate::verbs::{append, content, table_in};
+use crate::verbs::{append, compact_all, content, delete, table_in};
 
 /// More than a page of a listing has, and than one request deletes.
 const ORPHANS: usize = 1_010;
@@ -18,12 +18,9 @@ async fn a_vacuum_over_http_removes_what_nobody_needs_and_nothing_else() {
         let table = table_in(store(&server, &format!("some folder/v{at}")), format, "region").await;
         append(&table, "(1, 'eu', 1), (2, 'us', 2), (5, 'é/ü %', 5)").await;
         append(&table, "(3, 'eu', 3), (4, 'é/ü %', 4)").await;
-        table.delete("id = 3", &Options::default()).await.unwrap();
+        delete(&table, "id = 3").await;
         let version = table.snapshot(&At::Latest).await.unwrap().version;
-        table
-            .compact(&Compact::default(), &Options::default())
-            .await
-            .unwrap();
+        compact_all(&table).await;
         let rows = content(&table).await;
         let handle = table.handle();
         let number = if at == 0 { ORPHANS } else { 3 };

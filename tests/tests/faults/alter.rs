@@ -27,7 +27,9 @@ impl Step {
             Self::Property => alter.property("owner", Some("me")),
         }
     }
+}
 
+impl Repeated for Step {
     async fn run(self, store: Store) -> Result<bool> {
         let table = Table::open_in(store).await?;
         let options = Options {
@@ -36,43 +38,20 @@ impl Step {
         };
         Ok(table.alter(&self.change(), &options).await?.committed)
     }
-}
 
-/// The table's definition and rows.
-async fn seen(store: &Store) -> Vec<String> {
-    let table = Table::open_in(store.clone()).await.unwrap();
-    let snapshot = table.snapshot(&At::Latest).await.unwrap();
-    let mut seen = rows_of(&table).await.unwrap();
-    let columns = snapshot.schema.fields().iter();
-    seen.extend(
-        columns.map(|field| format!("{} {} {}", field.name(), field.data_type(), field.is_nullable())),
-    );
-    seen.push(format!("{:?}", snapshot.partition_fields()));
-    seen.push(format!("{:?}", snapshot.properties.get("owner")));
-    seen
-}
-
-async fn survives(memory: &InMemory, step: Step, case: &str, at: u64, fault: Fault, after: &[String]) {
-    let healthy = over(memory);
-    let before = seen(&healthy).await;
-    let (store, faults) = faulty(&healthy);
-    faults.fail_at(at, fault);
-    let result = step.run(store).await;
-    let case = format!("{case}: {fault:?} at request {at}: {result:?}");
-    let found = seen(&healthy).await;
-    match &result {
-        Ok(committed) => {
-            assert!(committed, "{case}: it was this run, and nobody else was there");
-            assert_eq!(found, after, "{case}: acknowledged, but not there");
-        }
-        Err(Error::CommitUnknown { .. }) => assert!(found == before || found == after, "{case}: {found:?}"),
-        Err(_) => assert_eq!(found, before, "{case}: and yet it landed"),
+    /// The table's definition and rows.
+    async fn seen(store: &Store) -> Vec<String> {
+        let table = Table::open_in(store.clone()).await.unwrap();
+        let snapshot = table.snapshot(&At::Latest).await.unwrap();
+        let mut seen = rows_of(&table).await.unwrap();
+        let columns = snapshot.schema.fields().iter();
+        seen.extend(
+            columns.map(|field| format!("{} {} {}", field.name(), field.data_type(), field.is_nullable())),
+        );
+        seen.push(format!("{:?}", snapshot.partition_fields()));
+        seen.push(format!("{:?}", snapshot.properties.get("owner")));
+        seen
     }
-    faults.deliver(&healthy).await;
-    if let Err(error) = step.run(healthy.clone()).await {
-        panic!("{case}: running it again: {error}");
-    }
-    assert_eq!(seen(&healthy).await, after, "{case}: after running it again");
 }
 
 fn sweep(format: (TableFormat, Option<u8>), steps: &[Step]) {
@@ -84,7 +63,7 @@ fn sweep(format: (TableFormat, Option<u8>), steps: &[Step]) {
             let healthy = over(&memory);
             let (store, faults) = faulty(&healthy);
             assert!(step.run(store).await.unwrap(), "{step:?}");
-            let (after, log) = (seen(&healthy).await, faults.log());
+            let (after, log) = (Step::seen(&healthy).await, faults.log());
             for fault in FAULTS {
                 for at in (1..=faults.requests()).filter(|at| is_about(fault, log[*at as usize - 1].0)) {
                     survives(&memory, *step, &format!("{format:?} {step:?}"), at, fault, &after).await;

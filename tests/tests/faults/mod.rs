@@ -221,6 +221,52 @@ async fn rows_of(table: &Table) -> Result<Vec<String>> {
     Ok(lines)
 }
 
+/// What is run, and once more after a fault.
+trait Repeated: Copy {
+    /// Whether it was this run that did it.
+    async fn run(self, store: Store) -> Result<bool>;
+
+    /// All that can be seen of it.
+    async fn seen(store: &Store) -> Vec<String>;
+
+    /// Whether this error says that it was done before.
+    fn was_done(self, _: &Error) -> bool {
+        false
+    }
+}
+
+/// One request of it fails: it was done or not, as it says, and running it again does it.
+async fn survives<R: Repeated>(
+    memory: &InMemory,
+    step: R,
+    case: &str,
+    at: u64,
+    fault: Fault,
+    after: &[String],
+) {
+    let healthy = over(memory);
+    let before = R::seen(&healthy).await;
+    let (store, faults) = faulty(&healthy);
+    faults.fail_at(at, fault);
+    let result = step.run(store).await;
+    let case = format!("{case}: {fault:?} at request {at}: {result:?}");
+    let found = R::seen(&healthy).await;
+    match &result {
+        Ok(committed) => {
+            assert!(committed, "{case}: it was this run, and nobody else was there");
+            assert_eq!(found, after, "{case}: acknowledged, but not there");
+        }
+        Err(Error::CommitUnknown { .. }) => assert!(found == before || found == after, "{case}: {found:?}"),
+        Err(_) => assert_eq!(found, before, "{case}: and yet it landed"),
+    }
+    faults.deliver(&healthy).await;
+    match step.run(healthy.clone()).await {
+        Err(error) if !step.was_done(&error) => panic!("{case}: running it again: {error}"),
+        _ => {}
+    }
+    assert_eq!(R::seen(&healthy).await, after, "{case}: after running it again");
+}
+
 async fn keys(store: &Store) -> Vec<String> {
     store
         .list("")

@@ -27,8 +27,7 @@ const STEPS: [Step; 7] = [
     Step::Merge,
 ];
 
-impl Step {
-    /// Whether it was this run that did it.
+impl Repeated for Step {
     async fn run(self, store: Store) -> Result<bool> {
         let table = Table::open_in(store).await?;
         let on_audit = Options {
@@ -64,6 +63,33 @@ impl Step {
         };
         Ok(table.set_ref(&set, &plain).await?.committed)
     }
+
+    /// Every name, what it is, and the rows there.
+    async fn seen(store: &Store) -> Vec<String> {
+        let table = Table::open_in(store.clone()).await.unwrap();
+        let mut found = Vec::new();
+        for (name, one) in table.refs().await.unwrap() {
+            let provider = table.provider(&At::Ref(name.clone())).await.unwrap();
+            let frame = lakehouse_core::scan::session(None).read_table(provider).unwrap();
+            let batches = frame.collect().await.unwrap();
+            let text = arrow::util::pretty::pretty_format_batches(&batches)
+                .unwrap()
+                .to_string();
+            let mut lines: Vec<&str> = text.lines().collect();
+            lines.sort_unstable();
+            found.push(format!(
+                "{name} {:?} {:?} {}",
+                one.kind,
+                one.retention,
+                lines.join("\n")
+            ));
+        }
+        found
+    }
+
+    fn was_done(self, error: &Error) -> bool {
+        matches!((self, error), (Self::Drop, Error::NotFound { .. }))
+    }
 }
 
 /// A table with a tag, and a branch with rows that main lacks.
@@ -84,54 +110,6 @@ async fn prepared(version: Option<u8>) -> InMemory {
     memory
 }
 
-/// Every name, what it is, and the rows there.
-async fn names(store: &Store) -> Vec<String> {
-    let table = Table::open_in(store.clone()).await.unwrap();
-    let mut found = Vec::new();
-    for (name, one) in table.refs().await.unwrap() {
-        let provider = table.provider(&At::Ref(name.clone())).await.unwrap();
-        let frame = lakehouse_core::scan::session(None).read_table(provider).unwrap();
-        let batches = frame.collect().await.unwrap();
-        let text = arrow::util::pretty::pretty_format_batches(&batches)
-            .unwrap()
-            .to_string();
-        let mut lines: Vec<&str> = text.lines().collect();
-        lines.sort_unstable();
-        found.push(format!(
-            "{name} {:?} {:?} {}",
-            one.kind,
-            one.retention,
-            lines.join("\n")
-        ));
-    }
-    found
-}
-
-async fn survives(memory: &InMemory, step: Step, case: &str, at: u64, fault: Fault, after: &[String]) {
-    let healthy = over(memory);
-    let before = names(&healthy).await;
-    let (store, faults) = faulty(&healthy);
-    faults.fail_at(at, fault);
-    let result = step.run(store).await;
-    let case = format!("{case}: {fault:?} at request {at}: {result:?}");
-    let found = names(&healthy).await;
-    match &result {
-        Ok(committed) => {
-            assert!(committed, "{case}: it was this run, and nobody else was there");
-            assert_eq!(found, after, "{case}: acknowledged, but not there");
-        }
-        Err(Error::CommitUnknown { .. }) => assert!(found == before || found == after, "{case}: {found:?}"),
-        Err(_) => assert_eq!(found, before, "{case}: and yet it landed"),
-    }
-    faults.deliver(&healthy).await;
-    match step.run(healthy.clone()).await {
-        Ok(_) => {}
-        Err(Error::NotFound { .. }) if matches!(step, Step::Drop) => {}
-        Err(error) => panic!("{case}: running it again: {error}"),
-    }
-    assert_eq!(names(&healthy).await, after, "{case}: after running it again");
-}
-
 fn sweep(version: u8, every: usize) {
     block_on(async {
         let memory = prepared(Some(version)).await;
@@ -139,7 +117,7 @@ fn sweep(version: u8, every: usize) {
             let healthy = over(&memory);
             let (store, faults) = faulty(&healthy);
             assert!(step.run(store).await.unwrap(), "{step:?}");
-            let (after, log) = (names(&healthy).await, faults.log());
+            let (after, log) = (Step::seen(&healthy).await, faults.log());
             // Requests of rows are those of main, of which each has its turn in `single.rs`.
             let every = match step {
                 Step::Append | Step::Merge => 4 * every,

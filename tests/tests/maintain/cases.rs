@@ -9,11 +9,11 @@ use lakehouse_core::operations::maintain::{Bytes, Policy, Step, StepOutcome, Tim
 use lakehouse_core::store::Store;
 use lakehouse_core::{Options, Table, TableFormat};
 
-use super::{maintained, neglected, outcome, rows_at, run, why};
+use super::{maintained, neglected, outcome, run, why};
 use crate::support::memory;
 use crate::vacuum::aged::{Aged, DAY};
 use crate::verbs::check::{checked_all, wrong};
-use crate::verbs::{FORMATS, append, content, table_made};
+use crate::verbs::{FORMATS, append, content, rows_at, table_made};
 
 const METADATA: [Step; 2] = [Step::RewriteManifests, Step::Checkpoint];
 

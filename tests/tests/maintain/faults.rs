@@ -11,11 +11,11 @@ use lakehouse_core::store::sim::{Fault, Times, faulty};
 use lakehouse_core::{Error, Table, TableFormat};
 use object_store::memory::InMemory;
 
-use super::{outcome, rows_at, run};
+use super::{outcome, run};
 use crate::interleave::block_on;
 use crate::support::setting;
 use crate::vacuum::aged::DAY;
-use crate::verbs::{append, content, table_made};
+use crate::verbs::{append, content, rows_at, table_made};
 
 const FAULTS: [Fault; 7] = [
     Fault::FailBefore,

@@ -10,11 +10,10 @@ use std::time::Duration;
 
 use lakehouse_core::model::At;
 use lakehouse_core::operations::maintain::{Maintained, Policy, Step, StepOutcome};
-use lakehouse_core::store::Store;
-use lakehouse_core::{Options, Result, Table, TableFormat, scan};
+use lakehouse_core::{Options, Result, Table, TableFormat};
 
 use crate::vacuum::aged::{Aged, DAY};
-use crate::verbs::{append, lines};
+use crate::verbs::{append, delete};
 
 /// Runs maintenance; whatever a step comes to is in the report.
 pub(crate) async fn run(table: &Table, policy: &Policy, dry_run: bool) -> Result<Maintained> {
@@ -45,13 +44,6 @@ fn why(done: &Maintained, step: Step) -> String {
     }
 }
 
-/// The rows of a version, for a reader who knows nothing yet.
-async fn rows_at(store: &Store, at: &At) -> Result<Vec<String>> {
-    let table = Table::open_in(store.clone()).await?;
-    let frame = scan::session(None).read_table(table.provider(at).await?)?;
-    Ok(lines(&frame.collect().await?))
-}
-
 /// A table that nobody cared for: small files in two partitions, masked rows, versions of `days` days, the newest of today
 /// but for an hour, and a file of no version that is as old as the table.
 async fn neglected(format: (TableFormat, Option<u8>), days: u32, properties: &[(&str, &str)]) -> Aged {
@@ -68,9 +60,7 @@ async fn neglected(format: (TableFormat, Option<u8>), days: u32, properties: &[(
     aged.clock.advance(DAY * days);
     aged.at(append(&aged.table, "(50, 'eu', 3), (150, 'us', 4)"))
         .await;
-    let plain = Options::default();
-    let deleted = aged.table.delete("id IN (1, 150)", &plain);
-    aged.at(deleted).await.unwrap();
+    aged.at(delete(&aged.table, "id IN (1, 150)")).await;
     aged.clock.advance(Duration::from_secs(3600));
     aged
 }

@@ -201,6 +201,11 @@ pub(super) const CATCHES: &[Catch] = &[
         "3 after 0: Ok(",
     ),
     catch(
+        Bug::StepsInterleave,
+        "interleave::zombies::two_runs_of_one_stream_add_each_line_once_in_every_order_with_two_switches",
+        "the lines are [",
+    ),
+    catch(
         Bug::KeysForgotten,
         "verbs::long::rows_and_keys_of_long_ago_are_still_there",
         "was forgotten",

@@ -1,10 +1,10 @@
 //! Tables that are altered while others write to them.
 
 use lakehouse_core::operations::Alter;
-use lakehouse_core::{Compact, Error, Options, Table, TableFormat};
+use lakehouse_core::{Error, Options, Table, TableFormat};
 
 use super::{merge, orphans, prepare};
-use crate::verbs::{FORMATS, append, content, lines, rows};
+use crate::verbs::{FORMATS, append, compact_all, content, delete, lines, rows};
 
 async fn ask(table: &Table, condition: &str) -> Vec<String> {
     let ctx = datafusion::prelude::SessionContext::new();
@@ -48,10 +48,7 @@ async fn a_compaction_over_a_rename_moves_no_value_to_another_column() {
         let (table, winner, hooked) = prepare(format).await;
         append(&table, "(200, 'eu', 1)").await;
         hooked.before_commit(async move { swap(&winner).await });
-        table
-            .compact(&Compact::default(), &Options::default())
-            .await
-            .unwrap();
+        compact_all(&table).await;
         assert_eq!(ask(&table, "m = 7").await, ["7"], "{format:?}");
         assert!(ask(&table, "n IS NOT NULL").await.is_empty(), "{format:?}");
     }
@@ -63,7 +60,7 @@ async fn a_table_is_altered_over_winners_that_only_wrote_rows() {
         let (table, winner, hooked) = prepare(format).await;
         hooked.before_commit(async move {
             append(&winner, "(200, 'us', 2)").await;
-            winner.delete("id < 3", &Options::default()).await.unwrap();
+            delete(&winner, "id < 3").await;
             merge(&winner, "(50, 'us', -50)").await;
         });
         let change = Alter::default()

@@ -1,10 +1,10 @@
 //! Columns that come with rows, and commits that come first.
 
 use lakehouse_core::operations::{Report, SchemaMode};
-use lakehouse_core::{Compact, Merge, Options, Table, TableFormat};
+use lakehouse_core::{Merge, Options, Table, TableFormat};
 
 use super::{orphans, prepare, upsert};
-use crate::verbs::{FORMATS, append, content, rows};
+use crate::verbs::{FORMATS, append, compact_all, content, delete, rows};
 
 async fn append_with_tip(table: &Table, values: &str) -> Report {
     let options = Options::default().schema_mode(SchemaMode::Merge);
@@ -77,10 +77,7 @@ async fn a_merge_that_adds_a_column_survives_a_compaction() {
     for format in FORMATS {
         let (table, winner, hooked) = prepare(format).await;
         hooked.before_commit(async move {
-            let report = winner
-                .compact(&Compact::default(), &Options::default())
-                .await
-                .unwrap();
+            let report = compact_all(&winner).await;
             assert!(report.committed);
         });
         let options = Options::default().schema_mode(SchemaMode::Merge);
@@ -102,7 +99,7 @@ async fn a_merge_that_adds_a_column_and_one_that_masked_other_rows_both_count() 
     for format in FORMATS {
         let (table, winner, hooked) = prepare(format).await;
         hooked.before_commit(async move {
-            winner.delete("id in (5, 60)", &Options::default()).await.unwrap();
+            delete(&winner, "id in (5, 60)").await;
         });
         let options = Options::default().schema_mode(SchemaMode::Merge);
         let source = rows("id, n, tip", "(7, -7, 0.5), (200, 200, 2.5)").await;

@@ -13,7 +13,7 @@ use super::hooked::{self, Hooked};
 use super::{orphans, upsert};
 use crate::verbs::check::{checked_all, wrong};
 use crate::verbs::lineage::lineage;
-use crate::verbs::{FORMATS, append, content, rows, table_made};
+use crate::verbs::{FORMATS, append, compact_all, content, delete, rows, table_made};
 
 /// Rows `(id, 'eu' or 'us', id)` with ids below 200 in four files of row groups of eight rows, of which a compaction
 /// copies those without a masked row; rows 3, 4 and 50 are masked.
@@ -105,16 +105,10 @@ async fn rows_that_are_deleted_while_their_file_is_rewritten_are_masked_in_the_n
             assert_eq!(masked, 5, "{what}: {files:?}");
             assert_eq!(orphans(&table).await, Vec::<String>::new(), "{what}");
             // The next one has them to take out.
-            let again = table
-                .compact(&Compact::default(), &Options::default())
-                .await
-                .unwrap();
+            let again = compact_all(&table).await;
             assert!(again.committed, "{what}");
             assert_eq!(ids(&table, &what).await, all_but(&[0, 5, 51, 120, 199]), "{what}");
-            let again = table
-                .compact(&Compact::default(), &Options::default())
-                .await
-                .unwrap();
+            let again = compact_all(&table).await;
             assert!(!again.committed, "{what}");
         }
     }
@@ -134,10 +128,7 @@ async fn rows_that_a_merge_updates_meanwhile_are_there_once_and_new() {
                 .await;
                 winner.merge(source, &upsert(), &options).await.unwrap();
             });
-            let report = table
-                .compact(&Compact::default(), &Options::default())
-                .await
-                .unwrap();
+            let report = compact_all(&table).await;
             let mut expected = all_but(&[]);
             expected.insert(500);
             assert_eq!(ids(&table, &what).await, expected, "{what}: {report:?}");
@@ -161,10 +152,7 @@ async fn files_that_others_rewrite_meanwhile_are_left_to_them() {
             winner.delete("id < 50", &rewriting()).await.unwrap();
             winner.delete("id = 77", &rewriting()).await.unwrap();
         });
-        let report = table
-            .compact(&Compact::default(), &Options::default())
-            .await
-            .unwrap();
+        let report = compact_all(&table).await;
         let gone: Vec<i64> = (0..50).chain([77]).collect();
         assert_eq!(ids(&table, &what).await, all_but(&gone), "{what}: {report:?}");
         assert_eq!(
@@ -186,10 +174,7 @@ async fn a_compaction_that_would_carry_most_of_its_rows_is_planned_again_and_one
             hooked.before_commit(async move {
                 winner.delete(condition, &masking()).await.unwrap();
             });
-            let report = table
-                .compact(&Compact::default(), &Options::default())
-                .await
-                .unwrap();
+            let report = compact_all(&table).await;
             assert_eq!(report.plans, 2, "{what}: {report:?}");
             assert_eq!(report.metric("num_target_rows_carried"), 0, "{what}");
             assert_eq!(ids(&table, &what).await.len(), left, "{what}");
@@ -215,10 +200,7 @@ async fn what_is_carried_stays_carried_when_others_come_first_again() {
                 });
             });
         });
-        let report = table
-            .compact(&Compact::default(), &Options::default())
-            .await
-            .unwrap();
+        let report = compact_all(&table).await;
         assert_eq!(
             ids(&table, &what).await,
             all_but(&[0, 60, 1, 61, 150, 151]),
@@ -235,16 +217,10 @@ async fn two_compactions_at_once_leave_each_row_once() {
         let what = format!("{format:?}");
         let (table, winner, hooked) = prepare(format, "region").await;
         hooked.before_commit(async move {
-            let report = winner
-                .compact(&Compact::default(), &Options::default())
-                .await
-                .unwrap();
+            let report = compact_all(&winner).await;
             assert!(report.committed);
         });
-        let report = table
-            .compact(&Compact::default(), &Options::default())
-            .await
-            .unwrap();
+        let report = compact_all(&table).await;
         assert!(!report.committed, "{what}: {report:?}");
         assert_eq!(report.metric("num_groups_skipped"), 2, "{what}: {report:?}");
         assert_eq!(ids(&table, &what).await, all_but(&[]), "{what}");
@@ -265,7 +241,7 @@ async fn groups_that_wait_are_rewritten_as_they_are_by_then() {
         hooked.before_commit(async move {
             winner.delete("id IN (1, 2, 101)", &masking()).await.unwrap();
             // The other partition goes altogether.
-            winner.delete("region = 'us'", &Options::default()).await.unwrap();
+            delete(&winner, "region = 'us'").await;
             append(&winner, "(901, 'us', 901)").await;
         });
         let compact = Compact {
@@ -350,10 +326,7 @@ async fn keeps_ids(
             });
         }
     }
-    let report = table
-        .compact(&Compact::default(), &Options::default())
-        .await
-        .unwrap();
+    let report = compact_all(table).await;
     assert!(report.committed, "{what}: {report:?}");
     let expected = given.lock().unwrap().clone();
     assert!(expected.len() > 190, "{what}");

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use lakehouse_core::operations::Strategy;
-use lakehouse_core::{Compact, Options, Table, TableFormat};
+use lakehouse_core::{Options, Table, TableFormat};
 
 use super::{hooked, merge, orphans};
 use crate::verbs::change_feed::{feed, replays};
 use crate::verbs::lineage::lineage;
-use crate::verbs::{append, content, table_made};
+use crate::verbs::{append, compact_all, content, delete, table_made};
 
 async fn prepare() -> (Table, Table, hooked::Hooked) {
     let (store, hooked) = hooked::store();
@@ -29,7 +29,7 @@ async fn prepare() -> (Table, Table, hooked::Hooked) {
 async fn a_change_that_is_fitted_to_a_winner_tells_the_same_rows() {
     let (table, winner, hooked) = prepare().await;
     hooked.before_commit(async move {
-        winner.delete("id in (5, 60)", &Options::default()).await.unwrap();
+        delete(&winner, "id in (5, 60)").await;
     });
     let report = merge(&table, "(7, 'us', 70), (61, 'us', 610), (200, 'us', 1)").await;
     assert_eq!((report.attempts, report.plans), (2, 1));
@@ -73,10 +73,7 @@ async fn a_change_that_is_planned_again_tells_the_rows_that_it_changed_in_the_en
 async fn rows_that_a_compaction_moved_meanwhile_are_told_once() {
     let (table, winner, hooked) = prepare().await;
     hooked.before_commit(async move {
-        let report = winner
-            .compact(&Compact::default(), &Options::default())
-            .await
-            .unwrap();
+        let report = compact_all(&winner).await;
         assert!(report.committed);
     });
     let report = table

@@ -14,7 +14,7 @@ use lakehouse_core::operations::Strategy;
 use lakehouse_core::store::StorageOptions;
 use lakehouse_core::{Compact, Merge, Options, Report, Table};
 
-use crate::verbs::{FORMATS, append, content, rows, table_in, table_made};
+use crate::verbs::{FORMATS, append, compact_all, content, delete, rows, table_in, table_made};
 use hooked::Hooked;
 
 /// A hundred rows `(id, 'eu', id)` in two files, and a handle on the table whose next commit meets a winner.
@@ -58,7 +58,7 @@ async fn masks_of_different_rows_of_one_file_are_united() {
     for format in FORMATS {
         let (table, winner, hooked) = prepare(format).await;
         hooked.before_commit(async move {
-            winner.delete("id in (5, 60)", &Options::default()).await.unwrap();
+            delete(&winner, "id in (5, 60)").await;
         });
         let report = merge(&table, "(7, 'us', -7), (61, 'us', -61), (200, 'us', 200)").await;
         assert_eq!((report.attempts, report.plans), (2, 1), "{format:?}");
@@ -82,7 +82,7 @@ async fn a_matched_row_that_the_winner_deleted_is_inserted() {
     for format in FORMATS {
         let (table, winner, hooked) = prepare(format).await;
         hooked.before_commit(async move {
-            winner.delete("id = 7", &Options::default()).await.unwrap();
+            delete(&winner, "id = 7").await;
         });
         let report = merge(&table, "(7, 'us', -7), (8, 'us', -8)").await;
         assert_eq!(report.plans, 2, "{format:?}");
@@ -124,10 +124,7 @@ async fn rows_that_a_compaction_moved_are_found_again() {
     for format in FORMATS {
         let (table, winner, hooked) = prepare(format).await;
         hooked.before_commit(async move {
-            let report = winner
-                .compact(&Compact::default(), &Options::default())
-                .await
-                .unwrap();
+            let report = compact_all(&winner).await;
             assert!(report.committed);
         });
         let report = merge(&table, "(7, 'us', -7), (61, 'us', -61), (200, 'us', 200)").await;
@@ -145,10 +142,7 @@ async fn a_rewritten_file_that_a_compaction_took_is_planned_again() {
     for format in FORMATS {
         let (table, winner, hooked) = prepare(format).await;
         hooked.before_commit(async move {
-            winner
-                .compact(&Compact::default(), &Options::default())
-                .await
-                .unwrap();
+            compact_all(&winner).await;
         });
         let options = Options {
             strategy: Strategy::CopyOnWrite,
@@ -168,7 +162,7 @@ async fn whole_files_that_an_overwrite_takes_are_planned_again() {
     for format in FORMATS {
         let (table, winner, hooked) = prepare(format).await;
         hooked.before_commit(async move {
-            winner.delete("id = 7", &Options::default()).await.unwrap();
+            delete(&winner, "id = 7").await;
         });
         let all = rows("id, region, n", "(1, 'us', 1)").await;
         let report = table.overwrite(all, None, &Options::default()).await.unwrap();
@@ -182,7 +176,7 @@ async fn a_row_that_a_restore_brings_back_is_matched() {
     for format in FORMATS {
         let (table, winner, hooked) = prepare(format).await;
         let before = table.snapshot(&At::Latest).await.unwrap().version;
-        table.delete("id = 5", &Options::default()).await.unwrap();
+        delete(&table, "id = 5").await;
         hooked.before_commit(async move {
             let options = Options::default();
             winner.restore(&At::Version(before), &options).await.unwrap();
@@ -199,7 +193,7 @@ async fn a_matched_row_that_stays_and_that_the_winner_deleted_is_inserted() {
     for format in FORMATS {
         let (table, winner, hooked) = prepare(format).await;
         hooked.before_commit(async move {
-            winner.delete("id = 7", &Options::default()).await.unwrap();
+            delete(&winner, "id = 7").await;
         });
         let source = rows("id, region, n", "(7, 'eu', 7), (60, 'us', -60)").await;
         let merge = upsert().skip_unchanged();
@@ -214,7 +208,7 @@ async fn a_compaction_that_was_compatible_is_not_forgotten_in_the_next_race() {
     for format in FORMATS {
         let (table, winner, hooked) = prepare(format).await;
         // So that only the first file is compacted.
-        table.delete("id = 1", &Options::default()).await.unwrap();
+        delete(&table, "id = 1").await;
         let again = hooked.clone();
         hooked.before_commit(async move {
             let first = Compact {
@@ -224,7 +218,7 @@ async fn a_compaction_that_was_compatible_is_not_forgotten_in_the_next_race() {
             let report = winner.compact(&first, &Options::default()).await.unwrap();
             assert!(report.committed);
             again.before_commit(async move {
-                winner.delete("id in (7, 61)", &Options::default()).await.unwrap();
+                delete(&winner, "id in (7, 61)").await;
             });
         });
         let source = rows("id, region, n", "(7, 'eu', 7), (60, 'us', -60)").await;
@@ -256,12 +250,9 @@ async fn a_table_without_masks_gets_none_when_a_compaction_comes_first() {
         append(&table, "(3, 'eu', 3), (4, 'eu', 4)").await;
         let winner = Table::open_in(hooked.plain(&store)).await.unwrap();
         hooked.before_commit(async move {
-            winner
-                .compact(&Compact::default(), &Options::default())
-                .await
-                .unwrap();
+            compact_all(&winner).await;
         });
-        let report = table.delete("id < 3", &Options::default()).await.unwrap();
+        let report = delete(&table, "id < 3").await;
         assert_eq!(report.metric("num_target_files_masked"), 0, "{format:?}");
         assert_eq!(content(&table).await, ["3|eu|3", "4|eu|4"], "{format:?}");
         let files = table.files(&At::Latest).await.unwrap();
@@ -279,10 +270,7 @@ async fn rows_drawn_by_chance_are_drawn_once() {
         append(&table, "(3, 'eu', 0), (4, 'eu', 0)").await;
         let winner = Table::open_in(hooked.plain(&store)).await.unwrap();
         hooked.before_commit(async move {
-            winner
-                .compact(&Compact::default(), &Options::default())
-                .await
-                .unwrap();
+            compact_all(&winner).await;
         });
         let options = Options {
             strategy: Strategy::MergeOnRead,
@@ -341,9 +329,9 @@ async fn a_new_file_keeps_its_mask_when_others_come_first() {
             }
             let winner = Table::open_in(hooked.plain(&store)).await.unwrap();
             hooked.before_commit(async move {
-                winner.delete(winner_deletes, &Options::default()).await.unwrap();
+                delete(&winner, winner_deletes).await;
             });
-            let report = table.delete(DELETED, &Options::default()).await.unwrap();
+            let report = delete(&table, DELETED).await;
             let what = format!("{format:?} after {winner_deletes}");
             assert_eq!((report.attempts, report.plans), (2, plans), "{what}");
             assert_eq!(report.metric("num_target_files_rewritten"), 1, "{what}");

@@ -50,7 +50,7 @@ const FEATURES: &[(&str, &[&str])] = &[
         "rows as they come",
         &[
             "lines_are_committed_once_however_often_the_stream_starts_again",
-            "two_runs_of_one_stream_add_each_line_once_in_every_order",
+            "two_runs_of_one_stream_add_each_line_once_in_every_order_with_two_switches",
             "files_that_are_replaced_or_renamed_while_they_are_committed_are_added_once",
             "commits_of_a_stream_ask_for_the_same_and_send_as_much_after_three_hundred_as_after_one_hundred",
             "files_are_committed_once_and_moved_away",

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use lakehouse_core::model::{At, Severity};
 use lakehouse_core::operations::check::{Check, Checked};
-use lakehouse_core::{Compact, Options, Table, TableFormat, Vacuum};
+use lakehouse_core::{Options, Table, TableFormat, Vacuum};
 
 use super::aged::{Aged, DAY, each};
-use crate::verbs::{FORMATS, append, content};
+use crate::verbs::{FORMATS, append, compact_all, content};
 
 /// Two files that became one, which is the newest version; the version before it.
 async fn compacted(aged: &Aged) -> i64 {
@@ -15,10 +15,7 @@ async fn compacted(aged: &Aged) -> i64 {
     append(table, "(1, 'eu', 1)").await;
     append(table, "(2, 'us', 2)").await;
     let before = table.snapshot(&At::Latest).await.unwrap().version;
-    table
-        .compact(&Compact::default(), &Options::default())
-        .await
-        .unwrap();
+    compact_all(table).await;
     before
 }
 

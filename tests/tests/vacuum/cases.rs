@@ -6,11 +6,11 @@ use lakehouse_core::model::{At, ObjectKind, RefKind};
 use lakehouse_core::operations::SetRef;
 use lakehouse_core::operations::vacuum::{FLOOR_MS, Vacuumed};
 use lakehouse_core::store::Store;
-use lakehouse_core::{Compact, Error, Options, Table, TableFormat, Vacuum, scan};
+use lakehouse_core::{Error, Options, Table, TableFormat, Vacuum, scan};
 
 use super::aged::{Aged, DAY, Listing, each, take_up};
 use crate::support::memory;
-use crate::verbs::{FORMATS, append, content, lines};
+use crate::verbs::{FORMATS, append, compact_all, content, delete, rows_of};
 
 const YEAR_MS: i64 = 365 * 24 * 3_600_000;
 
@@ -22,29 +22,14 @@ async fn vacuum(table: &Table) -> Vacuumed {
     table.vacuum(&vacuum).await.unwrap()
 }
 
-async fn delete(table: &Table, predicate: &str) {
-    table.delete(predicate, &Options::default()).await.unwrap();
-}
-
-async fn compact(table: &Table) {
-    table
-        .compact(&Compact::default(), &Options::default())
-        .await
-        .unwrap();
-}
-
-/// The rows of a version.
-async fn rows_of(table: &Table, version: i64) -> lakehouse_core::Result<Vec<String>> {
-    let provider = table.provider(&At::Version(version)).await?;
-    let frame = scan::session(None).read_table(provider)?;
-    Ok(lines(&frame.collect().await?))
-}
-
 /// The rows of all versions.
 async fn all_rows(table: &Table) -> BTreeMap<i64, Vec<String>> {
     let mut rows = BTreeMap::new();
     for commit in table.history(None).await.unwrap() {
-        rows.insert(commit.version, rows_of(table, commit.version).await.unwrap());
+        rows.insert(
+            commit.version,
+            rows_of(table, &At::Version(commit.version)).await.unwrap(),
+        );
     }
     rows
 }
@@ -60,7 +45,7 @@ async fn retained_versions_stay_readable_and_a_second_run_does_nothing() {
         .await;
         append(table, "(7, 'eu', 7), (8, 'us', 8)").await;
         delete(table, "id = 1").await;
-        compact(table).await;
+        compact_all(table).await;
         let before = aged.keys().await;
         aged.clock.advance(3 * DAY);
         delete(table, "id = 3").await;
@@ -77,7 +62,7 @@ async fn retained_versions_stay_readable_and_a_second_run_does_nothing() {
                 assert_eq!(report.removed[&ObjectKind::Data].count, 4, "{report:?}");
                 assert_eq!(report.removed[&ObjectKind::Mask].count, 1, "{report:?}");
                 assert_eq!(report.oldest_kept, 4);
-                rows_of(table, 3).await.unwrap_err();
+                rows_of(table, &At::Version(3)).await.unwrap_err();
             }
         }
         assert_eq!(
@@ -89,7 +74,7 @@ async fn retained_versions_stay_readable_and_a_second_run_does_nothing() {
             .filter(|(version, _)| format.0 == TableFormat::Iceberg || *version >= report.oldest_kept)
         {
             assert_eq!(
-                rows_of(table, version).await.unwrap(),
+                rows_of(table, &At::Version(version)).await.unwrap(),
                 rows,
                 "{format:?}, version {version}"
             );
@@ -231,7 +216,7 @@ async fn a_dry_run_lists_what_a_run_then_removes() {
         append(table, "(1, 'eu', 1)").await;
         append(table, "(2, 'eu', 2)").await;
         aged.orphan("data/orphan.parquet").await;
-        compact(table).await;
+        compact_all(table).await;
         aged.clock.advance(8 * DAY);
         let before = aged.keys().await;
         let dry = Vacuum {
@@ -255,9 +240,9 @@ async fn what_was_moved_to_a_quarantine_repairs_when_it_is_moved_back() {
         append(table, "(1, 'e/u %', 1), (2, 'us', 2)").await;
         append(table, "(3, 'e/u %', 3)").await;
         let version = table.snapshot(&At::Latest).await.unwrap().version;
-        let rows = rows_of(table, version).await.unwrap();
+        let rows = rows_of(table, &At::Version(version)).await.unwrap();
         let orphan = aged.orphan("data/orphan.parquet").await;
-        compact(table).await;
+        compact_all(table).await;
         aged.clock.advance(8 * DAY);
         let before = aged.keys().await;
         let away = Vacuum {
@@ -272,7 +257,7 @@ async fn what_was_moved_to_a_quarantine_repairs_when_it_is_moved_back() {
         assert_eq!(later.total().count, 0, "{later:?}");
         assert_eq!(later.left[".quarantine/"].count, moved.total().count);
         if format.0 == TableFormat::Delta {
-            rows_of(table, version).await.unwrap_err();
+            rows_of(table, &At::Version(version)).await.unwrap_err();
         }
         for one in &moved.objects {
             let away = aged
@@ -285,7 +270,7 @@ async fn what_was_moved_to_a_quarantine_repairs_when_it_is_moved_back() {
             aged.store().delete(&[away.path]).await.unwrap();
         }
         assert_eq!(aged.keys().await, before);
-        assert_eq!(rows_of(table, version).await.unwrap(), rows);
+        assert_eq!(rows_of(table, &At::Version(version)).await.unwrap(), rows);
     })
     .await;
 }
@@ -363,10 +348,10 @@ async fn versions_of_a_writer_whose_clock_is_wrong_are_kept_for_as_long_as_the_s
         let table = &aged.table;
         aged.skewed(skew, append(table, "(1, 'eu', 1)")).await;
         aged.skewed(skew, append(table, "(2, 'eu', 2)")).await;
-        aged.skewed(skew, compact(table)).await;
+        aged.skewed(skew, compact_all(table)).await;
         aged.clock.advance(6 * DAY);
         assert_eq!(aged.at(vacuum(table)).await.total().count, 0, "skew {skew}");
-        aged.at(rows_of(table, 2)).await.unwrap();
+        aged.at(rows_of(table, &At::Version(2))).await.unwrap();
         aged.clock.advance(2 * DAY);
         let removed = aged.at(vacuum(table)).await.total().count;
         // A version that says that it was made in a year may be asked for by that time.
@@ -440,8 +425,8 @@ async fn versions_that_are_named_are_kept_whatever_their_age() {
             (1, 2, 3),
             "{report:?}"
         );
-        assert_eq!(rows_of(table, 1).await.unwrap(), ["1|eu|1"]);
-        rows_of(table, 2).await.unwrap_err();
+        assert_eq!(rows_of(table, &At::Version(1)).await.unwrap(), ["1|eu|1"]);
+        rows_of(table, &At::Version(2)).await.unwrap_err();
         let missing = Vacuum {
             keep_versions: vec![17],
             ..Vacuum::default()
@@ -467,7 +452,7 @@ async fn how_long_delta_keeps_versions_is_what_the_table_says_and_never_too_litt
         aged.at(async {
             append(&aged.table, "(1, 'eu', 1)").await;
             append(&aged.table, "(2, 'eu', 2)").await;
-            compact(&aged.table).await;
+            compact_all(&aged.table).await;
             aged.clock.advance(days * DAY);
             assert_eq!(
                 vacuum(&aged.table).await.total().count > 0,

@@ -2,10 +2,10 @@
 
 use lakehouse_core::operations::Expire;
 use lakehouse_core::store::sim::faulty;
-use lakehouse_core::{Compact, Options, Table, TableFormat, Vacuum};
+use lakehouse_core::{Options, Table, TableFormat, Vacuum};
 
 use super::aged::{Aged, DAY, each};
-use crate::verbs::{FORMATS, append};
+use crate::verbs::{FORMATS, append, compact_all};
 
 const YEAR_MS: i64 = 365 * 24 * 3_600_000;
 
@@ -86,10 +86,7 @@ async fn a_dry_run_on_a_machine_whose_clock_is_late_counts_from_the_newest_objec
     aged.at(async {
         append(table, "(1, 'eu', 1)").await;
         append(table, "(2, 'eu', 2)").await;
-        table
-            .compact(&Compact::default(), &Options::default())
-            .await
-            .unwrap();
+        compact_all(table).await;
         aged.clock.advance(60 * DAY);
         append(table, "(3, 'eu', 3)").await;
     })

@@ -9,7 +9,7 @@ use lakehouse_core::{Error, Options, Table, TableFormat, scan};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::{FORMATS, append, content, lines, table_made};
+use super::{FORMATS, append, content, lines, rows_at, table_made};
 use crate::support::aged::{Age, aged};
 use crate::support::memory;
 
@@ -29,13 +29,6 @@ fn last(count: u32) -> Expire {
 
 async fn expire(table: &Table, what: &Expire) -> ExpireReport {
     table.expire(what, &Options::default()).await.unwrap()
-}
-
-/// The rows of a version, for a reader who knows nothing yet.
-async fn rows_at(store: &Store, at: &At) -> lakehouse_core::Result<Vec<String>> {
-    let table = Table::open_in(store.clone()).await?;
-    let frame = scan::session(None).read_table(table.provider(at).await?)?;
-    Ok(lines(&frame.collect().await?))
 }
 
 async fn keys(store: &Store) -> BTreeSet<String> {

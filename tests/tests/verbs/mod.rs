@@ -1,6 +1,6 @@
 //! What each verb promises, case by case, in every format.
 
-mod adopt;
+pub(crate) mod adopt;
 mod alter;
 mod bad_input;
 pub(crate) mod change_feed;
@@ -49,7 +49,7 @@ use arrow::util::pretty::pretty_format_batches;
 use datafusion::prelude::SessionContext;
 use lakehouse_core::model::{At, Definition, parse_partitioning};
 use lakehouse_core::store::Store;
-use lakehouse_core::{Options, Report, Rows, Table, TableFormat, scan};
+use lakehouse_core::{Compact, Options, Report, Result, Rows, Table, TableFormat, scan};
 
 use crate::support::memory;
 
@@ -123,6 +123,29 @@ pub(crate) async fn append(table: &Table, values: &str) -> Report {
         .append(rows("id, region, n", values).await, &Options::default())
         .await
         .unwrap()
+}
+
+/// Compacts what is worth it, as `lake compact` without options.
+pub(crate) async fn compact_all(table: &Table) -> Report {
+    table
+        .compact(&Compact::default(), &Options::default())
+        .await
+        .unwrap()
+}
+
+pub(crate) async fn delete(table: &Table, predicate: &str) -> Report {
+    table.delete(predicate, &Options::default()).await.unwrap()
+}
+
+/// The rows of a version, for a reader who knows nothing yet.
+pub(crate) async fn rows_at(store: &Store, at: &At) -> Result<Vec<String>> {
+    rows_of(&Table::open_in(store.clone()).await?, at).await
+}
+
+/// The rows of a version, as sorted lines.
+pub(crate) async fn rows_of(table: &Table, at: &At) -> Result<Vec<String>> {
+    let frame = scan::session(None).read_table(table.provider(at).await?)?;
+    Ok(lines(&frame.collect().await?))
 }
 
 /// The newest rows as `id|region|n` lines, sorted.

@@ -182,12 +182,16 @@ fn facts(health: &Health) -> Vec<(&'static str, String)> {
     facts
 }
 
-/// A time that went by, in the largest unit of which there are two.
+/// A time that went by, in the largest unit of which there are two; of seconds one is enough.
 fn age(ms: i64) -> String {
     let seconds = ms.max(0) / 1000;
     let units = [("days", 86_400), ("hours", 3_600), ("minutes", 60)];
     let fits = units.into_iter().find(|(_, unit)| seconds >= 2 * unit);
-    let (name, unit) = fits.unwrap_or(("seconds", 1));
+    let (name, unit) = match fits {
+        Some(fits) => fits,
+        None if seconds == 1 => ("second", 1),
+        None => ("seconds", 1),
+    };
     format!("{} {name}", seconds / unit)
 }
 
@@ -200,6 +204,7 @@ mod tests {
         let day = 86_400_000;
         for (ms, text) in [
             (-5, "0 seconds"),
+            (1_999, "1 second"),
             (119_999, "119 seconds"),
             (120_000, "2 minutes"),
             (day, "24 hours"),

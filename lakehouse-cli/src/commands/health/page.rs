@@ -119,6 +119,22 @@ fn counted(count: u64, what: &str) -> String {
     }
 }
 
+/// Text of which no line ends between a number and its unit: `279.4 GB`, `0.0 %`.
+fn whole(text: &str) -> String {
+    let mut whole = String::with_capacity(text.len());
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        let after_digit = whole.ends_with(|before: char| before.is_ascii_digit());
+        let before_unit = rest.peek().is_some_and(|next| "BKMGT%".contains(*next));
+        whole.push(if c == ' ' && after_digit && before_unit {
+            '\u{a0}'
+        } else {
+            c
+        });
+    }
+    whole
+}
+
 fn section(html: &mut String, title: &str, content: &str) {
     let _ = write!(html, "<section>\n<h2>{title}</h2>\n{content}</section>\n");
 }
@@ -131,7 +147,7 @@ fn facts(html: &mut String, health: &Health) {
             html,
             "<div><dt>{}</dt><dd>{}</dd></div>",
             escape(name),
-            escape(&value)
+            escape(&whole(&value))
         );
     }
     html.push_str("</dl>\n");
@@ -323,6 +339,7 @@ fn masked(health: &Health) -> String {
         .iter()
         .filter(|(_, files)| files.masked_rows > 0)
         .collect();
+    let all = with.len();
     with.sort_by_key(|(_, files)| std::cmp::Reverse(files.masked_rows));
     with.truncate(MOST_PARTITIONS);
     let drawn = with.into_iter().map(|(name, files)| {
@@ -336,8 +353,16 @@ fn masked(health: &Health) -> String {
         }
     });
     let drawn: Vec<_> = drawn.collect();
+    let more = match all > drawn.len() {
+        true => format!(
+            " The {} partitions with the most of them are drawn, of {}.",
+            drawn.len(),
+            show_count(all as u64)
+        ),
+        false => String::new(),
+    };
     let mut html = format!(
-        "<p>{about}{} of {} rows are masked ({:.1} %), in {}.</p>\n",
+        "<p>{about}{} of {} rows are masked ({:.1} %), in {}.{more}</p>\n",
         show_count(files.masked_rows),
         show_count(files.rows),
         files.masked_share() * 100.0,
@@ -376,7 +401,16 @@ fn days(health: &Health) -> String {
         html.push_str("</p>\n");
         return html;
     }
-    let _ = writeln!(html, ", at most {} on one day (UTC)</p>", show_count(most));
+    let _ = write!(html, ", at most {} on one day (UTC)", show_count(most));
+    if health.days.len() > days.len() {
+        let all = show_count(health.days.len() as u64);
+        let _ = write!(
+            html,
+            "; of {all} days with commits the newest {} are drawn and counted",
+            days.len()
+        );
+    }
+    html.push_str("</p>\n");
     let named: Vec<_> = kinds
         .iter()
         .map(|(kind, count)| (colour(kind), format!("{kind} ({})", show_count(*count))))

@@ -213,6 +213,37 @@ fn names_that_begin_alike_are_cut_in_the_middle() {
 }
 
 #[test]
+fn charts_say_what_they_leave_out() {
+    let partitions = |count: u64| -> Vec<(String, Files)> {
+        (0..count)
+            .map(|n| (format!("region = {n}"), files(n + 1)))
+            .collect()
+    };
+    let html = |count| {
+        page(
+            "t",
+            "delta",
+            &figures(partitions(count), vec![day("2013-01-31", &[("append", 1)])]),
+        )
+    };
+    let said = [
+        "The 20 largest are drawn",
+        "The 20 partitions with the most of them are drawn, of 21",
+    ];
+    let (all, some) = (html(20), html(21));
+    assert!(said.iter().all(|what| some.contains(what) && !all.contains(what)));
+    assert!(!some.contains("newest"), "one day is drawn");
+}
+
+#[test]
+fn a_number_keeps_its_unit_beside_it() {
+    assert_eq!(
+        whole("10 files of 279.4 GB (0.0 %), 5 Big ones of 1 B"),
+        "10 files of 279.4\u{a0}GB (0.0\u{a0}%), 5\u{a0}Big ones of 1\u{a0}B"
+    );
+}
+
+#[test]
 fn bars_are_as_long_as_their_figures() {
     let bar = |value: f64| Bar {
         label: "l".to_owned(),
@@ -254,5 +285,9 @@ fn columns_of_commits_are_stacked_to_the_height_of_the_busiest_day() {
     assert!(
         html.contains("day 21") && !html.contains("day 20<"),
         "the newest are drawn"
+    );
+    assert!(
+        html.contains("of 80 days with commits the newest 60 are drawn"),
+        "{html}"
     );
 }

@@ -7,7 +7,7 @@ use crate::format::{Format, Handle, Outcome};
 use crate::iceberg::Iceberg;
 use crate::iceberg::metadata::State;
 use crate::iceberg::view::View;
-use crate::model::{At, Change, CommitId, DataFile, Definition, OperationKind, Prune, Snapshot};
+use crate::model::{At, Change, CommitId, DataFile, Definition, OperationKind, Prune, Snapshot, made_up};
 use crate::store::{Store, clock};
 
 use std::collections::BTreeMap;
@@ -34,21 +34,7 @@ impl Plan for AddOne {
             let path = format!("data/{id}.parquet");
             self.0.put(&path, "rows".into()).await?;
             Ok(Some(Change {
-                added: vec![DataFile {
-                    path: path.clone(),
-                    recorded: path.clone(),
-                    bytes: 4,
-                    rows: 1,
-                    spec_id: 0,
-                    partition: Vec::new(),
-                    columns: BTreeMap::new(),
-                    masks: Vec::new(),
-                    equality_deletes: Vec::new(),
-                    sequence: None,
-                    first_row_id: None,
-                    split_offsets: Vec::new(),
-                    notes: None,
-                }],
+                added: vec![made_up::data_file(&path, 4, 1)],
                 staged: vec![path],
                 ..Change::new(OperationKind::Append, id)
             }))

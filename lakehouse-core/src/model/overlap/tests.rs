@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::model::{Capabilities, PartitionField};
+use crate::model::{PartitionField, made_up};
 
 const COLUMNS: [&str; 2] = ["a", "b"];
 
@@ -19,32 +19,11 @@ fn snapshot(partitioned: bool) -> Snapshot {
         field_id: 1000,
         zone_slack_days: 0,
     };
-    Snapshot {
-        version: 1,
-        state: 1,
-        timestamp_ms: 0,
-        schema: Arc::new(Schema::new(vec![field("a"), field("b"), field("p")])),
-        specs: [(0, if partitioned { vec![partition] } else { Vec::new() })].into(),
-        spec_id: 0,
-        sort_order: Vec::new(),
-        identifier: Vec::new(),
-        features: Vec::new(),
-        properties: BTreeMap::new(),
-        checks: Vec::new(),
-        refs: BTreeMap::new(),
-        capabilities: Capabilities {
-            masks: true,
-            refs: true,
-            partition_columns_in_files: true,
-            append_over_schema_change: true,
-            widening: false,
-            data_prefix: "",
-            change_files: None,
-            writable: true,
-        },
-        lineage: None,
-        private: Arc::new(()),
-    }
+    let schema = Arc::new(Schema::new(vec![field("a"), field("b"), field("p")]));
+    made_up::snapshot(
+        schema,
+        vec![if partitioned { vec![partition] } else { Vec::new() }],
+    )
 }
 
 fn stats(min: impl Into<ScalarValue>, max: impl Into<ScalarValue>) -> ColumnStats {
@@ -59,22 +38,12 @@ fn stats(min: impl Into<ScalarValue>, max: impl Into<ScalarValue>) -> ColumnStat
 
 fn file(partition: &[i64], rows: u64, columns: Vec<(&str, ColumnStats)>) -> DataFile {
     DataFile {
-        path: "f".to_owned(),
-        recorded: "f".to_owned(),
-        bytes: 1,
-        rows,
-        spec_id: 0,
         partition: partition.iter().map(|value| ScalarValue::from(*value)).collect(),
         columns: columns
             .into_iter()
             .map(|(name, stats)| (name.to_owned(), stats))
             .collect(),
-        masks: Vec::new(),
-        equality_deletes: Vec::new(),
-        sequence: None,
-        first_row_id: None,
-        split_offsets: Vec::new(),
-        notes: None,
+        ..made_up::data_file("f", 1, rows)
     }
 }
 

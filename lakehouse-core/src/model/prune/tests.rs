@@ -20,7 +20,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::model::{BucketHash, Capabilities, ColumnStats, Transform, next_string};
+use crate::model::{BucketHash, ColumnStats, Transform, made_up, next_string};
 
 const DAY: i64 = 86_400_000_000;
 
@@ -56,36 +56,7 @@ fn bucket(n: u32, hash: BucketHash) -> Transform {
 }
 
 fn snapshot(schema: SchemaRef, specs: Vec<Vec<PartitionField>>) -> Snapshot {
-    Snapshot {
-        version: 1,
-        state: 1,
-        timestamp_ms: 0,
-        schema,
-        specs: specs
-            .into_iter()
-            .enumerate()
-            .map(|(i, fields)| (i as i32, fields))
-            .collect(),
-        spec_id: 0,
-        sort_order: Vec::new(),
-        identifier: Vec::new(),
-        features: Vec::new(),
-        properties: BTreeMap::new(),
-        checks: Vec::new(),
-        refs: BTreeMap::new(),
-        capabilities: Capabilities {
-            masks: true,
-            refs: true,
-            partition_columns_in_files: true,
-            append_over_schema_change: true,
-            widening: false,
-            data_prefix: "",
-            change_files: None,
-            writable: true,
-        },
-        lineage: None,
-        private: Arc::new(()),
-    }
+    made_up::snapshot(schema, specs)
 }
 
 fn file(
@@ -95,19 +66,10 @@ fn file(
     columns: BTreeMap<String, ColumnStats>,
 ) -> DataFile {
     DataFile {
-        path: "f".to_owned(),
-        recorded: "f".to_owned(),
-        bytes: 1,
-        rows,
         spec_id,
         partition,
         columns,
-        masks: Vec::new(),
-        equality_deletes: Vec::new(),
-        sequence: None,
-        first_row_id: None,
-        split_offsets: Vec::new(),
-        notes: None,
+        ..made_up::data_file("f", 1, rows)
     }
 }
 

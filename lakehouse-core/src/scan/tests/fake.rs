@@ -24,7 +24,7 @@ use crate::format::{Format, Handle, Outcome};
 use crate::model::schema::{FIELD_ID, PHYSICAL_NAME};
 use crate::model::{
     At, Capabilities, Change, ColumnStats, CommitId, CommitInfo, DataFile, Definition, EqualityDelete,
-    MaskRef, PartitionField, Prune, RowMask, Snapshot, Token, Transform, Version,
+    MaskRef, PartitionField, Prune, RowMask, Snapshot, Token, Transform, Version, made_up,
 };
 use crate::store::Store;
 
@@ -125,31 +125,16 @@ impl Table {
             field_id: 1000,
             zone_slack_days: 0,
         };
+        let made_up = made_up::snapshot(table_schema(naming), vec![vec![day]]);
         let snapshot = Snapshot {
-            version: 1,
-            state: 1,
-            timestamp_ms: 0,
-            schema: table_schema(naming),
-            specs: BTreeMap::from([(0, vec![day])]),
-            spec_id: 0,
-            sort_order: Vec::new(),
-            identifier: Vec::new(),
-            features: Vec::new(),
-            properties: BTreeMap::new(),
-            checks: Vec::new(),
-            refs: BTreeMap::new(),
             capabilities: Capabilities {
-                masks: true,
                 refs: false,
                 partition_columns_in_files: partition_in_files,
                 append_over_schema_change: false,
-                widening: false,
-                data_prefix: "",
-                change_files: None,
-                writable: true,
+                ..made_up.capabilities
             },
             lineage: Some(crate::model::schema::lineage_by_id()),
-            private: Arc::new(()),
+            ..made_up
         };
         Self {
             handle: Handle {
@@ -243,19 +228,13 @@ fn data_file(path: String, bytes: u64, spec: &Spec) -> DataFile {
         shared: false,
     });
     DataFile {
-        recorded: path.clone(),
-        path,
-        bytes,
-        rows: spec.rows.len() as u64,
-        spec_id: 0,
         partition: vec![ScalarValue::Date32(spec.day)],
         columns,
         masks: masks.into_iter().collect(),
         equality_deletes: spec.deletes.clone(),
         sequence: Some(spec.sequence),
         first_row_id: spec.first_row_id,
-        split_offsets: Vec::new(),
-        notes: None,
+        ..made_up::data_file(path, bytes, spec.rows.len() as u64)
     }
 }
 

@@ -39,7 +39,7 @@ fn parquet(schema: &SchemaRef, batches: &[RecordBatch], group: usize) -> Vec<u8>
 }
 
 /// Puts the result of a query below a table's root.
-async fn put(store: &Store, path: &str, sql: &str) {
+pub(crate) async fn put(store: &Store, path: &str, sql: &str) {
     let (schema, batches) = query(sql).await;
     store
         .put(path, parquet(&schema, &batches, 1000).into())
