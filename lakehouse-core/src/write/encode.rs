@@ -1,6 +1,7 @@
 //! One Parquet file at a time, encoded in memory on a blocking thread, its columns side by side.
 
 use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use arrow::datatypes::{FieldRef, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{
-    ArrowColumnChunk, ArrowColumnWriter, ArrowLeafColumn, ArrowRowGroupWriterFactory, compute_leaves,
+    ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves,
 };
 use parquet::basic::Encoding;
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
@@ -35,6 +36,8 @@ use crate::model::{CommitId, FileOrder, is_small_file};
 /// most, and what it is at least, however many bytes they have.
 const STEP_ROWS: usize = 1 << 15;
 const LEAST_STEP_ROWS: usize = 8_192;
+/// Batches that have fewer rows are joined before.
+const SMALL_ROWS: usize = 2_048;
 /// Bytes of rows handed to the encoder at once, about.
 const STEP_BYTES: usize = 8 << 20;
 /// For fewer values than this, waking other threads costs more than they save.
@@ -132,18 +135,16 @@ impl Recipe {
         close: bool,
     ) -> Result<(Option<Encoder>, Vec<Encoded>)> {
         let mut complete = Vec::new();
-        for rows in joined(batches)? {
-            let stored = self.layout.store(&rows)?;
-            drop(rows);
-            let most = self.step_rows(&stored);
-            let mut start = 0;
-            while start < stored.num_rows() {
-                let encoder = self.open(folder, &mut open)?;
-                let rows = encoder.room().min(most).min(stored.num_rows() - start);
-                encoder.write(self, &stored.slice(start, rows))?;
-                start += rows;
-                self.complete_if_full(&mut open, &mut complete)?;
-            }
+        let mut left = VecDeque::new();
+        for rows in joined(batches)?.iter().filter(|rows| rows.num_rows() > 0) {
+            left.push_back(self.layout.store(rows)?);
+        }
+        let most = self.step_rows(&left);
+        while !left.is_empty() {
+            let encoder = self.open(folder, &mut open)?;
+            let step = first_rows(&mut left, encoder.room().min(most));
+            encoder.write(self, &step)?;
+            self.complete_if_full(&mut open, &mut complete)?;
         }
         if close {
             complete.extend(open.take().map(|encoder| encoder.finish(self)).transpose()?);
@@ -187,11 +188,12 @@ impl Recipe {
         })
     }
 
-    /// Rows of a batch that are encoded at once.
-    fn step_rows(&self, rows: &RecordBatch) -> usize {
+    /// Rows of these batches that are encoded at once.
+    fn step_rows(&self, batches: &VecDeque<RecordBatch>) -> usize {
         let target = usize::try_from(self.target_file_bytes / 8).unwrap_or(usize::MAX);
         let bytes = STEP_BYTES.min(target).min(self.row_group_bytes);
-        let each = memory(rows) / rows.num_rows().max(1);
+        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        let each = batches.iter().map(memory).sum::<usize>() / rows.max(1);
         (bytes / each.max(1)).clamp(LEAST_STEP_ROWS, STEP_ROWS)
     }
 
@@ -312,10 +314,12 @@ impl Encoder {
     }
 
     /// Encodes rows that the open row group has room for.
-    fn write(&mut self, recipe: &Recipe, rows: &RecordBatch) -> Result<()> {
-        statistics::count_nans(rows, &mut self.nans);
-        self.rows += rows.num_rows() as u64;
-        self.encode(recipe, rows)?;
+    fn write(&mut self, recipe: &Recipe, step: &[RecordBatch]) -> Result<()> {
+        for rows in step {
+            statistics::count_nans(rows, &mut self.nans);
+            self.rows += rows.num_rows() as u64;
+        }
+        self.encode(recipe, step)?;
         if self.room() == 0 {
             self.flush(recipe)?;
         }
@@ -340,7 +344,7 @@ impl Encoder {
         (self.room() * each) as u64
     }
 
-    fn encode(&mut self, recipe: &Recipe, rows: &RecordBatch) -> Result<()> {
+    fn encode(&mut self, recipe: &Recipe, step: &[RecordBatch]) -> Result<()> {
         let number = self.groups();
         let group = match &mut self.group {
             Some(group) => group,
@@ -349,28 +353,32 @@ impl Encoder {
                 rows: 0,
             }),
         };
-        group.rows += rows.num_rows();
-        let mut leaves = Vec::with_capacity(group.columns.len());
-        for (field, values) in self.schema.fields().iter().zip(rows.columns()) {
-            leaves.extend(compute_leaves(field, values)?);
+        let rows: usize = step.iter().map(RecordBatch::num_rows).sum();
+        group.rows += rows;
+        let parallel = rows * group.columns.len() >= PARALLEL_VALUES;
+        let leaves = &recipe.parquet;
+        let root_of = |leaf: usize| leaves.get_column_root_idx(leaf);
+        let mut fields = Vec::with_capacity(self.schema.fields().len());
+        let mut columns = group.columns.as_mut_slice();
+        let mut leaf = 0;
+        while !columns.is_empty() {
+            let field = root_of(leaf);
+            let own = (leaf..leaves.num_columns()).take_while(|leaf| root_of(*leaf) == field);
+            let own = own.count();
+            leaf += own;
+            let (first, rest) = columns.split_at_mut(own);
+            fields.push((field, first));
+            columns = rest;
         }
-        if leaves.len() != group.columns.len() {
-            return Err(Error::invalid(
-                "rows do not have the file's columns",
-                self.path.as_str(),
-            ));
-        }
-        let values = rows.num_rows() * leaves.len();
-        let mut columns: Vec<_> = group.columns.iter_mut().zip(&leaves).collect();
-        let write = |(column, leaf): (&mut ArrowColumnWriter, &ArrowLeafColumn)| column.write(leaf);
-        if values < PARALLEL_VALUES {
-            columns.into_iter().try_for_each(write)?;
-        } else {
+        let write = |(field, columns)| write(step, field, columns);
+        if parallel {
             // The largest first, so that no thread waits for one that came last.
-            columns.sort_by_cached_key(|(column, _)| Reverse(column.get_estimated_total_bytes()));
-            columns.into_iter().par_bridge().try_for_each(write)?;
+            let bytes = |column: &ArrowColumnWriter| column.get_estimated_total_bytes();
+            fields.sort_by_cached_key(|(_, columns)| Reverse(columns.iter().map(bytes).sum::<usize>()));
+            fields.into_iter().par_bridge().try_for_each(write)
+        } else {
+            fields.into_iter().try_for_each(write)
         }
-        Ok(())
     }
 
     /// Closes the open row group.
@@ -528,16 +536,50 @@ impl OpenGroup {
     }
 }
 
-/// Batches as few large ones: threads that encode columns wait for each other after every batch, which costs more than the
-/// copy that joins them.
+/// Many small batches cost more than the copy that joins them.
 fn joined(batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
     match batches.as_slice() {
-        [first, _, ..] if rows < batches.len() * (STEP_ROWS / 2) => {
+        [first, _, ..] if rows < batches.len() * SMALL_ROWS => {
             Ok(vec![concat_batches(first.schema_ref(), &batches)?])
         }
         _ => Ok(batches),
     }
+}
+
+/// Takes the first so many rows.
+fn first_rows(left: &mut VecDeque<RecordBatch>, rows: usize) -> Vec<RecordBatch> {
+    let mut taken = Vec::new();
+    let mut wanted = rows;
+    while let Some(batch) = left.pop_front() {
+        let all = batch.num_rows();
+        if all > wanted {
+            taken.extend((wanted > 0).then(|| batch.slice(0, wanted)));
+            left.push_front(batch.slice(wanted, all - wanted));
+            break;
+        }
+        wanted -= all;
+        taken.push(batch);
+    }
+    taken
+}
+
+/// Encodes a field of these rows, which has these leaves.
+fn write(step: &[RecordBatch], field: usize, columns: &mut [ArrowColumnWriter]) -> Result<()> {
+    for rows in step {
+        let schema = rows.schema_ref();
+        let leaves = compute_leaves(schema.field(field), rows.column(field))?;
+        if leaves.len() != columns.len() {
+            return Err(Error::invalid(
+                "rows do not have the file's columns",
+                schema.field(field).name().as_str(),
+            ));
+        }
+        for (column, leaf) in columns.iter_mut().zip(&leaves) {
+            column.write(leaf)?;
+        }
+    }
+    Ok(())
 }
 
 fn encode(columns: Vec<Beside>, indexed: bool) -> Result<Vec<ArrowColumnChunk>> {
