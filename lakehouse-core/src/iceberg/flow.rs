@@ -78,7 +78,7 @@ impl Flow {
             let queue = Arc::clone(&self.queue);
             spawn_blocking(move || {
                 while let Some(job) = next(&queue) {
-                    job()
+                    job();
                 }
             });
         }
