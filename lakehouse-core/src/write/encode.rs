@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
@@ -25,6 +25,7 @@ use rayon::iter::{IntoParallelIterator, ParallelBridge, ParallelIterator};
 use super::codec::Codec;
 use super::copy::Incoming;
 use super::layout::Layout;
+use super::names;
 use super::profile::Profiles;
 use super::sink::{Buffers, Sink};
 use super::statistics;
@@ -46,10 +47,6 @@ const PARALLEL_VALUES: usize = 16_384;
 const MAX_GROUPS: usize = i16::MAX as usize;
 /// A file exceeds its size by so much of it, as a divisor, if its last row group gets full in return.
 const FULL_GROUP: u64 = 8;
-
-/// Numbers files within this process. Several writers may work under one commit id, and a plan may be
-/// made again under it: no two of them may ever use one name.
-static NEXT_FILE: AtomicU64 = AtomicU64::new(0);
 
 /// What every file of an operation has in common.
 #[derive(Debug)]
@@ -223,28 +220,6 @@ impl Recipe {
     fn is_large(&self, bytes: u64) -> bool {
         !is_small_file(bytes, self.target_file_bytes)
     }
-
-    fn path(&self, folder: &str) -> String {
-        let number = NEXT_FILE.fetch_add(1, Ordering::Relaxed);
-        let slash = if folder.is_empty() { "" } else { "/" };
-        format!(
-            "{}{folder}{slash}{number:05}-{}.parquet",
-            self.data_prefix, self.commit_id
-        )
-    }
-}
-
-/// Whether a data file has a name that only [`Recipe::path`] gives, or one of position deletes of ours: it has the id of a
-/// commit in it, a UUID of version 7, behind a number or a word.
-pub fn is_own_name(key: &str) -> bool {
-    const ID: usize = 36;
-    let name = key.rsplit('/').next().unwrap_or(key);
-    let Some((first, rest)) = name.split_once('-') else {
-        return false;
-    };
-    let is_ours = first == "deletes" || (first.len() >= 5 && first.bytes().all(|byte| byte.is_ascii_digit()));
-    let id = rest.get(..ID).and_then(|id| uuid::Uuid::try_parse(id).ok());
-    is_ours && id.is_some_and(|id| id.get_version_num() == 7)
 }
 
 impl Recipe {
@@ -296,7 +271,7 @@ impl Recipe {
 impl Encoder {
     fn new(recipe: &Recipe, folder: &str) -> Result<Self> {
         Ok(Self {
-            path: recipe.path(folder),
+            path: names::next(recipe.data_prefix, folder, &recipe.commit_id),
             writer: recipe.writer(Sink::new(Arc::clone(&recipe.buffers)))?,
             schema: Arc::clone(&recipe.layout.file),
             group: None,
@@ -600,30 +575,4 @@ fn close(column: ArrowColumnWriter, indexed: bool) -> Result<ArrowColumnChunk> {
         (close.column_index, close.offset_index) = (None, None);
     }
     Ok(chunk)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_own_name;
-
-    #[test]
-    fn names_of_others_are_not_ours() {
-        for ours in [
-            "data/p=1/00000-019adf00-0000-7000-8000-000000000000.parquet",
-            "123456-019adf00-0000-7000-8000-000000000000.parquet",
-            "data/deletes-019adf00-0000-7000-8000-000000000000-1f-0.parquet",
-        ] {
-            assert!(is_own_name(ours), "{ours}");
-        }
-        for theirs in [
-            "raw/a.parquet",
-            "part-00000-89da0401-7f3c-4bdc-9f4f-07868d048146-c000.snappy.parquet",
-            "data/00000-204-8f414805-edbb-4bfc-b5c5-2452fb7802d4-0-00001.parquet",
-            "019adf00-0000-7000-8000-000000000000.parquet",
-            "00000-89da0401-7f3c-4bdc-9f4f-07868d048146.parquet",
-            "part-019adf00-0000-7000-8000-000000000000.parquet",
-        ] {
-            assert!(!is_own_name(theirs), "{theirs}");
-        }
-    }
 }
