@@ -95,7 +95,7 @@ impl Work {
         let writer = self.new_writer()?;
         let unmasked = |file: &&DataFile| {
             let plain = file.masks.is_empty() && file.equality_deletes.is_empty();
-            plain && writer.may_copy(file, &RowMask::new())
+            plain && writer.may_copy(file)
         };
         let files: Vec<DataFile> = files.iter().filter(unmasked).cloned().collect();
         let target = self.settings.target_file_bytes(&self.snapshot.properties)?;
@@ -269,7 +269,7 @@ impl Job {
             if self.is_stopped() {
                 break;
             }
-            let source = &mut sources[one.source];
+            let source = &sources[one.source];
             let copied = self.writer.copy(source, one.group).await?;
             copies.bytes_read += copied.bytes_read;
             let moved = copies.groups.entry(source.path().to_owned()).or_default();

@@ -1,7 +1,8 @@
 //! Rows that only move to other files: row groups of which every row moves, or enough of them that the others can be
-//! masked, are copied as they are stored, the rest is read, row by row.
+//! masked, are copied as they are stored; the rows of others are read as they are stored and decoded where they are
+//! encoded, column by column; those of files that are not as new ones would be are scanned.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -10,8 +11,9 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
-use tokio::sync::Semaphore;
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 
 use super::decide::Decider;
 use super::rows::{Places, named, table_columns};
@@ -20,7 +22,8 @@ use crate::error::{Error, Result};
 use crate::model::schema::{LAST_UPDATED_COLUMN, ROW_ID_COLUMN};
 use crate::model::{DataFile, RowMask};
 use crate::scan::{MetadataColumns, SnapshotTable, config, read_footer, session_with};
-use crate::write::CopySource;
+use crate::store::Store;
+use crate::write::{CopySource, StoredRows};
 
 /// Footers that are held at once, in bytes of memory.
 const FOOTERS: usize = 64 << 20;
@@ -28,6 +31,10 @@ const FOOTERS: usize = 64 << 20;
 /// Bytes of rows, and batches of them, that are read before they are written.
 const READ_AHEAD: usize = 64 << 20;
 const READ_AHEAD_BATCHES: usize = 64;
+
+/// Bytes of row groups, and how many of them, that are read before they are written.
+const STORED_AHEAD: usize = 16 << 20;
+const STORED_READS: usize = 8;
 
 /// Writes the rows of these files that are not hidden to new files, those of each file in their order, with
 /// their lineage. Returns how many there were. As far as a `decider` says so, hidden rows are carried along and masked
@@ -70,26 +77,28 @@ pub(super) async fn move_rows(
 /// Files that are moved together.
 #[derive(Default)]
 struct Lot {
-    /// Files of which nothing is copied, and their hidden rows.
-    whole: Vec<(DataFile, RowMask)>,
-    /// The others; what is copied is hidden from the scan too.
-    partly: Vec<(DataFile, RowMask)>,
-    /// Row groups to copy, by file.
-    copies: HashMap<String, Copies>,
+    /// Files that are not as new files would be: their rows are scanned.
+    scanned: Vec<(DataFile, RowMask)>,
+    /// Row groups of the others, in order.
+    parts: Vec<Part>,
     /// Bytes of memory that footers take.
     footers: usize,
-    /// Bytes of the row groups that the scans read, or of the file where they are not known.
+    /// Every row group to copy has page indexes.
+    without_indexes: bool,
+    /// Bytes and row groups of the files that are scanned; one where nobody has seen the footer.
     bytes: u64,
-    /// Row groups that are decoded, as far as that is known: a file of which nobody has seen the footer is one.
-    decoded: u64,
+    row_groups: u64,
 }
 
-/// The row groups of one file that are copied, in order, with the positions of their rows.
-struct Copies {
-    source: CopySource,
+/// A row group of which rows move.
+struct Part {
+    source: Arc<CopySource>,
     /// Rows of the file that do not move.
-    hidden: RowMask,
-    groups: VecDeque<(usize, Range<u64>)>,
+    hidden: Arc<RowMask>,
+    group: usize,
+    rows: Range<u64>,
+    /// It is copied as it is stored, with the rows that do not move.
+    copied: bool,
 }
 
 impl Lot {
@@ -97,132 +106,156 @@ impl Lot {
         &mut self,
         work: &mut Work,
         file: DataFile,
-        mut hidden: RowMask,
+        hidden: RowMask,
         decider: Option<Decider>,
     ) -> Result<()> {
-        let (source, row_groups) = source(work, &file, &hidden).await?;
+        let (source, row_groups) = source(work, &file).await?;
         let Some(source) = source else {
-            self.decoded += row_groups;
+            self.row_groups += row_groups;
             self.bytes += file.bytes;
-            self.whole.push((file, hidden));
+            self.scanned.push((file, hidden));
             return Ok(());
         };
         let may_stay = |rows, masked| decider.is_some_and(|decider| decider.may_stay(rows, masked));
-        let groups = VecDeque::from(source.copied(&hidden, may_stay));
-        if groups.is_empty() {
-            self.decoded += source.groups_to_read(&hidden);
-            self.bytes += source.bytes_to_read(&hidden);
-            self.whole.push((file, hidden));
-            return Ok(());
-        }
-        let copies = Copies {
-            source,
-            hidden: hidden.clone(),
-            groups,
-        };
-        for (_, rows) in &copies.groups {
-            hidden.insert_range(rows.clone());
-        }
-        self.bytes += copies.source.bytes_to_read(&hidden);
-        self.decoded += copies.source.groups_to_read(&hidden);
-        self.footers += copies.source.memory();
-        self.copies.insert(file.path.clone(), copies);
-        self.partly.push((file, hidden));
+        let copied: HashSet<usize> = source.copied(&hidden, may_stay).into_iter().collect();
+        self.footers += source.memory();
+        self.without_indexes |= !copied.is_empty() && !source.has_page_indexes();
+        let (source, hidden) = (Arc::new(source), Arc::new(hidden));
+        let parts = source.visible(&hidden).map(|(group, rows)| Part {
+            source: Arc::clone(&source),
+            hidden: Arc::clone(&hidden),
+            group,
+            rows,
+            copied: copied.contains(&group),
+        });
+        self.parts.extend(parts);
         Ok(())
     }
 
-    async fn run(mut self, work: &mut Work) -> Result<u64> {
-        let whole = std::mem::take(&mut self.whole);
-        let partly = std::mem::take(&mut self.partly);
+    async fn run(self, work: &mut Work) -> Result<u64> {
         let mut moved = 0;
-        let indexed = |copies: &Copies| copies.source.has_page_indexes();
-        if work.settings.traces_rows() && !self.copies.values().all(indexed) {
+        if work.settings.traces_rows() && self.without_indexes {
             // Else each of them would begin a file of its own.
             work.writer()?.leave_indexes_out();
         }
-        work.count("num_target_row_groups_decoded", self.decoded);
-        if !whole.is_empty() {
+        work.count("num_target_row_groups_decoded", self.row_groups);
+        if !self.scanned.is_empty() {
             let trace = work.settings.traces_rows();
-            let rows = visible(work, whole, trace).await?;
+            let rows = visible(work, self.scanned, trace).await?;
             // A compaction has better use for the memory.
             let mut rows = if trace { rows.boxed() } else { read_ahead(rows) };
             while let Some(batch) = rows.try_next().await? {
                 moved += write_moved(work, &batch).await?;
             }
         }
-        if !partly.is_empty() {
-            let mut rows = read_ahead(visible(work, partly, true).await?);
-            let mut current = None;
-            while let Some(batch) = rows.try_next().await? {
-                moved += self.weave(work, &mut current, &batch).await?;
-            }
-            for mut rest in current.into_iter().chain(self.copies.into_values()) {
-                moved += rest.copy_up_to(work, u64::MAX).await?;
-            }
+        let mut ahead = StoredAhead::begin(&work.handle.store, &self.parts);
+        for part in &self.parts {
+            moved += match part.copied {
+                true => {
+                    work.copy(&part.source, part.group, part.rows.clone(), &part.hidden)
+                        .await?
+                }
+                false => work.write_stored(&part.source, ahead.next(part).await?).await?,
+            };
         }
         work.count("bytes_read", self.bytes);
         work.count("bytes_decoded", self.bytes);
         Ok(moved)
     }
+}
 
-    /// Writes rows of the scan, and before each of them the row groups that precede it in its file.
-    async fn weave(
+impl Work {
+    /// Moves a row group with these rows to the new data files as it is stored; those that are hidden are masked there.
+    /// Returns how many are not.
+    pub(super) async fn copy(
         &mut self,
-        work: &mut Work,
-        current: &mut Option<Copies>,
-        batch: &RecordBatch,
+        source: &CopySource,
+        group: usize,
+        rows: Range<u64>,
+        hidden: &RowMask,
     ) -> Result<u64> {
-        let places = Places::of(batch)?;
-        let (mut moved, mut from) = (0, 0);
-        for row in 0..batch.num_rows() {
-            let (path, position) = places.at(row)?;
-            let same = current
-                .as_ref()
-                .is_some_and(|copies| copies.source.path() == path);
-            if same && !current.as_ref().is_some_and(|copies| copies.is_due(position)) {
-                continue;
-            }
-            moved += write_moved(work, &batch.slice(from, row - from)).await?;
-            from = row;
-            if !same {
-                if let Some(mut rest) = current.take() {
-                    moved += rest.copy_up_to(work, u64::MAX).await?;
+        let copied = self.writer()?.copy(source, group).await?;
+        let masked = hidden.moved(rows.clone(), copied.start);
+        let visible = rows.end - rows.start - masked.len();
+        self.mask_anew(copied.path, &masked);
+        self.count("bytes_read", copied.bytes_read);
+        self.count("bytes_copied", copied.bytes_read);
+        self.count("num_target_row_groups_copied", 1);
+        self.count("num_output_rows", visible);
+        Ok(visible)
+    }
+
+    /// Writes rows of a row group that were read as they are stored. Returns how many.
+    pub(super) async fn write_stored(&mut self, source: &CopySource, rows: StoredRows) -> Result<u64> {
+        let (count, bytes) = (rows.len() as u64, rows.bytes_read());
+        self.writer()?.write_stored(source, rows).await?;
+        self.count("bytes_read", bytes);
+        self.count("bytes_decoded", bytes);
+        self.count("num_target_row_groups_decoded", 1);
+        self.count("num_output_rows", count);
+        Ok(count)
+    }
+}
+
+/// The rows of those parts that are not copied, read while others are written.
+struct StoredAhead {
+    read: mpsc::Receiver<Result<StoredRows>>,
+    room: Arc<Semaphore>,
+    /// Reading ends with it.
+    _task: JoinSet<()>,
+}
+
+impl StoredAhead {
+    fn begin(store: &Store, parts: &[Part]) -> Self {
+        let room = Arc::new(Semaphore::new(STORED_AHEAD));
+        let mut wanted = Vec::new();
+        for part in parts.iter().filter(|part| !part.copied) {
+            let (store, left, weight) = (store.clone(), Arc::clone(&room), part.weight());
+            let (source, hidden, group) = (Arc::clone(&part.source), Arc::clone(&part.hidden), part.group);
+            wanted.push(async move {
+                // Given back by whoever takes the rows; nobody closes it.
+                if let Ok(taken) = left.acquire_many(weight).await {
+                    taken.forget();
                 }
-                *current = self.copies.remove(path);
-            }
-            if let Some(copies) = current {
-                moved += copies.copy_up_to(work, position).await?;
-            }
+                source.read(&store, group, &hidden).await
+            });
         }
-        moved += write_moved(work, &batch.slice(from, batch.num_rows() - from)).await?;
-        Ok(moved)
+        let (send, read) = mpsc::channel(1);
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut reads = stream::iter(wanted).buffered(STORED_READS);
+            while let Some(rows) = reads.next().await {
+                if send.send(rows).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Self {
+            read,
+            room,
+            _task: task,
+        }
+    }
+
+    /// Those of this part, which is the next that is not copied.
+    async fn next(&mut self, part: &Part) -> Result<StoredRows> {
+        let stopped = || Error::invalid("reading the rows that move stopped", part.source.path());
+        let rows = self.read.recv().await.ok_or_else(stopped)??;
+        self.room.add_permits(part.weight() as usize);
+        Ok(rows)
     }
 }
 
-impl Copies {
-    /// Whether a row group comes before this row.
-    fn is_due(&self, position: u64) -> bool {
-        self.groups
-            .front()
-            .is_some_and(|(_, rows)| rows.start <= position)
-    }
-
-    /// Copies the row groups that come before this row; returns their rows.
-    async fn copy_up_to(&mut self, work: &mut Work, position: u64) -> Result<u64> {
-        let mut moved = 0;
-        while self.is_due(position) {
-            let Some((group, rows)) = self.groups.pop_front() else {
-                break;
-            };
-            moved += work.copy(&mut self.source, group, rows, &self.hidden).await?;
-        }
-        Ok(moved)
+impl Part {
+    /// Bytes of room that its rows take, or all there are if it is larger.
+    fn weight(&self) -> u32 {
+        self.source.bytes_of(self.group).min(STORED_AHEAD as u64) as u32
     }
 }
 
-/// A file's row groups, if any of them might be copied; and how many there are, as far as that is known.
-async fn source(work: &mut Work, file: &DataFile, hidden: &RowMask) -> Result<(Option<CopySource>, u64)> {
-    if !work.writer()?.may_copy(file, hidden) {
+/// A file's row groups, if its rows may move as they are stored; and how many there are, as far as that is known.
+async fn source(work: &mut Work, file: &DataFile) -> Result<(Option<CopySource>, u64)> {
+    if !work.writer()?.may_move(file) {
         return Ok((None, file.split_offsets.len().max(1) as u64));
     }
     let footer = read_footer(&work.handle.store, &file.path, file.bytes).await?;

@@ -64,17 +64,6 @@ impl Places {
             positions: self.positions.clone(),
         }
     }
-
-    /// The place of one row.
-    pub(super) fn at(&self, row: usize) -> Result<(&str, u64)> {
-        match self.files.key(row) {
-            Some(file) if self.positions.is_valid(row) => {
-                let path = self.files.values().as_string::<i32>().value(file);
-                Ok((path, self.positions.value(row).cast_unsigned()))
-            }
-            _ => Err(Error::invalid("the scan returned a row without its place", "")),
-        }
-    }
 }
 
 impl Touched {

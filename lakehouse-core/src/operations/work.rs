@@ -1,7 +1,6 @@
 //! The frame around every verb: plan, commit, clean up, report.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
@@ -25,7 +24,7 @@ use crate::model::{
     Change, CommitId, DataFile, Evolved, MetadataChange, OperationKind, Prune, RowMask, Snapshot,
 };
 use crate::store::clock;
-use crate::write::{CopySource, Origins, RowMap, TableWriter, conform};
+use crate::write::{Origins, RowMap, TableWriter, conform};
 
 /// An operation: how it turns the snapshot of `work` into a change. Called again when another
 /// commit makes the plan wrong, so it must keep what it needs.
@@ -459,26 +458,6 @@ impl Work {
         }
         self.count("num_output_rows", rows.num_rows() as u64);
         Ok(())
-    }
-
-    /// Moves a row group with these rows to the new data files as it is stored; those that are hidden are masked there.
-    /// Returns how many are not.
-    pub(super) async fn copy(
-        &mut self,
-        source: &mut CopySource,
-        group: usize,
-        rows: Range<u64>,
-        hidden: &RowMask,
-    ) -> Result<u64> {
-        let copied = self.writer()?.copy(source, group).await?;
-        let masked = hidden.moved(rows.clone(), copied.start);
-        let visible = rows.end - rows.start - masked.len();
-        self.mask_anew(copied.path, &masked);
-        self.count("bytes_read", copied.bytes_read);
-        self.count("bytes_copied", copied.bytes_read);
-        self.count("num_target_row_groups_copied", 1);
-        self.count("num_output_rows", visible);
-        Ok(visible)
     }
 
     /// Whether rows of new files are masked.

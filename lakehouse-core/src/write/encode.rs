@@ -1,14 +1,12 @@
 //! One Parquet file at a time, encoded in memory on a blocking thread, its columns side by side.
 
 use std::cmp::Reverse;
-use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::compute::concat_batches;
+use arrow::array::ArrayRef;
 use arrow::datatypes::{FieldRef, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::ArrowSchemaConverter;
@@ -27,9 +25,8 @@ use super::copy::Incoming;
 use super::layout::Layout;
 use super::names;
 use super::profile::Profiles;
+use super::rows::{Rows, bytes_each, first_rows, prepared};
 use super::sink::{Buffers, Sink};
-use super::statistics;
-use super::writer::memory;
 use crate::error::{Error, Result};
 use crate::model::{CommitId, FileOrder, is_small_file};
 
@@ -37,8 +34,6 @@ use crate::model::{CommitId, FileOrder, is_small_file};
 /// most, and what it is at least, however many bytes they have.
 const STEP_ROWS: usize = 1 << 15;
 const LEAST_STEP_ROWS: usize = 8_192;
-/// Batches that have fewer rows are joined before.
-const SMALL_ROWS: usize = 2_048;
 /// Bytes of rows handed to the encoder at once, about.
 const STEP_BYTES: usize = 8 << 20;
 /// For fewer values than this, waking other threads costs more than they save.
@@ -122,22 +117,23 @@ pub(super) fn parquet_schema(layout: &Layout) -> Result<SchemaDescriptor> {
 }
 
 impl Recipe {
-    /// Encodes batches into the open file, if there is one, and new ones below `folder`; files that
+    /// Encodes rows into the open file, if there is one, and new ones below `folder`; files that
     /// reach the target size are completed, the last one too if `close` says so.
     pub(super) fn encode(
         &self,
         folder: &str,
         mut open: Option<Encoder>,
-        batches: Vec<RecordBatch>,
+        rows: Vec<Rows>,
         close: bool,
     ) -> Result<(Option<Encoder>, Vec<Encoded>)> {
         let mut complete = Vec::new();
-        let mut left = VecDeque::new();
-        for rows in joined(batches)?.iter().filter(|rows| rows.num_rows() > 0) {
-            left.push_back(self.layout.store(rows)?);
-        }
-        let most = self.step_rows(&left);
-        while !left.is_empty() {
+        let mut left = prepared(rows, &self.layout)?;
+        let most = [
+            self.batch_rows(bytes_each(&left, false)),
+            self.stored_rows(bytes_each(&left, true)),
+        ];
+        while let Some(first) = left.front() {
+            let most = most[usize::from(first.is_stored())];
             let encoder = self.open(folder, &mut open)?;
             let step = first_rows(&mut left, encoder.room().min(most));
             encoder.write(self, &step)?;
@@ -185,13 +181,21 @@ impl Recipe {
         })
     }
 
-    /// Rows of these batches that are encoded at once.
-    fn step_rows(&self, batches: &VecDeque<RecordBatch>) -> usize {
-        let target = usize::try_from(self.target_file_bytes / 8).unwrap_or(usize::MAX);
-        let bytes = STEP_BYTES.min(target).min(self.row_group_bytes);
-        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-        let each = batches.iter().map(memory).sum::<usize>() / rows.max(1);
-        (bytes / each.max(1)).clamp(LEAST_STEP_ROWS, STEP_ROWS)
+    /// Rows of batches that are encoded at once, if each has so many bytes in memory.
+    fn batch_rows(&self, each: Option<usize>) -> usize {
+        let bytes = STEP_BYTES.min(self.share()).min(self.row_group_bytes);
+        (bytes / each.unwrap_or(1).max(1)).clamp(LEAST_STEP_ROWS, STEP_ROWS)
+    }
+
+    /// The same of rows that are stored elsewhere with so many bytes each. They are decoded a few at a time: nothing
+    /// speaks against a whole row group but the size of the file.
+    fn stored_rows(&self, each: Option<usize>) -> usize {
+        (self.share() / each.unwrap_or(1).max(1)).max(LEAST_STEP_ROWS)
+    }
+
+    /// By so many bytes a file may miss its size.
+    fn share(&self) -> usize {
+        usize::try_from(self.target_file_bytes / 8).unwrap_or(usize::MAX)
     }
 
     fn complete_if_full(&self, open: &mut Option<Encoder>, complete: &mut Vec<Encoded>) -> Result<()> {
@@ -289,11 +293,7 @@ impl Encoder {
     }
 
     /// Encodes rows that the open row group has room for.
-    fn write(&mut self, recipe: &Recipe, step: &[RecordBatch]) -> Result<()> {
-        for rows in step {
-            statistics::count_nans(rows, &mut self.nans);
-            self.rows += rows.num_rows() as u64;
-        }
+    fn write(&mut self, recipe: &Recipe, step: &[Rows]) -> Result<()> {
         self.encode(recipe, step)?;
         if self.room() == 0 {
             self.flush(recipe)?;
@@ -319,7 +319,7 @@ impl Encoder {
         (self.room() * each) as u64
     }
 
-    fn encode(&mut self, recipe: &Recipe, step: &[RecordBatch]) -> Result<()> {
+    fn encode(&mut self, recipe: &Recipe, step: &[Rows]) -> Result<()> {
         let number = self.groups();
         let group = match &mut self.group {
             Some(group) => group,
@@ -328,13 +328,14 @@ impl Encoder {
                 rows: 0,
             }),
         };
-        let rows: usize = step.iter().map(RecordBatch::num_rows).sum();
+        let rows: usize = step.iter().map(Rows::len).sum();
         group.rows += rows;
+        self.rows += rows as u64;
         let parallel = rows * group.columns.len() >= PARALLEL_VALUES;
         let leaves = &recipe.parquet;
         let root_of = |leaf: usize| leaves.get_column_root_idx(leaf);
         let mut fields = Vec::with_capacity(self.schema.fields().len());
-        let mut columns = group.columns.as_mut_slice();
+        let (mut columns, mut nans) = (group.columns.as_mut_slice(), self.nans.as_mut_slice());
         let mut leaf = 0;
         while !columns.is_empty() {
             let field = root_of(leaf);
@@ -342,14 +343,20 @@ impl Encoder {
             let own = own.count();
             leaf += own;
             let (first, rest) = columns.split_at_mut(own);
-            fields.push((field, first));
-            columns = rest;
+            let (counts, others) = nans.split_at_mut(own);
+            fields.push((field, first, counts));
+            (columns, nans) = (rest, others);
         }
-        let write = |(field, columns)| write(step, field, columns);
+        let schema = &self.schema;
+        let write = |(number, columns, nans): (usize, &mut [_], &mut [_])| {
+            let field = &schema.fields()[number];
+            step.iter()
+                .try_for_each(|rows| rows.encode(number, field, columns, nans))
+        };
         if parallel {
             // The largest first, so that no thread waits for one that came last.
             let bytes = |column: &ArrowColumnWriter| column.get_estimated_total_bytes();
-            fields.sort_by_cached_key(|(_, columns)| Reverse(columns.iter().map(bytes).sum::<usize>()));
+            fields.sort_by_cached_key(|(_, columns, _)| Reverse(columns.iter().map(bytes).sum::<usize>()));
             fields.into_iter().par_bridge().try_for_each(write)
         } else {
             fields.into_iter().try_for_each(write)
@@ -509,52 +516,6 @@ impl OpenGroup {
             .map(ArrowColumnWriter::get_estimated_total_bytes)
             .sum()
     }
-}
-
-/// Many small batches cost more than the copy that joins them.
-fn joined(batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
-    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    match batches.as_slice() {
-        [first, _, ..] if rows < batches.len() * SMALL_ROWS => {
-            Ok(vec![concat_batches(first.schema_ref(), &batches)?])
-        }
-        _ => Ok(batches),
-    }
-}
-
-/// Takes the first so many rows.
-fn first_rows(left: &mut VecDeque<RecordBatch>, rows: usize) -> Vec<RecordBatch> {
-    let mut taken = Vec::new();
-    let mut wanted = rows;
-    while let Some(batch) = left.pop_front() {
-        let all = batch.num_rows();
-        if all > wanted {
-            taken.extend((wanted > 0).then(|| batch.slice(0, wanted)));
-            left.push_front(batch.slice(wanted, all - wanted));
-            break;
-        }
-        wanted -= all;
-        taken.push(batch);
-    }
-    taken
-}
-
-/// Encodes a field of these rows, which has these leaves.
-fn write(step: &[RecordBatch], field: usize, columns: &mut [ArrowColumnWriter]) -> Result<()> {
-    for rows in step {
-        let schema = rows.schema_ref();
-        let leaves = compute_leaves(schema.field(field), rows.column(field))?;
-        if leaves.len() != columns.len() {
-            return Err(Error::invalid(
-                "rows do not have the file's columns",
-                schema.field(field).name().as_str(),
-            ));
-        }
-        for (column, leaf) in columns.iter_mut().zip(&leaves) {
-            column.write(leaf)?;
-        }
-    }
-    Ok(())
 }
 
 fn encode(columns: Vec<Beside>, indexed: bool) -> Result<Vec<ArrowColumnChunk>> {

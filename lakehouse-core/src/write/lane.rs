@@ -9,8 +9,9 @@ use datafusion::scalar::ScalarValue;
 use object_store::WriteMultipart;
 
 use super::encode::Encoder;
+use super::rows::Rows;
 use super::trace::LaneTrace;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The rows and the open file of one partition.
 #[derive(Debug)]
@@ -18,10 +19,10 @@ pub(super) struct Lane {
     pub(super) values: Vec<ScalarValue>,
     pub(super) folder: String,
     /// Rows that wait for the encoder, how many and of how many bytes.
-    pub(super) batches: Vec<RecordBatch>,
+    waiting: Vec<Rows>,
     pub(super) rows: usize,
     pub(super) bytes: usize,
-    /// So many of `batches` own their memory; the others are slices of larger ones.
+    /// So many of `waiting` own their memory; the others are slices of larger ones.
     owned: usize,
     /// A job has the lane's file.
     pub(super) busy: bool,
@@ -38,7 +39,7 @@ impl Lane {
         Self {
             values,
             folder,
-            batches: Vec::new(),
+            waiting: Vec::new(),
             rows: 0,
             bytes: 0,
             owned: 0,
@@ -51,30 +52,43 @@ impl Lane {
     }
 
     /// Adds rows; `slice` says that they are a part of a batch whose other rows went elsewhere.
-    pub(super) fn push(&mut self, rows: RecordBatch, bytes: usize, slice: bool) {
-        self.rows += rows.num_rows();
+    pub(super) fn push(&mut self, rows: Rows, bytes: usize, slice: bool) {
+        self.rows += rows.len();
         self.bytes += bytes;
-        if !slice && self.owned == self.batches.len() {
+        if !slice && self.owned == self.waiting.len() {
             self.owned += 1;
         }
-        self.batches.push(rows);
+        self.waiting.push(rows);
     }
 
     /// Takes all rows; returns them and their bytes.
-    pub(super) fn take(&mut self) -> (Vec<RecordBatch>, usize) {
+    pub(super) fn take(&mut self) -> (Vec<Rows>, usize) {
         (self.owned, self.rows) = (0, 0);
-        (std::mem::take(&mut self.batches), std::mem::take(&mut self.bytes))
+        (std::mem::take(&mut self.waiting), std::mem::take(&mut self.bytes))
     }
 
     /// Slices keep the batch alive that they were cut from, even if all its other rows are gone: this
     /// copies them out.
     pub(super) fn own(&mut self) -> Result<()> {
-        if self.owned < self.batches.len() {
-            let slices = self.batches.split_off(self.owned);
-            self.batches
-                .push(concat_batches(slices[0].schema_ref(), &slices)?);
-            self.owned = self.batches.len();
+        let mut batches: Vec<RecordBatch> = Vec::new();
+        let join = |batches: &mut Vec<RecordBatch>, own: &mut Vec<Rows>| {
+            if let [first, ..] = batches.as_slice() {
+                own.push(Rows::Batch(concat_batches(first.schema_ref(), &*batches)?));
+                batches.clear();
+            }
+            Ok::<_, Error>(())
+        };
+        for rows in self.waiting.split_off(self.owned) {
+            match rows {
+                Rows::Batch(batch) => batches.push(batch),
+                stored @ Rows::Stored(_) => {
+                    join(&mut batches, &mut self.waiting)?;
+                    self.waiting.push(stored);
+                }
+            }
         }
+        join(&mut batches, &mut self.waiting)?;
+        self.owned = self.waiting.len();
         Ok(())
     }
 }

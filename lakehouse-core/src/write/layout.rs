@@ -174,7 +174,7 @@ pub(super) fn add_leaves(name: Option<String>, field: &Field, leaves: &mut Vec<L
 }
 
 /// The same values under the field's (nested) names.
-fn renamed(array: &ArrayRef, field: &Field) -> Result<ArrayRef> {
+pub(super) fn renamed(array: &ArrayRef, field: &Field) -> Result<ArrayRef> {
     if array.data_type() == field.data_type() {
         return Ok(Arc::clone(array));
     }

@@ -9,6 +9,7 @@ mod lane;
 mod layout;
 mod names;
 mod profile;
+mod rows;
 mod sink;
 mod split;
 mod statistics;
@@ -20,7 +21,7 @@ mod tests;
 
 pub use codec::Codec;
 pub use conform::{conform, conform_at};
-pub use copy::CopySource;
+pub use copy::{CopySource, StoredRows};
 pub use footer::{footer_statistics, row_group_offsets};
 pub use names::is_own_name;
 pub use trace::{Origins, RowMap};

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type, TimeUnit};
 use datafusion::scalar::ScalarValue;
 use parquet::file::metadata::RowGroupMetaData;
@@ -255,12 +255,9 @@ fn of_bytes(v: &[u8], data_type: &DataType) -> Option<ScalarValue> {
     })
 }
 
-/// Adds the NaNs of a batch to the count of each leaf.
-pub(super) fn count_nans(batch: &RecordBatch, counts: &mut [Option<u64>]) {
-    let mut leaf = 0;
-    for column in batch.columns() {
-        count_below(column, counts, &mut leaf);
-    }
+/// Adds the NaNs of a column to the counts of its leaves.
+pub(super) fn count_nans(column: &ArrayRef, counts: &mut [Option<u64>]) {
+    count_below(column, counts, &mut 0);
 }
 
 fn count_below(array: &ArrayRef, counts: &mut [Option<u64>], leaf: &mut usize) {

@@ -28,6 +28,7 @@ use super::footer::row_group_offsets;
 use super::lane::{Alone, Lane};
 use super::layout::Layout;
 use super::profile::Profiles;
+use super::rows::Rows;
 use super::split::{Part, Splitter};
 use super::statistics;
 use super::trace::{Origins, RowMap, Tracer};
@@ -38,7 +39,7 @@ use crate::store::Store;
 
 /// A lane is encoded when so many rows, or bytes, wait in it.
 const HAND_OVER_ROWS: usize = 32 << 10;
-const HAND_OVER_BYTES: usize = 16 << 20;
+pub(super) const HAND_OVER_BYTES: usize = 16 << 20;
 /// Encoded bytes of an open file that are sent ahead of its end.
 const SEND_AHEAD: usize = 8 << 20;
 /// Objects that are stored at the same time.
@@ -93,7 +94,7 @@ pub struct TableWriter {
     pub(super) jobs: JoinSet<Result<Done>>,
     uploads: JoinSet<Result<()>>,
     /// Bytes of rows that wait, of open files, and of split batches that waiting slices keep alive.
-    waiting: usize,
+    pub(super) waiting: usize,
     pub(super) encoding: usize,
     kept_alive: usize,
     staged: Vec<String>,
@@ -270,9 +271,7 @@ impl TableWriter {
         if sliced {
             self.kept_alive += total;
         }
-        while let Some(done) = self.jobs.try_join_next() {
-            self.settle(done).await?;
-        }
+        self.settle_finished().await?;
         self.relieve().await
     }
 
@@ -309,7 +308,7 @@ impl TableWriter {
     fn lane_of(&mut self, part: Part, bytes: usize, sliced: bool) -> usize {
         let index = self.lane_of_partition(&part.key, &part.values);
         self.waiting += bytes;
-        self.lanes[index].push(part.rows, bytes, sliced);
+        self.lanes[index].push(Rows::Batch(part.rows), bytes, sliced);
         index
     }
 
@@ -325,24 +324,32 @@ impl TableWriter {
     pub(super) async fn start(&mut self, index: usize, close: bool) -> Result<()> {
         self.wait_for(index).await?;
         let lane = &mut self.lanes[index];
-        let (batches, bytes) = lane.take();
+        let (rows, bytes) = lane.take();
         let open = lane.open.take().map(Alone::into_inner);
         self.waiting -= bytes;
         self.encoding -= std::mem::take(&mut lane.open_bytes);
-        if batches.is_empty() && open.is_none() {
+        if rows.is_empty() && open.is_none() {
             return Ok(());
         }
         lane.busy = true;
         let folder = lane.folder.clone();
         let recipe = Arc::clone(&self.recipe);
         self.jobs.spawn_blocking(move || {
-            let (open, complete) = recipe.encode(&folder, open, batches, close)?;
+            let (open, complete) = recipe.encode(&folder, open, rows, close)?;
             Ok(Done {
                 lane: index,
                 open,
                 complete,
             })
         });
+        Ok(())
+    }
+
+    /// Takes over what finished jobs made, without waiting for others.
+    pub(super) async fn settle_finished(&mut self) -> Result<()> {
+        while let Some(done) = self.jobs.try_join_next() {
+            self.settle(done).await?;
+        }
         Ok(())
     }
 

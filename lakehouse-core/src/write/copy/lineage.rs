@@ -8,16 +8,10 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatchReader, new_null_array};
 use arrow::compute::kernels::zip::zip;
 use arrow::compute::{concat_batches, is_not_null};
 use arrow::datatypes::DataType;
-use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
-};
-use parquet::errors::ParquetError;
-use parquet::file::metadata::ParquetMetaData;
-use parquet::file::reader::{ChunkReader, Length};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 
-use super::Stored;
+use super::{Chunks, Stored};
 use crate::error::{Error, Result};
 use crate::model::DataFile;
 
@@ -41,16 +35,15 @@ pub(super) fn inherited(file: &DataFile, positions: Range<u64>) -> [ArrayRef; 2]
 /// # Errors
 /// When the chunks cannot be decoded.
 pub(super) fn completed(
-    metadata: &Arc<ParquetMetaData>,
+    reading: &ArrowReaderMetadata,
     group: usize,
     columns: Range<usize>,
     chunks: Vec<Stored>,
     inherited: [ArrayRef; 2],
 ) -> Result<[ArrayRef; 2]> {
-    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let reading = ArrowReaderMetadata::try_new(Arc::clone(metadata), options)?;
-    let mask = ProjectionMask::leaves(metadata.file_metadata().schema_descr(), columns);
-    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(Chunks(chunks), reading)
+    let mask = ProjectionMask::leaves(reading.parquet_schema(), columns);
+    let chunks = Chunks(chunks.into());
+    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(chunks, reading.clone())
         .with_projection(mask)
         .with_row_groups(vec![group])
         .build()?;
@@ -66,35 +59,4 @@ pub(super) fn completed(
     }
     let filled = |stored: &ArrayRef, inherited: ArrayRef| zip(&is_not_null(stored)?, stored, &inherited);
     Ok([filled(stored.column(0), ids)?, filled(stored.column(1), updated)?])
-}
-
-/// Parts of a file.
-struct Chunks(Vec<Stored>);
-
-impl Length for Chunks {
-    fn len(&self) -> u64 {
-        self.0.iter().map(Length::len).max().unwrap_or_default()
-    }
-}
-
-impl Chunks {
-    fn holding(&self, start: u64) -> parquet::errors::Result<&Stored> {
-        let found = self
-            .0
-            .iter()
-            .find(|part| (part.start..part.len()).contains(&start));
-        found.ok_or_else(|| ParquetError::EOF(format!("byte {start} was not read")))
-    }
-}
-
-impl ChunkReader for Chunks {
-    type T = bytes::buf::Reader<Bytes>;
-
-    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
-        self.holding(start)?.get_read(start)
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
-        self.holding(start)?.get_bytes(start, length)
-    }
 }

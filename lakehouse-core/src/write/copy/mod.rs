@@ -3,6 +3,7 @@
 //! ```text
 //! source    which row groups of a file may be copied: the file is what this writer would have written
 //! read      column chunks, a few megabytes at a time, while those before are appended
+//! stored    the rows of the others, read as they are stored and decoded where they are encoded
 //! append    on the blocking thread that has the partition's open file (`Encoder::copy`)
 //! lineage   the two columns of row lineage are completed and encoded beside, where they have to be
 //! ```
@@ -13,6 +14,7 @@
 mod lineage;
 mod pages;
 mod source;
+mod stored;
 
 #[cfg(test)]
 mod tests;
@@ -30,12 +32,14 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
 use super::lane::Alone;
-use super::writer::{Done, TableWriter};
+use super::rows::Rows;
+use super::writer::{Done, HAND_OVER_BYTES, TableWriter};
 use crate::error::{Error, Result};
 use crate::store::Store;
 
 pub use source::CopySource;
 pub(super) use source::are_of_old;
+pub use stored::StoredRows;
 
 /// Chunks are read together up to so many bytes, if there is no more than a gap of so many between them.
 const READ_BYTES: u64 = 4 << 20;
@@ -79,11 +83,15 @@ pub(super) struct Chunk {
 }
 
 /// Bytes of a file from some place on.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Stored {
     start: u64,
     bytes: Bytes,
 }
+
+/// Parts of a file.
+#[derive(Debug, Clone)]
+struct Chunks(Arc<[Stored]>);
 
 impl TableWriter {
     /// Appends a row group that [`CopySource::copied`] named to the file of its partition, after the rows
@@ -91,12 +99,43 @@ impl TableWriter {
     ///
     /// # Errors
     /// As [`TableWriter::write`]; and when the old file cannot be read.
-    pub async fn copy(&mut self, source: &mut CopySource, group: usize) -> Result<Copied> {
+    pub async fn copy(&mut self, source: &CopySource, group: usize) -> Result<Copied> {
         let result = self.copy_group(source, group).await;
         self.quiet_after(result).await
     }
 
-    async fn copy_group(&mut self, source: &mut CopySource, group: usize) -> Result<Copied> {
+    /// Takes rows that [`CopySource::read`] read, after those written so far.
+    ///
+    /// # Errors
+    /// As [`TableWriter::write`].
+    pub async fn write_stored(&mut self, source: &CopySource, rows: StoredRows) -> Result<()> {
+        let result = self.take_stored(source, rows).await;
+        self.quiet_after(result).await
+    }
+
+    async fn take_stored(&mut self, source: &CopySource, rows: StoredRows) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let index = self.lane_of_partition(&source.key, &source.file.partition);
+        let lane = &mut self.lanes[index];
+        if let Some(tracer) = &mut self.tracer {
+            for run in &*rows.positions {
+                tracer.take_group(&mut lane.trace, source.path(), run.clone());
+            }
+        }
+        let bytes = rows.memory();
+        self.waiting += bytes;
+        lane.push(Rows::Stored(rows), bytes, false);
+        // A whole row group at once, so that no thread waits for another in the middle of it.
+        if lane.rows >= self.recipe.row_group_rows || lane.bytes >= HAND_OVER_BYTES {
+            self.start(index, false).await?;
+        }
+        self.settle_finished().await?;
+        self.relieve().await
+    }
+
+    async fn copy_group(&mut self, source: &CopySource, group: usize) -> Result<Copied> {
         let store = self.store.clone();
         let mut bytes_read = source.load_pages(&store).await?;
         let (lineage, lineage_read) = source.lineage(&store, group).await?;
@@ -244,5 +283,33 @@ impl ChunkReader for Stored {
             )));
         }
         Ok(bytes.slice(..length))
+    }
+}
+
+impl Length for Chunks {
+    fn len(&self) -> u64 {
+        self.0.iter().map(Length::len).max().unwrap_or_default()
+    }
+}
+
+impl Chunks {
+    fn holding(&self, start: u64) -> parquet::errors::Result<&Stored> {
+        let found = self
+            .0
+            .iter()
+            .find(|part| (part.start..part.len()).contains(&start));
+        found.ok_or_else(|| ParquetError::EOF(format!("byte {start} was not read")))
+    }
+}
+
+impl ChunkReader for Chunks {
+    type T = bytes::buf::Reader<Bytes>;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
+        self.holding(start)?.get_read(start)
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
+        self.holding(start)?.get_bytes(start, length)
     }
 }

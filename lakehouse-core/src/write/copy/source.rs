@@ -1,9 +1,10 @@
 //! A data file whose row groups may be copied: which of them, and where their parts are.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::ArrayRef;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::basic::ColumnOrder;
 use parquet::bloom_filter::Sbbf;
 use parquet::column::writer::ColumnCloseResult;
@@ -29,11 +30,11 @@ pub struct CopySource {
     pub(super) file: DataFile,
     /// The partition's key in the writer.
     pub(super) key: Box<[u8]>,
-    metadata: Arc<ParquetMetaData>,
+    pub(super) reading: ArrowReaderMetadata,
     groups: Vec<Group>,
     lineage: Lineage,
-    /// What is known of page indexes.
-    pages: Pages,
+    /// The metadata with all page indexes, once somebody looked whether there are any.
+    indexed: OnceLock<Option<ParquetMetaData>>,
 }
 
 #[derive(Debug)]
@@ -55,25 +56,21 @@ enum Lineage {
     Inherited,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pages {
-    NotRead,
-    Indexed,
-    Plain,
-}
-
 impl TableWriter {
-    /// Whether a look at a file's footer can pay, if these rows go: without it nothing is known of its row
-    /// groups.
-    pub fn may_copy(&self, file: &DataFile, hidden: &RowMask) -> bool {
+    /// Whether a file's rows may move as they are stored, as far as that is known without its footer.
+    pub fn may_move(&self, file: &DataFile) -> bool {
         self.same_partitioning(file).is_some()
-            && self.worth_copying(file.rows, file.bytes)
-            && (file.split_offsets.len() != 1 || hidden.is_empty())
     }
 
-    /// A file's row groups for [`TableWriter::copy`], if this writer would store the same rows in just the
-    /// same form: the same Parquet columns (names, field ids, types, repetition), the same partition.
-    /// `footer` is that of the file. `None` where every row has to be decoded.
+    /// Whether row groups of a file may be worth copying, as far as that is known without its footer.
+    pub fn may_copy(&self, file: &DataFile) -> bool {
+        self.may_move(file) && self.worth_copying(file.rows, file.bytes)
+    }
+
+    /// A file's row groups, to be copied ([`TableWriter::copy`]) or decoded column by column
+    /// ([`TableWriter::write_stored`]), if this writer would store the same rows in just the same form: the same Parquet
+    /// columns (names, field ids, types, repetition), the same partition. `footer` is that of the file. `None` where it
+    /// would not.
     pub fn source(&self, file: &DataFile, footer: ParquetMetaData) -> Option<CopySource> {
         let key = self.same_partitioning(file)?;
         let lineage = same_columns(
@@ -89,12 +86,13 @@ impl TableWriter {
                 ColumnOrder::TYPE_DEFINED_ORDER(_)
             )
         };
-        if !(0..leaves).all(ordered) {
-            return None;
-        }
+        let ordered = (0..leaves).all(ordered);
         let mut groups = Vec::with_capacity(footer.num_row_groups());
         let mut start = 0;
         for group in footer.row_groups() {
+            if !is_whole(group, file.bytes) {
+                return None;
+            }
             let rows = u64::try_from(group.num_rows()).ok()?;
             let mut bytes = 0;
             for chunk in group.columns() {
@@ -105,17 +103,25 @@ impl TableWriter {
             groups.push(Group {
                 rows: start..start + rows,
                 bytes,
-                copyable: self.worth_copying(rows, bytes) && is_whole(group, file.bytes),
+                copyable: ordered
+                    && rows > 0
+                    && self.worth_copying(rows, bytes)
+                    && group.columns().iter().all(is_trusted),
             });
             start += rows;
         }
-        (start == file.rows && groups.iter().any(|group| group.copyable)).then(|| CopySource {
+        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let reading = ArrowReaderMetadata::try_new(Arc::new(footer), options).ok()?;
+        let stored = reading.schema().fields().iter();
+        let mut both = stored.zip(self.recipe.layout.file.fields());
+        let same = both.all(|(stored, new)| stored.data_type().equals_datatype(new.data_type()));
+        (start == file.rows && same).then(|| CopySource {
             file: file.clone(),
             key,
-            metadata: Arc::new(footer),
+            reading,
             groups,
             lineage,
-            pages: Pages::NotRead,
+            indexed: OnceLock::new(),
         })
     }
 
@@ -125,7 +131,7 @@ impl TableWriter {
         let leaves = &self.recipe.layout.leaves;
         let uncounted = vec![None; leaves.len()];
         let groups = source
-            .metadata
+            .metadata()
             .row_groups()
             .iter()
             .zip(&source.groups)
@@ -158,10 +164,10 @@ impl CopySource {
         &self.file.path
     }
 
-    /// The row groups to copy if these rows go, with the positions of their rows, in order: those that none goes of,
+    /// The row groups to copy if these rows go, in order: those that none goes of,
     /// and of the others as many as `may_stay` allows, those that lose the least first. It is asked about a number of
     /// rows and how many of them would be there for nothing.
-    pub fn copied(&self, hidden: &RowMask, may_stay: impl Fn(u64, u64) -> bool) -> Vec<(usize, Range<u64>)> {
+    pub fn copied(&self, hidden: &RowMask, may_stay: impl Fn(u64, u64) -> bool) -> Vec<usize> {
         let rows_of = |number: usize| self.rows_of(number);
         let groups = self.groups.iter().enumerate();
         let mut left: Vec<(usize, u64)> = groups
@@ -177,33 +183,17 @@ impl CopySource {
         });
         let mut kept: Vec<usize> = kept.map(|(number, _)| *number).collect();
         kept.sort_unstable();
-        kept.into_iter()
-            .map(|number| (number, self.groups[number].rows.clone()))
-            .collect()
-    }
-
-    /// Bytes of the row groups that hold a row that is not hidden.
-    pub fn bytes_to_read(&self, hidden: &RowMask) -> u64 {
-        let visible =
-            |group: &&Group| hidden.hidden_in(group.rows.clone()) < group.rows.end - group.rows.start;
-        self.groups.iter().filter(visible).map(|group| group.bytes).sum()
+        kept
     }
 
     /// Bytes of memory that the footer takes.
     pub fn memory(&self) -> usize {
-        self.metadata.memory_size()
-    }
-
-    /// Number of row groups that hold a row that is not hidden.
-    pub fn groups_to_read(&self, hidden: &RowMask) -> u64 {
-        let visible =
-            |group: &&Group| hidden.hidden_in(group.rows.clone()) < group.rows.end - group.rows.start;
-        self.groups.iter().filter(visible).count() as u64
+        self.metadata().memory_size()
     }
 
     /// Whether every chunk has an offset index, as far as the footer tells.
     pub fn has_page_indexes(&self) -> bool {
-        let groups = self.metadata.row_groups().iter();
+        let groups = self.metadata().row_groups().iter();
         let mut chunks = groups.flat_map(|group| group.columns());
         chunks.all(|chunk| chunk.offset_index_offset().is_some())
     }
@@ -224,12 +214,12 @@ impl CopySource {
 
     /// Every chunk has an offset index.
     pub(super) fn is_indexed(&self) -> bool {
-        self.pages == Pages::Indexed
+        self.indexed.get().is_some_and(Option::is_some)
     }
 
     /// Where the column chunks of a row group are.
     pub(super) fn places(&self, group: usize) -> Vec<Range<u64>> {
-        let chunks = self.metadata.row_group(group).columns().iter();
+        let chunks = self.metadata().row_group(group).columns().iter();
         chunks
             .map(|chunk| {
                 let (start, length) = chunk.byte_range();
@@ -238,9 +228,27 @@ impl CopySource {
             .collect()
     }
 
+    fn metadata(&self) -> &Arc<ParquetMetaData> {
+        self.reading.metadata()
+    }
+
+    /// How many columns of the schema have these first leaves.
+    pub(super) fn roots(&self, leaves: usize) -> usize {
+        match leaves.checked_sub(1) {
+            Some(last) => self.reading.parquet_schema().get_column_root_idx(last) + 1,
+            None => 0,
+        }
+    }
+
+    /// Numbers of the row groups that have a row that is not hidden, with the positions of their rows, in order.
+    pub fn visible<'a>(&'a self, hidden: &'a RowMask) -> impl Iterator<Item = (usize, Range<u64>)> + 'a {
+        let groups = self.groups.iter().map(|group| group.rows.clone()).enumerate();
+        groups.filter(|(_, rows)| hidden.hidden_in(rows.clone()) < rows.end - rows.start)
+    }
+
     /// How many chunks of each row group are copied; `beside`: the columns of lineage are encoded.
     pub(super) fn columns(&self, beside: bool) -> usize {
-        let all = self.metadata.file_metadata().schema_descr().num_columns();
+        let all = self.metadata().file_metadata().schema_descr().num_columns();
         match self.lineage {
             Lineage::Stored if beside => all - 2,
             _ => all,
@@ -248,16 +256,13 @@ impl CopySource {
     }
 
     /// Reads the page indexes, once; returns the bytes read.
-    pub(super) async fn load_pages(&mut self, store: &Store) -> Result<u64> {
-        if self.pages != Pages::NotRead {
+    pub(super) async fn load_pages(&self, store: &Store) -> Result<u64> {
+        if self.indexed.get().is_some() {
             return Ok(0);
         }
-        let (complete, read) = pages::load(store, &self.file.path, self.file.bytes, &self.metadata).await?;
-        self.pages = Pages::Plain;
-        if let Some(complete) = complete {
-            self.metadata = Arc::new(complete);
-            self.pages = Pages::Indexed;
-        }
+        let (complete, read) = pages::load(store, &self.file.path, self.file.bytes, self.metadata()).await?;
+        // Whoever else looked found the same.
+        let _ = self.indexed.set(complete);
         Ok(read)
     }
 
@@ -268,7 +273,7 @@ impl CopySource {
             Lineage::None => Ok((None, 0)),
             Lineage::Inherited => Ok((Some(inherited()), 0)),
             Lineage::Stored => {
-                let chunks = self.metadata.row_group(group).columns();
+                let chunks = self.metadata().row_group(group).columns();
                 let columns = chunks.len() - 2..chunks.len();
                 let known = |chunk: &ColumnChunkMetaData| {
                     chunk.statistics().and_then(Statistics::null_count_opt) == Some(0)
@@ -282,7 +287,7 @@ impl CopySource {
                     read += bytes.end - bytes.start;
                     parts.push(Stored::read(store, &self.file.path, bytes).await?);
                 }
-                let completed = lineage::completed(&self.metadata, group, columns, parts, inherited())?;
+                let completed = lineage::completed(&self.reading, group, columns, parts, inherited())?;
                 Ok((Some(completed), read))
             }
         }
@@ -290,7 +295,7 @@ impl CopySource {
 
     /// NaNs of a row group by leaf of a new file. A footer does not tell them, the table's metadata may.
     pub(super) fn nans(&self, group: usize, leaves: &[Leaf]) -> Vec<Option<u64>> {
-        let chunks = self.metadata.row_group(group).columns();
+        let chunks = self.metadata().row_group(group).columns();
         let none = |(number, leaf): (usize, &Leaf)| {
             let named = leaf.name.as_ref().filter(|_| leaf.data_type.is_floating());
             let Some(name) = named else { return Some(0) };
@@ -311,21 +316,21 @@ impl CopySource {
         group: usize,
         column: usize,
     ) -> Result<(ColumnCloseResult, u64)> {
-        let metadata = self.metadata.row_group(group).column(column);
+        let metadata = self.metadata().row_group(group).column(column);
         let (bloom_filter, read) = bloom_filter(store, &self.file, metadata).await?;
-        let pages = self.metadata.column_index().map(|index| &index[group][column]);
+        let indexed = self.indexed.get().and_then(Option::as_ref);
+        let bounds = indexed.and_then(ParquetMetaData::column_index);
+        let pages = indexed.and_then(ParquetMetaData::offset_index);
         let result = ColumnCloseResult {
             bytes_written: metadata.byte_range().1,
             rows_written: self.rows_of(group),
             metadata: metadata.clone(),
             bloom_filter,
-            column_index: pages
+            column_index: bounds
+                .map(|index| &index[group][column])
                 .filter(|index| !matches!(index, ColumnIndexMetaData::NONE))
                 .cloned(),
-            offset_index: self
-                .metadata
-                .offset_index()
-                .map(|index| index[group][column].clone()),
+            offset_index: pages.map(|index| index[group][column].clone()),
         };
         Ok((result, read))
     }
@@ -362,10 +367,15 @@ fn same_columns(old: &SchemaDescriptor, new: &SchemaDescriptor, lineage: bool) -
     (old == &new[..own]).then_some(Lineage::Inherited)
 }
 
-/// Whether every chunk lies in the file, in one piece, and its statistics can be trusted.
+/// Whether the statistics of a chunk can be trusted.
+fn is_trusted(chunk: &ColumnChunkMetaData) -> bool {
+    !chunk.statistics().is_some_and(are_of_old)
+}
+
+/// Whether every chunk lies in the file, in one piece.
 fn is_whole(group: &RowGroupMetaData, file_bytes: u64) -> bool {
-    group.num_rows() > 0
-        && group.columns().iter().all(|chunk| {
+    group.num_rows() == 0
+        || group.columns().iter().all(|chunk| {
             let data = chunk.data_page_offset();
             let start = chunk.dictionary_page_offset().unwrap_or(data);
             let end = start.checked_add(chunk.compressed_size());
@@ -374,10 +384,7 @@ fn is_whole(group: &RowGroupMetaData, file_bytes: u64) -> bool {
                 && data >= start
                 && end.is_some_and(|end| data < end && end.cast_unsigned() <= file_bytes);
             let flat = chunk.column_descr().max_rep_level() == 0;
-            inside
-                && chunk.file_path().is_none()
-                && (!flat || chunk.num_values() == group.num_rows())
-                && !chunk.statistics().is_some_and(are_of_old)
+            inside && chunk.file_path().is_none() && (!flat || chunk.num_values() == group.num_rows())
         })
 }
 

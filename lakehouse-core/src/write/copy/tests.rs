@@ -252,28 +252,38 @@ fn kept(rows: &RecordBatch, hidden: &RowMask, from: u64) -> RecordBatch {
     filter_record_batch(rows, &keep).unwrap()
 }
 
-/// Moves the rows of a file that stay; returns the row groups that were copied.
+/// Moves the rows of a file that stay: row groups as they are, of others the rows as they are stored or as batches in turn;
+/// returns the row groups that were copied.
 async fn moved(
     writer: &mut TableWriter,
-    source: &mut CopySource,
+    source: &CopySource,
     rows: &RecordBatch,
     hidden: &RowMask,
 ) -> Vec<usize> {
+    let store = writer.store.clone();
     let copied = source.copied(hidden, |_, _| false);
-    let mut at = 0;
-    for (group, positions) in &copied {
+    for (group, positions) in source.visible(hidden) {
         let start = usize::try_from(positions.start).unwrap();
-        writer
-            .write(&kept(&rows.slice(at, start - at), hidden, at as u64))
-            .await
-            .unwrap();
-        let read = writer.copy(source, *group).await.unwrap().bytes_read;
-        assert!(read >= source.bytes_of(*group) - source.bytes_of(*group) / 2);
-        at = usize::try_from(positions.end).unwrap();
+        let own = rows.slice(start, usize::try_from(positions.end).unwrap() - start);
+        let own = kept(&own, hidden, positions.start);
+        if copied.contains(&group) {
+            let read = writer.copy(source, group).await.unwrap().bytes_read;
+            assert!(read >= source.bytes_of(group) - source.bytes_of(group) / 2);
+        } else if group % 3 == 0 {
+            writer.write(&own).await.unwrap();
+        } else {
+            let stored = source.read(&store, group, hidden).await.unwrap();
+            assert_eq!(stored.len(), own.num_rows());
+            writer.write_stored(source, stored).await.unwrap();
+        }
     }
-    let rest = rows.slice(at, rows.num_rows() - at);
-    writer.write(&kept(&rest, hidden, at as u64)).await.unwrap();
-    copied.into_iter().map(|(group, _)| group).collect()
+    copied
+}
+
+/// Whether all row groups of a file have to be decoded.
+fn nothing_copied(writer: &TableWriter, file: &DataFile, footer: ParquetMetaData) -> bool {
+    let source = writer.source(file, footer);
+    source.is_none_or(|source| source.copied(&RowMask::new(), |_, _| false).is_empty())
 }
 
 fn random_mask(rng: &mut StdRng, rows: usize) -> RowMask {
@@ -472,13 +482,13 @@ async fn copying_row_groups_and_decoding_them_give_the_same_rows_lineage_and_tru
                 ..eager(lineage)
             },
         );
-        assert!(!plain.may_copy(&old, &mask) && plain.source(&old, footer(&store, &old).await).is_none());
+        assert!(!plain.may_copy(&old) && nothing_copied(&plain, &old, footer(&store, &old).await));
         plain.write(&kept(&complete, &mask, 0)).await.unwrap();
         let decoded = plain.finish().await.unwrap();
 
         let mut copying = writer(&store, &table, eager(lineage));
-        let mut source = copying.source(&old, footer(&store, &old).await).unwrap();
-        let groups = moved(&mut copying, &mut source, &complete, &mask).await;
+        let source = copying.source(&old, footer(&store, &old).await).unwrap();
+        let groups = moved(&mut copying, &source, &complete, &mask).await;
         assert_eq!(source.is_indexed(), indexed && !groups.is_empty(), "seed {seed}");
         let copied: Written = copying.finish().await.unwrap();
         copied_in_all += groups.len();
@@ -540,10 +550,10 @@ async fn what_a_chunk_carries_beside_its_pages_comes_along() {
         .build();
     let old = foreign(&store, &table, &random(&mut rng, 300), false, properties).await;
     let mut copying = writer(&store, &table, eager(false));
-    let mut source = copying.source(&old, footer(&store, &old).await).unwrap();
+    let source = copying.source(&old, footer(&store, &old).await).unwrap();
     let mut read = 0;
     for group in 0..3 {
-        read += copying.copy(&mut source, group).await.unwrap().bytes_read;
+        read += copying.copy(&source, group).await.unwrap().bytes_read;
     }
     assert!(read < old.bytes, "nothing is read twice: {read} of {}", old.bytes);
     let new = &copying.finish().await.unwrap().files[0];
@@ -583,7 +593,7 @@ async fn a_file_that_our_writer_would_have_written_otherwise_is_decoded() {
         let (store, old) = (store.clone(), old.clone());
         async move {
             let footer = footer(&store, &old).await;
-            writer(&store, &table, options).source(&old, footer).is_some()
+            !nothing_copied(&writer(&store, &table, options), &old, footer)
         }
     };
     assert!(takes(table.clone(), eager(false)).await);
@@ -666,8 +676,8 @@ async fn row_groups_go_to_the_file_of_their_partition_in_their_order() {
     for old in &olds {
         let rows = read(&store, &old.path).await;
         let mask = random_mask(&mut rng, rows.num_rows());
-        let mut source = copying.source(old, footer(&store, old).await).unwrap();
-        groups += moved(&mut copying, &mut source, &rows, &mask).await.len();
+        let source = copying.source(old, footer(&store, old).await).unwrap();
+        groups += moved(&mut copying, &source, &rows, &mask).await.len();
         expected.push((old.partition.clone(), kept(&rows, &mask, 0)));
     }
     assert!(groups > 5, "{groups}");
@@ -716,9 +726,9 @@ async fn files_of_copied_row_groups_are_closed_near_the_target_size() {
             ..groups
         },
     );
-    let mut source = copying.source(&old, footer(&store, &old).await).unwrap();
+    let source = copying.source(&old, footer(&store, &old).await).unwrap();
     let mask = [5, 50_001].into_iter().collect();
-    assert_eq!(moved(&mut copying, &mut source, &rows, &mask).await.len(), 48);
+    assert_eq!(moved(&mut copying, &source, &rows, &mask).await.len(), 48);
     let written = copying.finish().await.unwrap();
     assert!(
         (7..=12).contains(&written.files.len()),
@@ -772,9 +782,9 @@ async fn page_indexes_that_make_no_sense_are_left_behind() {
         };
         store.put(&old.path, bytes.into()).await.unwrap();
         let mut copying = writer(&store, &table, eager(false));
-        let mut source = copying.source(&old, metadata).unwrap();
+        let source = copying.source(&old, metadata).unwrap();
         for group in 0..4 {
-            copying.copy(&mut source, group).await.unwrap();
+            copying.copy(&source, group).await.unwrap();
         }
         for file in copying.finish().await.unwrap().files {
             assert_eq!(
@@ -812,15 +822,12 @@ async fn copying_that_fails_leaves_only_objects_that_staged_names() {
         let (store, faults) = faulty(&plain);
         faults.fail_at(request, Fault::Crash);
         let mut copying = writer(&store, &table, small);
-        let mut source = copying.source(&old, footer).unwrap();
+        let source = copying.source(&old, footer).unwrap();
         let mut result = Ok(0);
         for group in 0..6 {
             if result.is_ok() {
                 result = match copying.write(&rows.slice(0, 10)).await {
-                    Ok(()) => copying
-                        .copy(&mut source, group)
-                        .await
-                        .map(|copied| copied.bytes_read),
+                    Ok(()) => copying.copy(&source, group).await.map(|copied| copied.bytes_read),
                     Err(error) => Err(error),
                 };
             }

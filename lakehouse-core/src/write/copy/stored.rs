@@ -1,0 +1,232 @@
+//! Rows that are decoded column by column, on the thread that encodes the column: no batch of all columns is made of them.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, BooleanBufferBuilder};
+use arrow::compute::filter;
+use arrow::datatypes::FieldRef;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
+};
+
+use parquet::file::reader::ChunkReader;
+
+use super::{Chunks, CopySource, Stored, spans};
+use crate::error::{Error, Result};
+use crate::model::{RowMask, largest_parquet_page, limits};
+use crate::store::Store;
+use crate::write::layout::renamed;
+
+/// Rows that are decoded at once: values of most columns stay in the caches until they are encoded.
+const BATCH_ROWS: usize = 8 << 10;
+
+/// Rows of a row group as they are stored.
+#[derive(Debug, Clone)]
+pub struct StoredRows {
+    /// Path of their file.
+    path: Arc<str>,
+    reading: ArrowReaderMetadata,
+    group: usize,
+    chunks: Chunks,
+    /// Which rows of the row group these are; `None`: all.
+    selection: Option<Arc<RowSelection>>,
+    /// Of them, those to take.
+    taken: Range<usize>,
+    /// So many columns are decoded.
+    columns: usize,
+    /// Values of the columns after them.
+    lineage: Option<[ArrayRef; 2]>,
+    /// Their positions in the file.
+    pub(in crate::write) positions: Arc<[Range<u64>]>,
+    bytes: u64,
+}
+
+impl CopySource {
+    /// Reads the rows of a row group that are not hidden, to be decoded later ([`super::TableWriter::write_stored`]).
+    ///
+    /// # Errors
+    /// When the row group cannot be read; [`Error::Limit`] when a page of it is larger than the store allows.
+    pub async fn read(&self, store: &Store, group: usize, hidden: &RowMask) -> Result<StoredRows> {
+        let (lineage, mut bytes) = self.lineage(store, group).await?;
+        let columns = self.columns(lineage.is_some());
+        let places = self.places(group);
+        let mut chunks = Vec::new();
+        for (range, columns) in spans(&places[..columns]) {
+            let stored = Stored::read(store, &self.file.path, range).await?;
+            for place in &places[columns] {
+                let pages = stored.get_bytes(place.start, length(place))?;
+                let largest = largest_parquet_page(&pages, &self.file.path)?;
+                limits::at_most(
+                    largest,
+                    store.limits().page_bytes,
+                    "bytes in a page",
+                    &self.file.path,
+                )?;
+            }
+            bytes += stored.bytes.len() as u64;
+            chunks.push(stored);
+        }
+        let rows = self.positions(group);
+        let whole = hidden.hidden_in(rows.clone()) == 0;
+        let positions = if whole {
+            vec![rows.clone()]
+        } else {
+            visible(&rows, hidden)
+        };
+        let count = positions.iter().map(|run| length(run)).sum();
+        let within = |run: &Range<u64>| {
+            let start = usize::try_from(run.start - rows.start).unwrap_or(usize::MAX);
+            start..start + length(run)
+        };
+        let lineage = match lineage {
+            Some([ids, updated]) if !whole => {
+                let kept = kept(positions.iter().map(within), ids.len());
+                Some([filter(&ids, &kept)?, filter(&updated, &kept)?])
+            }
+            all => all,
+        };
+        let selection = (!whole).then(|| {
+            let runs = positions.iter().map(within);
+            Arc::new(RowSelection::from_consecutive_ranges(runs, length(&rows)))
+        });
+        Ok(StoredRows {
+            path: self.file.path.as_str().into(),
+            reading: self.reading.clone(),
+            group,
+            chunks: Chunks(chunks.into()),
+            selection,
+            taken: 0..count,
+            columns: self.roots(columns),
+            lineage,
+            positions: positions.into(),
+            bytes,
+        })
+    }
+}
+
+/// The runs of rows in between.
+fn visible(rows: &Range<u64>, hidden: &RowMask) -> Vec<Range<u64>> {
+    let mut visible = Vec::new();
+    let mut next = rows.start;
+    for run in hidden.runs().skip_while(|run| run.end <= rows.start) {
+        if run.start >= rows.end {
+            break;
+        }
+        if run.start > next {
+            visible.push(next..run.start);
+        }
+        next = next.max(run.end);
+    }
+    if next < rows.end {
+        visible.push(next..rows.end);
+    }
+    visible
+}
+
+fn kept(runs: impl Iterator<Item = Range<usize>>, rows: usize) -> BooleanArray {
+    let mut kept = BooleanBufferBuilder::new(rows);
+    for run in runs {
+        kept.append_n(run.start - kept.len(), false);
+        kept.append_n(run.len(), true);
+    }
+    kept.append_n(rows - kept.len(), false);
+    BooleanArray::new(kept.finish(), None)
+}
+
+fn length(run: &Range<u64>) -> usize {
+    usize::try_from(run.end - run.start).unwrap_or(usize::MAX)
+}
+
+impl StoredRows {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.taken.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.taken.is_empty()
+    }
+
+    /// Bytes that were read for them.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes of memory that they take, about.
+    pub(in crate::write) fn memory(&self) -> usize {
+        let lineage = self.lineage.iter().flatten();
+        let stored: usize = self.chunks.0.iter().map(|chunk| chunk.bytes.len()).sum();
+        stored
+            + lineage
+                .map(|values| values.get_array_memory_size())
+                .sum::<usize>()
+    }
+
+    /// Bytes of some of them as they are stored, about.
+    pub(in crate::write) fn bytes_each(&self) -> usize {
+        let rows = self.reading.metadata().row_group(self.group).num_rows().max(1);
+        usize::try_from(self.bytes / rows.cast_unsigned()).unwrap_or(usize::MAX)
+    }
+
+    /// Some of them.
+    pub(in crate::write) fn slice(&self, start: usize, rows: usize) -> Self {
+        let start = self.taken.start + start;
+        Self {
+            taken: start..start + rows,
+            ..self.clone()
+        }
+    }
+
+    /// The values of a column of new files, decoded piece by piece.
+    ///
+    /// # Errors
+    /// When they cannot be decoded, or are not as many as they should be.
+    pub(in crate::write) fn decode(
+        &self,
+        number: usize,
+        field: &FieldRef,
+        mut take: impl FnMut(&ArrayRef) -> Result<()>,
+    ) -> Result<()> {
+        let given = number.checked_sub(self.columns);
+        if let Some(values) = given.and_then(|number| self.lineage.as_ref()?.get(number)) {
+            return take(&values.slice(self.taken.start, self.taken.len()));
+        }
+        let mut rows = 0;
+        for batch in self.reader(number)? {
+            let batch = batch?;
+            rows += batch.num_rows();
+            take(&renamed(batch.column(0), field)?)?;
+        }
+        if rows == self.taken.len() {
+            return Ok(());
+        }
+        Err(Error::invalid(
+            format!(
+                "column {} of row group {} should have {} rows here, and has {rows}",
+                field.name(),
+                self.group,
+                self.taken.len()
+            ),
+            &*self.path,
+        ))
+    }
+
+    fn reader(&self, column: usize) -> Result<ParquetRecordBatchReader> {
+        let mask = ProjectionMask::roots(self.reading.parquet_schema(), [column]);
+        let mut reader =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(self.chunks.clone(), self.reading.clone())
+                .with_projection(mask)
+                .with_row_groups(vec![self.group])
+                .with_batch_size(BATCH_ROWS);
+        if let Some(selection) = &self.selection {
+            reader = reader.with_row_selection(RowSelection::clone(selection));
+        }
+        Ok(reader
+            .with_offset(self.taken.start)
+            .with_limit(self.taken.len())
+            .build()?)
+    }
+}
