@@ -21,11 +21,12 @@ use parquet::schema::types::{ColumnPath, SchemaDescriptor};
 use rayon::iter::{IntoParallelIterator, ParallelBridge, ParallelIterator};
 
 use super::codec::Codec;
-use super::copy::Incoming;
+use super::copy::{Incoming, StoredRows};
+use super::join::{self, Finished, Frame, Packing};
 use super::layout::Layout;
 use super::names;
 use super::profile::Profiles;
-use super::rows::{Rows, bytes_each, first_rows, prepared};
+use super::rows::{Rows, bytes_each, close, first_rows, prepared, whole};
 use super::sink::{Buffers, Sink};
 use crate::error::{Error, Result};
 use crate::model::{CommitId, FileOrder, is_small_file};
@@ -36,6 +37,12 @@ const STEP_ROWS: usize = 1 << 15;
 const LEAST_STEP_ROWS: usize = 8_192;
 /// Bytes of rows handed to the encoder at once, about.
 const STEP_BYTES: usize = 8 << 20;
+/// Bytes of stored rows that make a row group, if its rows are not too many before.
+const STORED_BYTES: usize = 64 << 20;
+/// A row group that lacks less than this share is full, as a divisor.
+const FULL: usize = 8;
+/// Rows that a page has at least, on average, to be kept.
+const PAGE_ROWS: usize = 4 << 10;
 /// For fewer values than this, waking other threads costs more than they save.
 const PARALLEL_VALUES: usize = 16_384;
 /// Row groups at which a file is closed: the format numbers them with 16 bits.
@@ -135,6 +142,11 @@ impl Recipe {
         while let Some(first) = left.front() {
             let most = most[usize::from(first.is_stored())];
             let encoder = self.open(folder, &mut open)?;
+            if let Some(parts) = whole(&left).filter(|parts| self.make_a_group(encoder, parts, close)) {
+                encoder.join(self, &parts)?;
+                self.complete_if_full(&mut open, &mut complete)?;
+                break;
+            }
             let step = first_rows(&mut left, encoder.room().min(most));
             encoder.write(self, &step)?;
             self.complete_if_full(&mut open, &mut complete)?;
@@ -191,6 +203,26 @@ impl Recipe {
     /// speaks against a whole row group but the size of the file.
     fn stored_rows(&self, each: Option<usize>) -> usize {
         (self.share() / each.unwrap_or(1).max(1)).max(LEAST_STEP_ROWS)
+    }
+
+    /// Whether these row groups, together, are one of a new file.
+    fn make_a_group(&self, encoder: &Encoder, parts: &[&StoredRows], last: bool) -> bool {
+        let rows: usize = parts.iter().map(|part| part.len()).sum();
+        let bytes: usize = parts.iter().map(|part| part.bytes_each() * part.len()).sum();
+        let nearly = |all: usize| all - all / FULL;
+        let full = last || rows >= nearly(self.row_group_rows) || bytes >= nearly(self.stored_bytes());
+        let size = encoder.size() + bytes as u64;
+        encoder.group.is_none()
+            && full
+            && rows * self.layout.leaves.len() >= PARALLEL_VALUES
+            && rows <= self.row_group_rows
+            && size <= self.target_file_bytes + self.target_file_bytes / FULL_GROUP
+    }
+
+    /// Bytes of rows that are stored elsewhere that wait until there are enough of them for a row group.
+    pub(super) fn stored_bytes(&self) -> usize {
+        let target = usize::try_from(self.target_file_bytes).unwrap_or(usize::MAX);
+        STORED_BYTES.min(self.row_group_bytes).min(target)
     }
 
     /// By so many bytes a file may miss its size.
@@ -368,21 +400,40 @@ impl Encoder {
         let Some(group) = self.group.take() else {
             return Ok(());
         };
-        let close = |column| close(column, self.indexed);
+        let close = |column| close(column, self.indexed).map(Finished::Encoded);
         let chunks: Vec<_> = if group.rows * group.columns.len() < PARALLEL_VALUES {
             group.columns.into_iter().map(close).collect::<Result<_>>()?
         } else {
             group.columns.into_par_iter().map(close).collect::<Result<_>>()?
         };
-        recipe
-            .profiles
-            .learn(group.rows, chunks.iter().map(ArrowColumnChunk::close));
+        self.append(recipe, group.rows, chunks)
+    }
+
+    /// Puts row groups of other files together as one.
+    fn join(&mut self, recipe: &Recipe, parts: &[&StoredRows]) -> Result<()> {
+        let frame = Frame {
+            fields: self.schema.fields(),
+            parquet: &recipe.parquet,
+            packing: Packing::of(recipe.codec.parquet(), recipe.codec != Codec::default()),
+            indexed: self.indexed,
+            page_rows: PAGE_ROWS.min(recipe.row_group_rows / 64),
+        };
+        let columns = recipe.columns(self.groups())?;
+        let chunks = join::row_group(frame, parts, columns, &mut self.nans)?;
+        let rows = parts.iter().map(|part| part.len()).sum();
+        self.rows += rows as u64;
+        self.append(recipe, rows, chunks)
+    }
+
+    /// Appends a row group that is complete.
+    fn append(&mut self, recipe: &Recipe, rows: usize, chunks: Vec<Finished>) -> Result<()> {
+        recipe.profiles.learn(rows, chunks.iter().map(Finished::close));
         let bytes: u64 = chunks.iter().map(|chunk| chunk.close().bytes_written).sum();
         self.writer.inner_mut().expect(bytes);
         let before = self.writer.bytes_written();
         let mut out = self.writer.next_row_group()?;
         for chunk in chunks {
-            chunk.append_to_row_group(&mut out)?;
+            chunk.append(&mut out)?;
         }
         out.close()?;
         self.last_group = (self.writer.bytes_written() - before) as u64;
@@ -527,13 +578,4 @@ fn encode(columns: Vec<Beside>, indexed: bool) -> Result<Vec<ArrowColumnChunk>> 
         chunks.push(close(column.writer, indexed)?);
     }
     Ok(chunks)
-}
-
-fn close(column: ArrowColumnWriter, indexed: bool) -> Result<ArrowColumnChunk> {
-    let mut chunk = column.close()?;
-    if !indexed {
-        let close = chunk.close_mut();
-        (close.column_index, close.offset_index) = (None, None);
-    }
-    Ok(chunk)
 }

@@ -5,6 +5,7 @@ mod conform;
 mod copy;
 mod encode;
 mod footer;
+mod join;
 mod lane;
 mod layout;
 mod names;

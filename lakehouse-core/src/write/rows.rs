@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::FieldRef;
-use parquet::arrow::arrow_writer::{ArrowColumnWriter, compute_leaves};
+use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, compute_leaves};
 
 use super::copy::StoredRows;
 use super::layout::Layout;
@@ -55,25 +55,58 @@ impl Rows {
         columns: &mut [ArrowColumnWriter],
         nans: &mut [Option<u64>],
     ) -> Result<()> {
-        let mut write = |values: &ArrayRef| {
-            statistics::count_nans(values, nans);
-            let leaves = compute_leaves(field, values)?;
-            if leaves.len() != columns.len() {
-                return Err(Error::invalid(
-                    "rows do not have the file's columns",
-                    field.name().as_str(),
-                ));
-            }
-            for (column, leaf) in columns.iter_mut().zip(&leaves) {
-                column.write(leaf)?;
-            }
-            Ok(())
-        };
         match self {
-            Self::Batch(batch) => write(batch.column(number)),
-            Self::Stored(stored) => stored.decode(number, field, write),
+            Self::Batch(batch) => encode(batch.column(number), field, columns, nans),
+            Self::Stored(stored) => encode_stored(stored, number, field, columns, nans),
         }
     }
+}
+
+/// The same of rows that are stored elsewhere.
+///
+/// # Errors
+/// See [`Rows::encode`].
+pub(super) fn encode_stored(
+    stored: &StoredRows,
+    number: usize,
+    field: &FieldRef,
+    columns: &mut [ArrowColumnWriter],
+    nans: &mut [Option<u64>],
+) -> Result<()> {
+    stored.decode(number, field, |values| encode(values, field, columns, nans))
+}
+
+fn encode(
+    values: &ArrayRef,
+    field: &FieldRef,
+    columns: &mut [ArrowColumnWriter],
+    nans: &mut [Option<u64>],
+) -> Result<()> {
+    statistics::count_nans(values, nans);
+    let leaves = compute_leaves(field, values)?;
+    if leaves.len() != columns.len() {
+        return Err(Error::invalid(
+            "rows do not have the file's columns",
+            field.name().as_str(),
+        ));
+    }
+    for (column, leaf) in columns.iter_mut().zip(&leaves) {
+        column.write(leaf)?;
+    }
+    Ok(())
+}
+
+/// A column chunk with its page indexes, or without.
+///
+/// # Errors
+/// When its last page cannot be encoded.
+pub(super) fn close(column: ArrowColumnWriter, indexed: bool) -> Result<ArrowColumnChunk> {
+    let mut chunk = column.close()?;
+    if !indexed {
+        let close = chunk.close_mut();
+        (close.column_index, close.offset_index) = (None, None);
+    }
+    Ok(chunk)
 }
 
 /// The rows as files have them, those of small batches joined: many of them cost more than the copy that joins them.
@@ -104,6 +137,15 @@ pub(super) fn prepared(waiting: Vec<Rows>, layout: &Layout) -> Result<VecDeque<R
     }
     join(&mut batches, &mut prepared)?;
     Ok(prepared)
+}
+
+/// The row groups of other files that these rows are, if they are nothing else.
+pub(super) fn whole(rows: &VecDeque<Rows>) -> Option<Vec<&StoredRows>> {
+    let whole = rows.iter().map(|rows| match rows {
+        Rows::Stored(stored) if stored.is_whole() => Some(stored),
+        _ => None,
+    });
+    whole.collect()
 }
 
 /// Takes the first rows: at most so many, and all of them batches, or all stored.

@@ -39,7 +39,7 @@ use crate::store::Store;
 
 /// A lane is encoded when so many rows, or bytes, wait in it.
 const HAND_OVER_ROWS: usize = 32 << 10;
-pub(super) const HAND_OVER_BYTES: usize = 16 << 20;
+const HAND_OVER_BYTES: usize = 16 << 20;
 /// Encoded bytes of an open file that are sent ahead of its end.
 const SEND_AHEAD: usize = 8 << 20;
 /// Objects that are stored at the same time.

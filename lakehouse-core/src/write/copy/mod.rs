@@ -17,7 +17,7 @@ mod source;
 mod stored;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use tokio::sync::oneshot;
 
 use super::lane::Alone;
 use super::rows::Rows;
-use super::writer::{Done, HAND_OVER_BYTES, TableWriter};
+use super::writer::{Done, TableWriter};
 use crate::error::{Error, Result};
 use crate::store::Store;
 
@@ -91,7 +91,7 @@ pub(super) struct Stored {
 
 /// Parts of a file.
 #[derive(Debug, Clone)]
-struct Chunks(Arc<[Stored]>);
+pub(super) struct Chunks(Arc<[Stored]>);
 
 impl TableWriter {
     /// Appends a row group that [`CopySource::copied`] named to the file of its partition, after the rows
@@ -125,12 +125,13 @@ impl TableWriter {
             }
         }
         let bytes = rows.memory();
-        self.waiting += bytes;
-        lane.push(Rows::Stored(rows), bytes, false);
         // A whole row group at once, so that no thread waits for another in the middle of it.
-        if lane.rows >= self.recipe.row_group_rows || lane.bytes >= HAND_OVER_BYTES {
+        let full = lane.rows + rows.len() > self.recipe.row_group_rows;
+        if full || lane.bytes + bytes > self.recipe.stored_bytes() {
             self.start(index, false).await?;
         }
+        self.waiting += bytes;
+        self.lanes[index].push(Rows::Stored(rows), bytes, false);
         self.settle_finished().await?;
         self.relieve().await
     }
@@ -240,6 +241,10 @@ fn spans(places: &[Range<u64>]) -> Vec<(Range<u64>, Range<usize>)> {
 }
 
 impl Stored {
+    pub(super) fn new(start: u64, bytes: Bytes) -> Self {
+        Self { start, bytes }
+    }
+
     async fn read(store: &Store, path: &str, range: Range<u64>) -> Result<Self> {
         let bytes = store.get_range(path, range.clone()).await?;
         if bytes.len() as u64 != range.end - range.start {

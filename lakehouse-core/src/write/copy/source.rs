@@ -34,7 +34,7 @@ pub struct CopySource {
     groups: Vec<Group>,
     lineage: Lineage,
     /// The metadata with all page indexes, once somebody looked whether there are any.
-    indexed: OnceLock<Option<ParquetMetaData>>,
+    indexed: OnceLock<Option<Arc<ParquetMetaData>>>,
 }
 
 #[derive(Debug)]
@@ -214,7 +214,12 @@ impl CopySource {
 
     /// Every chunk has an offset index.
     pub(super) fn is_indexed(&self) -> bool {
-        self.indexed.get().is_some_and(Option::is_some)
+        self.indexed().is_some()
+    }
+
+    /// The metadata with all page indexes, if somebody looked and there are any.
+    pub(super) fn indexed(&self) -> Option<&Arc<ParquetMetaData>> {
+        self.indexed.get()?.as_ref()
     }
 
     /// Where the column chunks of a row group are.
@@ -262,7 +267,7 @@ impl CopySource {
         }
         let (complete, read) = pages::load(store, &self.file.path, self.file.bytes, self.metadata()).await?;
         // Whoever else looked found the same.
-        let _ = self.indexed.set(complete);
+        let _ = self.indexed.set(complete.map(Arc::new));
         Ok(read)
     }
 
@@ -318,9 +323,9 @@ impl CopySource {
     ) -> Result<(ColumnCloseResult, u64)> {
         let metadata = self.metadata().row_group(group).column(column);
         let (bloom_filter, read) = bloom_filter(store, &self.file, metadata).await?;
-        let indexed = self.indexed.get().and_then(Option::as_ref);
-        let bounds = indexed.and_then(ParquetMetaData::column_index);
-        let pages = indexed.and_then(ParquetMetaData::offset_index);
+        let indexed = self.indexed();
+        let bounds = indexed.and_then(|indexed| indexed.column_index());
+        let pages = indexed.and_then(|indexed| indexed.offset_index());
         let result = ColumnCloseResult {
             bytes_written: metadata.byte_range().1,
             rows_written: self.rows_of(group),

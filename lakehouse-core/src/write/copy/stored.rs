@@ -11,6 +11,9 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
 };
 
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+use parquet::file::page_index::column_index::ColumnIndexMetaData;
+use parquet::file::page_index::offset_index::OffsetIndexMetaData;
 use parquet::file::reader::ChunkReader;
 
 use super::{Chunks, CopySource, Stored, spans};
@@ -34,8 +37,11 @@ pub struct StoredRows {
     selection: Option<Arc<RowSelection>>,
     /// Of them, those to take.
     taken: Range<usize>,
-    /// So many columns are decoded.
+    /// The row group's page indexes, if it has any and all of its rows are here.
+    indexed: Option<Arc<ParquetMetaData>>,
+    /// So many columns, and leaves of them, are stored here.
     columns: usize,
+    leaves: usize,
     /// Values of the columns after them.
     lineage: Option<[ArrayRef; 2]>,
     /// Their positions in the file.
@@ -70,6 +76,9 @@ impl CopySource {
         }
         let rows = self.positions(group);
         let whole = hidden.hidden_in(rows.clone()) == 0;
+        if whole {
+            bytes += self.load_pages(store).await?;
+        }
         let positions = if whole {
             vec![rows.clone()]
         } else {
@@ -98,7 +107,9 @@ impl CopySource {
             chunks: Chunks(chunks.into()),
             selection,
             taken: 0..count,
+            indexed: self.indexed().filter(|_| whole).cloned(),
             columns: self.roots(columns),
+            leaves: columns,
             lineage,
             positions: positions.into(),
             bytes,
@@ -178,6 +189,37 @@ impl StoredRows {
             taken: start..start + rows,
             ..self.clone()
         }
+    }
+
+    /// Whether these are all rows of a row group.
+    pub(in crate::write) fn is_whole(&self) -> bool {
+        let all = self.reading.metadata().row_group(self.group).num_rows();
+        self.selection.is_none() && usize::try_from(all).is_ok_and(|all| self.taken == (0..all))
+    }
+
+    /// What the footer says of the chunk of a leaf, if it is stored.
+    pub(in crate::write) fn chunk(&self, leaf: usize) -> Option<&ColumnChunkMetaData> {
+        let chunks = self.reading.metadata().row_group(self.group).columns();
+        chunks[..self.leaves].get(leaf)
+    }
+
+    /// Bytes of the chunk of a leaf.
+    pub(in crate::write) fn chunk_bytes(&self, leaf: usize) -> u64 {
+        self.chunk(leaf).map_or(0, |chunk| chunk.byte_range().1)
+    }
+
+    pub(in crate::write) fn chunks(&self) -> &Chunks {
+        &self.chunks
+    }
+
+    /// The page indexes of a leaf.
+    pub(in crate::write) fn index(
+        &self,
+        leaf: usize,
+    ) -> Option<(&ColumnIndexMetaData, &OffsetIndexMetaData)> {
+        let indexed = self.indexed.as_deref()?;
+        let bounds = indexed.column_index()?.get(self.group)?.get(leaf)?;
+        Some((bounds, indexed.offset_index()?.get(self.group)?.get(leaf)?))
     }
 
     /// The values of a column of new files, decoded piece by piece.

@@ -31,7 +31,7 @@ use crate::write::tests::{columns, id, random_rows, read, snapshot, sorted_rows,
 use crate::write::{CopySource, TableWriter, WriteOptions, Written};
 
 /// Every kind of column, nested ones and one of few different values among them.
-fn schema() -> SchemaRef {
+pub(in crate::write) fn schema() -> SchemaRef {
     let field = |id: i32, name: &str, t: DataType| {
         Field::new(name, t, true).with_metadata(HashMap::from([(FIELD_ID.to_owned(), id.to_string())]))
     };
@@ -59,7 +59,7 @@ fn schema() -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-fn random(rng: &mut StdRng, rows: usize) -> RecordBatch {
+pub(in crate::write) fn random(rng: &mut StdRng, rows: usize) -> RecordBatch {
     let schema = schema();
     let mut arrays = random_rows(rng, rows).columns().to_vec();
     let some = |rng: &mut StdRng| rng.random_bool(0.8);
@@ -202,7 +202,7 @@ fn file(path: &str, bytes: u64, rows: usize) -> DataFile {
 }
 
 /// A file with these properties and the layout that the table's files have.
-async fn foreign(
+pub(in crate::write) async fn foreign(
     store: &Store,
     table: &Snapshot,
     rows: &RecordBatch,
@@ -222,7 +222,7 @@ async fn foreign(
     file(&path, bytes.len() as u64, rows.num_rows())
 }
 
-async fn footer(store: &Store, file: &DataFile) -> ParquetMetaData {
+pub(in crate::write) async fn footer(store: &Store, file: &DataFile) -> ParquetMetaData {
     let options = ParquetMetaDataOptions::new().with_encoding_stats_as_mask(false);
     let bytes = store.get(&file.path).await.unwrap();
     ParquetMetaDataReader::new()
@@ -232,7 +232,7 @@ async fn footer(store: &Store, file: &DataFile) -> ParquetMetaData {
         .unwrap()
 }
 
-fn writer(store: &Store, table: &Arc<Snapshot>, options: WriteOptions) -> TableWriter {
+pub(in crate::write) fn writer(store: &Store, table: &Arc<Snapshot>, options: WriteOptions) -> TableWriter {
     TableWriter::new(store.clone(), Arc::clone(table), id(), options).unwrap()
 }
 
@@ -245,7 +245,7 @@ fn eager(lineage: bool) -> WriteOptions {
     }
 }
 
-fn kept(rows: &RecordBatch, hidden: &RowMask, from: u64) -> RecordBatch {
+pub(in crate::write) fn kept(rows: &RecordBatch, hidden: &RowMask, from: u64) -> RecordBatch {
     let keep: BooleanArray = (0..rows.num_rows() as u64)
         .map(|row| Some(!hidden.contains(from + row)))
         .collect();
@@ -286,7 +286,7 @@ fn nothing_copied(writer: &TableWriter, file: &DataFile, footer: ParquetMetaData
     source.is_none_or(|source| source.copied(&RowMask::new(), |_, _| false).is_empty())
 }
 
-fn random_mask(rng: &mut StdRng, rows: usize) -> RowMask {
+pub(in crate::write) fn random_mask(rng: &mut StdRng, rows: usize) -> RowMask {
     let mut mask = RowMask::new();
     for _ in 0..rng.random_range(1..6) {
         let start = rng.random_range(0..rows as u64);
@@ -324,7 +324,7 @@ fn expected_ids(rows: &RecordBatch, ids: Ids, file: &DataFile) -> RecordBatch {
 }
 
 /// Statistics are true, if not always there.
-fn check_bounds(file: &DataFile, rows: &RecordBatch) {
+pub(in crate::write) fn check_bounds(file: &DataFile, rows: &RecordBatch) {
     assert_eq!(file.rows, rows.num_rows() as u64);
     for (field, values) in columns().fields().iter().zip(rows.columns()) {
         let stats = &file.columns[field.name()];
@@ -366,7 +366,13 @@ fn check_bounds(file: &DataFile, rows: &RecordBatch) {
 
 /// Every way of reading a file finds the same rows: all, by selections that skip pages, by the bounds of
 /// pages.
-async fn check_pages(rng: &mut StdRng, store: &Store, path: &str, whole: &RecordBatch, indexed: bool) {
+pub(in crate::write) async fn check_pages(
+    rng: &mut StdRng,
+    store: &Store,
+    path: &str,
+    whole: &RecordBatch,
+    indexed: bool,
+) {
     let bytes = store.get(path).await.unwrap();
     let policy = if indexed {
         PageIndexPolicy::Required
