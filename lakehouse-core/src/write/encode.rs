@@ -269,13 +269,13 @@ impl Recipe {
         let all_compressed = self.codec != Codec::default();
         let mut properties = self.profiles.apply(properties, all_compressed);
         let fields = self.layout.file.fields();
-        let ids = fields.len().checked_sub(2).filter(|_| self.layout.lineage);
-        if let Some(at) = ids {
-            // An id hardly comes twice, and most are one more than the one before.
-            let ids = || ColumnPath::from(fields[at].name().as_str());
+        let own = fields.len().checked_sub(2).filter(|_| self.layout.lineage);
+        for field in fields.iter().skip(own.unwrap_or(fields.len())) {
+            // An id hardly comes twice, and most are one more than the one before; sequence numbers are mostly the same.
+            let column = || ColumnPath::from(field.name().as_str());
             properties = properties
-                .set_column_dictionary_enabled(ids(), false)
-                .set_column_encoding(ids(), Encoding::DELTA_BINARY_PACKED);
+                .set_column_dictionary_enabled(column(), false)
+                .set_column_encoding(column(), Encoding::DELTA_BINARY_PACKED);
         }
         if let Some(order) = &self.order {
             let note = |key: &str, value: &str| KeyValue::new(key.to_owned(), value.to_owned());
@@ -453,10 +453,10 @@ impl Encoder {
         let before = self.writer.bytes_written();
         let indexed = self.indexed;
         let mut out = self.writer.next_row_group()?;
-        let mut encoded = None;
+        let mut encoded: Vec<Option<Result<ArrowColumnChunk>>> = beside.iter().map(|_| None).collect();
         rayon::in_place_scope(|scope| {
-            if !beside.is_empty() {
-                scope.spawn(|_| encoded = Some(encode(beside, indexed)));
+            for (column, encoded) in beside.into_iter().zip(&mut encoded) {
+                scope.spawn(move |_| *encoded = Some(column.encode(indexed)));
             }
             for _ in 0..group.columns {
                 let Some(mut chunk) = group.chunks.blocking_recv() else {
@@ -472,8 +472,8 @@ impl Encoder {
             }
             Ok(())
         })?;
-        for chunk in encoded.transpose()?.into_iter().flatten() {
-            chunk.append_to_row_group(&mut out)?;
+        for chunk in encoded.into_iter().flatten() {
+            chunk?.append_to_row_group(&mut out)?;
         }
         out.close()?;
         self.last_group = (self.writer.bytes_written() - before) as u64;
@@ -569,13 +569,11 @@ impl OpenGroup {
     }
 }
 
-fn encode(columns: Vec<Beside>, indexed: bool) -> Result<Vec<ArrowColumnChunk>> {
-    let mut chunks = Vec::with_capacity(columns.len());
-    for mut column in columns {
-        for leaf in compute_leaves(&column.field, &column.values)? {
-            column.writer.write(&leaf)?;
+impl Beside {
+    fn encode(mut self, indexed: bool) -> Result<ArrowColumnChunk> {
+        for leaf in compute_leaves(&self.field, &self.values)? {
+            self.writer.write(&leaf)?;
         }
-        chunks.push(close(column.writer, indexed)?);
+        close(self.writer, indexed)
     }
-    Ok(chunks)
 }
