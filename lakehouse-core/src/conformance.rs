@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::format::{Format, Outcome};
 use crate::model::{
     At, BucketHash, Change, ColumnStats, DataFile, Definition, OperationKind, PartitionField, Prune,
-    Redefinition, RowMask, Snapshot, Token, Transform, evolve,
+    Redefinition, RowMask, Snapshot, Token, Transform, evolve, made_up,
 };
 use crate::store::{Store, clock};
 
@@ -173,11 +173,6 @@ fn file(name: &str, day: i32, first: i64, rows: u64) -> DataFile {
         ..ColumnStats::default()
     };
     DataFile {
-        recorded: path.clone(),
-        path,
-        bytes: 1000 + rows,
-        rows,
-        spec_id: 0,
         partition: vec![ScalarValue::Date32(Some(day))],
         columns: BTreeMap::from([
             (
@@ -189,12 +184,8 @@ fn file(name: &str, day: i32, first: i64, rows: u64) -> DataFile {
             ),
             ("ts".into(), bounds(ts(day), ts(day))),
         ]),
-        masks: Vec::new(),
-        equality_deletes: Vec::new(),
-        sequence: None,
-        first_row_id: None,
         split_offsets: vec![4],
-        notes: None,
+        ..made_up::data_file(path, 1000 + rows, rows)
     }
 }
 

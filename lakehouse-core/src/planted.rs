@@ -106,11 +106,13 @@ pub enum Bug {
     MovedPositionsOff,
     /// A compaction is published over a new format version, whose rows have ids.
     UpgradeUnseen,
+    /// Groups of a compaction that wait are taken for what they were, whoever committed since.
+    GroupsLeftBehind,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 50] = [
         Self::LostReplyIsALoss,
         Self::ExistsUnread,
         Self::CleanedAfterUnknown,
@@ -160,6 +162,7 @@ impl Bug {
         Self::CarriedMaskForgotten,
         Self::MovedPositionsOff,
         Self::UpgradeUnseen,
+        Self::GroupsLeftBehind,
     ];
 }
 

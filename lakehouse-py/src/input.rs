@@ -155,11 +155,18 @@ impl From<Key> for Token {
     }
 }
 
+/// A length of time that is given in seconds, by the name of the keyword.
+pub(crate) fn seconds(name: &str, given: Option<f64>) -> PyResult<Option<Duration>> {
+    let time = given.map(Duration::try_from_secs_f64).transpose();
+    time.map_err(|wrong| PyValueError::new_err(format!("{name}: {wrong}")))
+}
+
 /// Options of verbs that only add or move rows.
-pub(crate) fn options(idempotency_key: Option<Key>, dry_run: bool) -> Options {
+pub(crate) fn options(idempotency_key: Option<Key>, dry_run: bool, branch: Option<String>) -> Options {
     Options {
         token: idempotency_key.map(Token::from),
         dry_run,
+        branch,
         ..Options::default()
     }
 }

@@ -117,7 +117,11 @@ pub(crate) fn run() -> ExitCode {
     };
     let ui = Ui::new(cli.json);
     // It ends by itself when it is asked to; who asks twice will not wait.
-    let ends_by_itself = matches!(cli.verb, Verb::Maintain(_));
+    let ends_by_itself = match &cli.verb {
+        Verb::Maintain(_) => true,
+        Verb::Append(args) => args.is_stream(),
+        _ => false,
+    };
     let result = runtime.block_on(async {
         // On a worker thread, for its stack; aborted when Ctrl-C comes first.
         let mut work = tokio::spawn(async move { dispatch(cli.verb, &ui).await });

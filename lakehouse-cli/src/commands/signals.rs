@@ -43,6 +43,11 @@ impl Stop {
         Self(receiver)
     }
 
+    /// Holds `true` once it was.
+    pub(super) fn receiver(&self) -> watch::Receiver<bool> {
+        self.0.clone()
+    }
+
     pub(super) fn is_asked(&self) -> bool {
         *self.0.borrow()
     }

@@ -370,6 +370,26 @@ mod tests {
                 "date_trunc('microsecond', TIMESTAMP '2013-07-15 01:02:03.123456789')",
                 "2013-07-15T01:02:03.123456",
             ),
+            (
+                "date_trunc('microsecond', TIMESTAMP '1969-12-31 23:59:59.123456789')",
+                "1969-12-31T23:59:59.123456",
+            ),
+            (
+                "date_trunc('millisecond', arrow_cast('1950-06-01T10:20:30.123456Z', 'Timestamp(us, \"Europe/Berlin\")'))",
+                "1950-06-01T11:20:30.123+01:00",
+            ),
+            (
+                "date_trunc('hour', arrow_cast('2013-10-27T00:30:00Z', 'Timestamp(us, \"Europe/Berlin\")'))",
+                "2013-10-27T02:00:00+02:00",
+            ),
+            (
+                "date_trunc('hour', arrow_cast('2013-10-27T01:30:00Z', 'Timestamp(us, \"Europe/Berlin\")'))",
+                "2013-10-27T02:00:00+01:00",
+            ),
+            (
+                "date_trunc('day', arrow_cast('2013-10-27T12:30:00Z', 'Timestamp(us, \"Europe/Berlin\")'))",
+                "2013-10-27T00:00:00+02:00",
+            ),
             ("date_trunc('hour', '2024-05-15T10:30:00')", "2024-05-15T10:00:00"),
             ("date_trunc('hour', TIME '10:30:00')", "10:00:00"),
             (

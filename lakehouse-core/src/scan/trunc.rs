@@ -45,7 +45,8 @@ impl Function for SparkDateTrunc {
 
     fn gives(given: &[FieldRef]) -> Result<FieldRef> {
         let zone = match given.last().map(|values| values.data_type()) {
-            Some(DataType::Timestamp(_, zone)) => zone.clone(),
+            // A cast would round what lies before 1970 up.
+            Some(DataType::Timestamp(unit, zone)) if *unit != TimeUnit::Nanosecond => zone.clone(),
             Some(DataType::Date32 | DataType::Null) => Some("UTC".into()),
             other => return plan_err!("date_trunc of {other:?}"),
         };
@@ -125,6 +126,17 @@ impl ScalarUDFImpl for DateTrunc {
         {
             return cut(values, start, args.number_rows, &values.data_type());
         }
+        if let [unit, ColumnarValue::Scalar(value)] = args.args.as_slice() {
+            // Of a single value the engine cuts fractions of seconds off towards 1970, of a column downwards.
+            let column = ColumnarValue::Array(value.to_array()?);
+            let cut = self.engines.invoke_with_args(ScalarFunctionArgs {
+                args: vec![unit.clone(), column],
+                number_rows: 1,
+                ..args
+            })?;
+            let cut = ScalarValue::try_from_array(&cut.into_array(1)?, 0)?;
+            return Ok(ColumnarValue::Scalar(cut));
+        }
         self.engines.invoke_with_args(args)
     }
 
@@ -155,6 +167,11 @@ fn unit_of(unit: &ScalarValue) -> Option<Start> {
 
 /// Cuts off values, which become microseconds of type `to`.
 fn cut(values: &ColumnarValue, start: Start, rows: usize, to: &DataType) -> Result<ColumnarValue> {
+    let rows = match values {
+        // One value stays one, however many rows there are: none, perhaps.
+        ColumnarValue::Scalar(_) => 1,
+        ColumnarValue::Array(_) => rows,
+    };
     let given = cast(&values.to_array(rows)?, to)?;
     let cut: PrimitiveArray<TimestampMicrosecondType> =
         given.as_primitive::<TimestampMicrosecondType>().unary_opt(start);
@@ -181,4 +198,152 @@ fn of_week(micros: i64) -> Option<i64> {
 fn of_months(micros: i64, months: i64) -> Option<i64> {
     let month = months_of_day(micros.div_euclid(DAY)).div_euclid(months) * months;
     month_start(month).checked_mul(DAY)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Array, TimestampMicrosecondArray};
+    use chrono::{Datelike, NaiveDate, NaiveDateTime, TimeDelta, Timelike};
+    use datafusion::common::config::ConfigOptions;
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    const UNITS: [&str; 10] = [
+        "year",
+        "quarter",
+        "month",
+        "week",
+        "day",
+        "hour",
+        "minute",
+        "second",
+        "millisecond",
+        "microsecond",
+    ];
+
+    /// As the calendar of another crate has it.
+    fn start_of(unit: &str, time: NaiveDateTime) -> NaiveDateTime {
+        let date = time.date();
+        let first = |month| NaiveDate::from_ymd_opt(date.year(), month, 1).unwrap();
+        let midnight = |date: NaiveDate| date.and_hms_opt(0, 0, 0).unwrap();
+        let nanos = time.time().nanosecond();
+        let second = time.with_nanosecond(0).unwrap();
+        match unit {
+            "year" => midnight(first(1)),
+            "quarter" => midnight(first((date.month() - 1) / 3 * 3 + 1)),
+            "month" => midnight(first(date.month())),
+            "week" => midnight(date - TimeDelta::days(date.weekday().num_days_from_monday().into())),
+            "day" => midnight(date),
+            "hour" => midnight(date) + TimeDelta::hours(time.hour().into()),
+            "minute" => second.with_second(0).unwrap(),
+            "second" => second,
+            "millisecond" => time.with_nanosecond(nanos / 1_000_000 * 1_000_000).unwrap(),
+            _ => time,
+        }
+    }
+
+    fn call(function: &Arc<ScalarUDF>, unit: &str, values: ColumnarValue, rows: usize) -> ColumnarValue {
+        let unit = ScalarValue::from(unit);
+        let field = |name: &str, data_type| -> FieldRef { Arc::new(Field::new(name, data_type, true)) };
+        let arg_fields = vec![
+            field("unit", unit.data_type()),
+            field("values", values.data_type()),
+        ];
+        let units = [Some(&unit), None];
+        let return_field = function.return_field_from_args(ReturnFieldArgs {
+            arg_fields: &arg_fields,
+            scalar_arguments: &units,
+        });
+        let called = function.invoke_with_args(ScalarFunctionArgs {
+            args: vec![ColumnarValue::Scalar(unit), values],
+            arg_fields,
+            number_rows: rows,
+            return_field: return_field.unwrap(),
+            config_options: Arc::new(ConfigOptions::default()),
+        });
+        called.unwrap()
+    }
+
+    /// Times of some 400,000 years, those around 1970 and around years, and NULLs.
+    fn times(seed: u64) -> Vec<Option<i64>> {
+        let random = &mut StdRng::seed_from_u64(seed);
+        let mut times = vec![None, Some(0), Some(-1), Some(1), Some(-DAY), Some(DAY - 1)];
+        times.extend(
+            (0..2_000)
+                .map(|_| Some(random.random_range(-6_300_000_000_000_000_000..6_300_000_000_000_000_000))),
+        );
+        times.extend((0..1_000).map(|_| Some(random.random_range(-4 * DAY * 366..4 * DAY * 366))));
+        for year in (-11_000..=20_000).step_by(250) {
+            let midnight = NaiveDate::from_ymd_opt(year, 1, 1)
+                .unwrap()
+                .and_hms_opt(0, 0, 0)
+                .unwrap();
+            let start = midnight.and_utc().timestamp_micros();
+            times.extend([start - 1, start, start + 59 * DAY].map(Some));
+        }
+        times
+    }
+
+    #[test]
+    fn times_of_any_year_are_cut_off_as_another_calendar_says_as_columns_and_as_single_values() {
+        let times = times(7);
+        for (function, name) in [(date_trunc(), "the engine's"), (spark_date_trunc(), "Spark's")] {
+            for zone in [None, Some("UTC"), Some("+00:00")] {
+                let zone: Option<Arc<str>> = zone.map(Into::into);
+                for unit in UNITS {
+                    let expected: Vec<Option<i64>> = times
+                        .iter()
+                        .map(|time| {
+                            let time = chrono::DateTime::from_timestamp_micros((*time)?)
+                                .unwrap()
+                                .naive_utc();
+                            Some(start_of(unit, time).and_utc().timestamp_micros())
+                        })
+                        .collect();
+                    let what = format!("{name}, {zone:?}, {unit}");
+                    let column =
+                        TimestampMicrosecondArray::from(times.clone()).with_timezone_opt(zone.clone());
+                    let rows = column.len();
+                    let column = ColumnarValue::Array(Arc::new(column));
+                    let cut = call(&function, &unit.to_uppercase(), column, rows)
+                        .into_array(rows)
+                        .unwrap();
+                    let data_type = DataType::Timestamp(TimeUnit::Microsecond, zone.clone());
+                    assert_eq!(cut.data_type(), &data_type, "{what}");
+                    let cut: Vec<_> = cut.as_primitive::<TimestampMicrosecondType>().iter().collect();
+                    assert_eq!(cut, expected, "{what}");
+                    for (time, expected) in times.iter().zip(&expected).step_by(97) {
+                        for rows in [0, 1, 3] {
+                            let value = ScalarValue::TimestampMicrosecond(*time, zone.clone());
+                            let cut = call(&function, unit, ColumnarValue::Scalar(value), rows);
+                            let ColumnarValue::Scalar(cut) = cut else {
+                                panic!("{what}: one value became {cut:?}");
+                            };
+                            let expected = ScalarValue::TimestampMicrosecond(*expected, zone.clone());
+                            assert_eq!(cut, expected, "{what} of {time:?}");
+                        }
+                    }
+                    let none =
+                        TimestampMicrosecondArray::from(Vec::<i64>::new()).with_timezone_opt(zone.clone());
+                    let cut = call(&function, unit, ColumnarValue::Array(Arc::new(none)), 0);
+                    assert_eq!(cut.into_array(0).unwrap().len(), 0, "{what}");
+                }
+            }
+        }
+    }
+
+    /// At both ends of what 64 bits hold nothing overflows; what begins before them is unknown.
+    #[test]
+    fn the_first_and_the_last_times_there_are_do_not_overflow() {
+        for unit in UNITS {
+            let start = unit_of(&ScalarValue::from(unit)).unwrap();
+            let last = start(i64::MAX).unwrap();
+            assert!(last > i64::MAX - 400 * DAY, "{unit}");
+            let finest = unit == "microsecond";
+            assert_eq!(start(i64::MIN), finest.then_some(i64::MIN), "{unit}");
+            assert!(start(i64::MIN + 400 * DAY).is_some(), "{unit}");
+        }
+    }
 }

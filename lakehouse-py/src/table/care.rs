@@ -16,7 +16,7 @@ use super::Table;
 use crate::alter::Names;
 use crate::diff::loaded;
 use crate::errors::raise;
-use crate::input::{Key, at, options};
+use crate::input::{Key, at, options, seconds};
 use crate::kept;
 use crate::order::{self, order};
 use crate::report::{report, vacuumed};
@@ -100,10 +100,8 @@ impl Table {
         dry_run: bool,
         branch: Option<String>,
     ) -> PyResult<Py<PyDict>> {
-        let mut options = options(idempotency_key, dry_run);
-        options.branch = branch;
+        let mut options = options(idempotency_key, dry_run, branch);
         options.memory_limit = memory_limit;
-        let max_time = max_time.map(Duration::try_from_secs_f64).transpose();
         let compact = Compact {
             target_file_bytes: target_file_size,
             predicate,
@@ -113,7 +111,7 @@ impl Table {
             delete_ratio_threshold,
             max_rewrite,
             max_bytes,
-            max_time: max_time.map_err(|wrong| PyValueError::new_err(format!("max_time: {wrong}")))?,
+            max_time: seconds("max_time", max_time)?,
             max_concurrent_groups,
         };
         report(py, &wait(py, self.table.compact(&compact, &options))?)
@@ -167,7 +165,7 @@ impl Table {
             older_than_ms: older_than.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX)),
             retain_last,
         };
-        let options = options(None, dry_run);
+        let options = options(None, dry_run, None);
         kept::expired(py, &wait(py, self.table.expire(&what, &options))?)
     }
 
@@ -185,11 +183,9 @@ impl Table {
         dry_run: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let mut policy = kept::policy(policy)?;
-        let max_time = max_time.map(Duration::try_from_secs_f64).transpose();
-        let max_time = max_time.map_err(|wrong| PyValueError::new_err(format!("max_time: {wrong}")))?;
-        policy.max_time = max_time.map(Time).or(policy.max_time);
+        policy.max_time = seconds("max_time", max_time)?.map(Time).or(policy.max_time);
         policy.max_bytes = max_bytes.map(Bytes).or(policy.max_bytes);
-        let options = options(None, dry_run);
+        let options = options(None, dry_run, None);
         let mut go_on = |_: &_| ControlFlow::Continue(());
         let done = wait(py, self.table.maintain(&policy, &options, &mut go_on))?;
         loaded(py, &done.to_json())
@@ -220,8 +216,7 @@ impl Table {
         dry_run: bool,
         branch: Option<String>,
     ) -> PyResult<Py<PyDict>> {
-        let mut options = options(None, dry_run);
-        options.branch = branch;
+        let options = options(None, dry_run, branch);
         kept::manifests(py, &wait(py, self.table.rewrite_manifests(&options))?)
     }
 }

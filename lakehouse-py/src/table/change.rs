@@ -57,7 +57,7 @@ impl Table {
             .definition(partition_by, sort_by, identifier, format_version)?
             .properties(set, unset)?
             .alter;
-        let options = options(idempotency_key, dry_run);
+        let options = options(idempotency_key, dry_run, None);
         report(py, &wait(py, self.table.alter(&alter, &options))?)
     }
 
@@ -71,8 +71,7 @@ impl Table {
         dry_run: bool,
         branch: Option<String>,
     ) -> PyResult<Py<PyDict>> {
-        let mut options = options(None, dry_run);
-        options.branch = branch;
+        let options = options(None, dry_run, branch);
         let at = at(version, as_of)?;
         report(py, &wait(py, self.table.restore(&at, &options))?)
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::col;
-use lakehouse_core::model::{At, Definition, parse_partitioning};
+use lakehouse_core::model::{At, Definition, PartitionField, parse_partitioning};
 use lakehouse_core::operations::Adoption;
 use lakehouse_core::scan::{parse_columns, parse_predicate, session};
 use lakehouse_core::store::{StorageOptions, Store};
@@ -72,6 +72,13 @@ fn columns(schema: &Bound<'_, PyAny>) -> PyResult<SchemaRef> {
     Ok(schema.into_inner())
 }
 
+/// Text as `--partition-by` on the command line takes it.
+fn partitioning(partition_by: Option<&str>) -> PyResult<Vec<PartitionField>> {
+    partition_by
+        .map_or(Ok(Vec::new()), parse_partitioning)
+        .map_err(raise)
+}
+
 /// Settings of cloud storage.
 pub(crate) fn storage(options: Option<BTreeMap<String, String>>) -> StorageOptions {
     options.unwrap_or_default().into_iter().collect()
@@ -113,9 +120,7 @@ impl Table {
         let format: TableFormat = format.parse().map_err(raise)?;
         let definition = Definition {
             schema: columns(schema)?,
-            partition_fields: partition_by
-                .map_or(Ok(Vec::new()), parse_partitioning)
-                .map_err(raise)?,
+            partition_fields: partitioning(partition_by)?,
             properties: properties.unwrap_or_default(),
             format_version,
         };
@@ -150,9 +155,7 @@ impl Table {
                 .map_or(Ok(String::new()), |folder| store.folder(folder))
                 .map_err(raise)?,
             schema: schema.map(columns).transpose()?,
-            partition_fields: partition_by
-                .map_or(Ok(Vec::new()), parse_partitioning)
-                .map_err(raise)?,
+            partition_fields: partitioning(partition_by)?,
             properties: properties.unwrap_or_default(),
             format_version,
         };

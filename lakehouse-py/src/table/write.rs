@@ -24,8 +24,7 @@ impl Table {
         schema_mode: Option<&str>,
         branch: Option<String>,
     ) -> PyResult<Py<PyDict>> {
-        let mut options = options(idempotency_key, dry_run);
-        options.branch = branch;
+        let mut options = options(idempotency_key, dry_run, branch);
         if let Some(mode) = schema_mode {
             options.schema_mode = mode.parse().map_err(raise)?;
         }

@@ -11,5 +11,7 @@ mod expire;
 pub(crate) mod lab;
 mod maintain;
 mod refs;
+#[cfg(unix)]
+mod stopped;
 mod vacuum;
 mod verbs;

@@ -129,7 +129,7 @@ pub(crate) async fn run(bed: &Bed, case: &Case, seed: u64, explorer: &mut Explor
         done.push(Done { op, ended });
     }
     if complete {
-        let wrong = check(bed, &inner, &done).await;
+        let wrong = judge(bed, &inner, &done).await;
         wrong.map_err(|why| {
             let steps: Vec<String> = trace
                 .iter()
@@ -184,7 +184,14 @@ pub(crate) async fn drive(
 }
 
 /// The rules: design.md, "Conflict rules", and the promises in the README.
-async fn check(bed: &Bed, inner: &Arc<object_store::memory::InMemory>, done: &[Done]) -> Result<(), String> {
+///
+/// # Errors
+/// What is wrong with the table, or with what an operation said.
+pub(crate) async fn judge(
+    bed: &Bed,
+    inner: &Arc<object_store::memory::InMemory>,
+    done: &[Done],
+) -> Result<(), String> {
     let told = || done.iter().map(Done::to_string).collect::<Vec<_>>().join("\n");
     for one in done {
         match &one.ended {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,6 +21,9 @@ use tokio::sync::{Notify, oneshot};
 
 /// No actor takes this long from one turn to the next: it hangs.
 const STUCK: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether a task has ended.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// What an actor waits to be allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -139,17 +142,45 @@ impl Gate {
     }
 
     fn waiting(&self) -> Option<Vec<(usize, Request)>> {
+        let first = |(at, place, request)| (place == 0).then_some((at, request));
+        Some(self.waiting_of(|_| 1)?.into_iter().filter_map(first).collect())
+    }
+
+    /// All requests that wait, each by its actor and its place among those of that actor, once every actor has come to as
+    /// many as it has tasks that ask for something, or is done. When a task ends, nobody tells: it is looked again and again.
+    pub(crate) async fn all_waiting(&self, tasks: impl Fn(usize) -> usize) -> Vec<(usize, usize, Request)> {
+        let started = Instant::now();
+        loop {
+            if let Some(waiting) = self.waiting_of(&tasks) {
+                return waiting;
+            }
+            assert!(
+                started.elapsed() < STUCK,
+                "an actor neither asks for anything nor ends"
+            );
+            let changed = tokio::time::timeout(LOOK, self.changed.notified()).await;
+            // Or not: then it is looked as well.
+            drop(changed);
+        }
+    }
+
+    fn waiting_of(&self, tasks: impl Fn(usize) -> usize) -> Option<Vec<(usize, usize, Request)>> {
         let mut state = self.state();
         for actor in &mut state.actors {
             // Some lose interest: a listing that is dropped halfway.
             actor.waiting.retain(|(_, waiter)| !waiter.is_closed());
         }
-        let settled = |actor: &Actor| actor.busy == 0 && (actor.done || !actor.waiting.is_empty());
-        state.actors.iter().all(settled).then(|| {
-            let actors = state.actors.iter().enumerate();
-            actors
-                .filter_map(|(at, actor)| Some((at, actor.waiting.front()?.0.clone())))
-                .collect()
+        let mut actors = state.actors.iter().enumerate();
+        let settled = |(at, actor): (usize, &Actor)| {
+            actor.busy == 0 && (actor.done || actor.waiting.len() >= tasks(at).max(1))
+        };
+        actors.all(settled).then(|| {
+            let of_actor = |(at, actor): (usize, &Actor)| {
+                let places = actor.waiting.iter().enumerate();
+                let requests = places.map(|(place, (request, _))| (at, place, request.clone()));
+                requests.collect::<Vec<_>>()
+            };
+            state.actors.iter().enumerate().flat_map(of_actor).collect()
         })
     }
 
@@ -160,7 +191,12 @@ impl Gate {
 
     /// Lets an actor's request go on.
     pub(crate) fn release(&self, actor: usize, turn: Turn) {
-        let waiter = self.state().actors[actor].waiting.pop_front();
+        self.release_at(actor, 0, turn);
+    }
+
+    /// Lets the request at this place among those of an actor go on.
+    pub(crate) fn release_at(&self, actor: usize, place: usize, turn: Turn) {
+        let waiter = self.state().actors[actor].waiting.remove(place);
         let (_, waiter) = waiter.expect("it waits");
         // If nobody waits any more, what comes with the turn is dropped here.
         drop(waiter.send((turn, self.busy(actor))));

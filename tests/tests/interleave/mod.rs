@@ -12,6 +12,7 @@ pub(crate) mod cases;
 mod expire;
 pub(crate) mod explorer;
 pub(crate) mod gate;
+mod groups;
 pub(crate) mod history;
 pub(crate) mod staged;
 pub(crate) mod whole;

@@ -19,6 +19,7 @@ use lakehouse_core::model::{
 
 use super::bed::{files, rows_of};
 use super::history::{Op, Rows};
+use crate::support::data_file;
 
 /// Commits an operation; a careless one does not say what it read.
 pub(crate) async fn run(handle: &Handle, op: &Op, old: Version, careless: bool) -> Result<(Version, bool)> {
@@ -230,19 +231,9 @@ impl Staged<'_> {
             ..ColumnStats::default()
         };
         change.added.push(DataFile {
-            recorded: path.clone(),
-            path,
-            bytes,
-            rows: rows.len() as u64,
             spec_id: base.spec_id,
-            partition: Vec::new(),
             columns: BTreeMap::from([("id".to_owned(), stats)]),
-            masks: Vec::new(),
-            equality_deletes: Vec::new(),
-            sequence: None,
-            first_row_id: None,
-            split_offsets: Vec::new(),
-            notes: None,
+            ..data_file(path, bytes, rows.len() as u64)
         });
         Ok(())
     }

@@ -150,6 +150,21 @@ pub(super) const CATCHES: &[Catch] = &[
         "other rows are there",
     ),
     catch(
+        Bug::GroupsLeftBehind,
+        "interleave::groups::groups_of_one_compaction_end_as_if_in_turn_with_each_other_and_with_writers_on_iceberg_v3",
+        "LAKEHOUSE_SEED=",
+    ),
+    catch(
+        Bug::GroupsLeftBehind,
+        "interleave::groups::groups_of_one_compaction_end_as_if_in_turn_with_each_other_and_with_writers_on_delta",
+        "LAKEHOUSE_SEED=",
+    ),
+    catch(
+        Bug::CarriedMaskForgotten,
+        "interleave::groups::groups_of_one_compaction_end_as_if_in_turn_with_each_other_and_with_writers_on_iceberg_v2",
+        "LAKEHOUSE_SEED=",
+    ),
+    catch(
         Bug::OverwriteReadsNothing,
         "races::isolation::of_an_overwrite_and_what_came_before_it_only_its_rows_are_left",
         "an overwrite left rows of its winner",

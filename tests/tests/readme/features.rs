@@ -55,6 +55,7 @@ const FEATURES: &[(&str, &[&str])] = &[
             "commits_of_a_stream_ask_for_the_same_and_send_as_much_after_three_hundred_as_after_one_hundred",
             "files_are_committed_once_and_moved_away",
             "lines_from_stdin_are_committed_as_they_come",
+            "a_watched_folder_is_left_with_exit_code_0_and_a_line_of_what_was_done",
         ],
     ),
     (

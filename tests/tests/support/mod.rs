@@ -2,9 +2,11 @@
 
 pub(crate) mod aged;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lakehouse_core::model::DataFile;
 use lakehouse_core::store::Store;
 use object_store::memory::InMemory;
 
@@ -12,6 +14,25 @@ use object_store::memory::InMemory;
 pub(crate) fn memory(name: &str) -> Store {
     let root = format!("memory://{name}").parse().expect("a URL");
     Store::over(Arc::new(InMemory::new()), root)
+}
+
+/// A data file that is not there: of an unpartitioned table, of which no statistics are known.
+pub(crate) fn data_file(path: String, bytes: u64, rows: u64) -> DataFile {
+    DataFile {
+        recorded: path.clone(),
+        path,
+        bytes,
+        rows,
+        spec_id: 0,
+        partition: Vec::new(),
+        columns: BTreeMap::new(),
+        masks: Vec::new(),
+        equality_deletes: Vec::new(),
+        sequence: None,
+        first_row_id: None,
+        split_offsets: Vec::new(),
+        notes: None,
+    }
 }
 
 /// A number that the environment may set, for longer runs by hand.

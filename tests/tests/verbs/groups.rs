@@ -275,6 +275,72 @@ async fn what_is_put_in_order_is_split_into_groups_within_the_bound_and_comes_to
     }
 }
 
+/// Files of any size within a bound that some of them are larger than, keys of which many are NULL or the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_keys_and_sizes_are_what_is_put_in_order_in_groups_keeps_its_rows_and_comes_to_an_end() {
+    let (mut several, mut beyond) = (0, 0);
+    for seed in 0..24_u64 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let format = FORMATS[(seed % 3) as usize];
+        let partitioning = *["", "", "region", "bucket(2, id)"].choose(&mut rng).unwrap();
+        let limit = [("write.parquet.row-group-limit", "100")];
+        let table = table_with(format, partitioning, &limit).await;
+        let (mut next, values) = (0, *[1, 3, 1_000].choose(&mut rng).unwrap());
+        for _ in 0..rng.random_range(1..10) {
+            let rows = *[1, 4, 60, 900].choose(&mut rng).unwrap();
+            let mut row = |id: i64| {
+                let region = *["NULL", "'eu'", "'us'"].choose(&mut rng).unwrap();
+                let n = match rng.random_bool(0.3) {
+                    true => "NULL".to_owned(),
+                    false => rng.random_range(-values..values).to_string(),
+                };
+                format!("({id}, {region}, {n})")
+            };
+            let given: Vec<String> = (next..next + rows).map(&mut row).collect();
+            next += rows;
+            append(&table, &given.join(", ")).await;
+        }
+        if rng.random_bool(0.5) {
+            table.delete("id % 7 = 3", &masking()).await.unwrap();
+        }
+        let order = match rng.random_range(0..5) {
+            0 => Clustering::Sort(parse_sort_order("n desc nulls last").unwrap()),
+            1 => Clustering::Sort(parse_sort_order("n, id desc").unwrap()),
+            2 => Clustering::Sort(parse_sort_order("region desc, n nulls last").unwrap()),
+            3 => Clustering::ZOrder(vec!["n".to_owned(), "id".to_owned()]),
+            _ => Clustering::Hilbert(vec!["region".to_owned(), "n".to_owned()]),
+        };
+        let most = bytes(&table).await / *[1, 3, 8, 1_000].choose(&mut rng).unwrap();
+        let bounded = Compact {
+            order: RowOrder::By(order),
+            target_file_bytes: Some(*[1_500, 6_000].choose(&mut rng).unwrap()),
+            max_rewrite: Some(most.max(1)),
+            max_concurrent_groups: Some(rng.random_range(1..3)),
+            ..Compact::default()
+        };
+        let what = format!("seed {seed}, {format:?}, {partitioning:?}, {bounded:?}");
+        let rows = content(&table).await;
+        let mut runs = 0;
+        loop {
+            let report = compact(&table, &bounded).await;
+            assert_eq!(report.metric("num_groups_skipped"), 0, "{what}: {report:?}");
+            for group in &report.groups {
+                assert!(group.bytes <= most || group.files == 1, "{what}: {group:?}");
+                beyond += usize::from(group.bytes > most);
+            }
+            several += usize::from(report.metric("num_commits") > 1);
+            assert_eq!(content(&table).await, rows, "{what}");
+            if !report.committed {
+                break;
+            }
+            runs += 1;
+            assert!(runs < 10, "{what}: it goes on for ever");
+        }
+        assert_sound(&table, &what).await;
+    }
+    assert!(several > 6 && beyond > 6, "{several}, {beyond}");
+}
+
 /// A budget that is less than the table: each run does a part, the next goes on, until there is nothing left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn runs_with_a_budget_put_a_table_in_order_one_after_the_other() {

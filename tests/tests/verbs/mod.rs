@@ -36,6 +36,7 @@ mod rules;
 mod scans;
 mod settings;
 mod sifted;
+mod spelled;
 mod streams;
 mod switched;
 mod types;

@@ -24,6 +24,7 @@ use object_store::memory::InMemory;
 
 use super::FORMATS;
 use crate::cli::lab::lake;
+use crate::support::data_file;
 
 /// What a filter leaves, and what it counted: files looked at, skipped by partition, by statistics, read in full.
 async fn sifted(table: &Table, snapshot: &Arc<Snapshot>, filter: &Expr) -> (Vec<DataFile>, [u64; 4]) {
@@ -210,19 +211,10 @@ fn file(number: i64, files: i64, columns: usize, snapshot: &Snapshot) -> DataFil
         snapshot.capabilities.data_prefix
     );
     DataFile {
-        recorded: path.clone(),
-        path,
-        bytes: 1_000_000,
-        rows: 1000,
         spec_id: snapshot.spec_id,
         partition: vec![day_value],
         columns: known,
-        masks: Vec::new(),
-        equality_deletes: Vec::new(),
-        sequence: None,
-        first_row_id: None,
-        notes: None,
-        split_offsets: Vec::new(),
+        ..data_file(path, 1_000_000, 1000)
     }
 }
 

@@ -4,6 +4,7 @@ use clap::Args;
 use lakehouse_core::{Error, Table};
 
 use super::create::{self, DefinitionArgs};
+use super::signals::Stop;
 use super::storage::StorageArgs;
 use super::{InputArgs, SchemaArgs, WriteArgs};
 use crate::exit::Failure;
@@ -14,7 +15,8 @@ use stream::StreamArgs;
 /// Add the rows of a file to a table.
 ///
 /// With --create, a table that is not there is made first, with the columns of the file. With --watch or
-/// --commit-every, rows are committed as they come, until Ctrl-C or the end of stdin.
+/// --commit-every, rows are committed as they come, until the end of stdin or Ctrl-C (SIGINT) or SIGTERM: then what was
+/// taken in is committed, and the exit code is 0. A second signal ends it at once.
 #[derive(Debug, Args)]
 #[command(after_long_help = r#"Example:
   lake append flights january.parquet
@@ -49,6 +51,13 @@ pub(super) struct Append {
     write: WriteArgs,
 }
 
+impl Append {
+    /// Whether rows are committed as they come, until somebody asks it to end.
+    pub(super) fn is_stream(&self) -> bool {
+        self.stream.any()
+    }
+}
+
 pub(super) async fn append(args: Append, ui: &Ui) -> Result<(), Failure> {
     if args.definition.any() && !args.create {
         return Err(Failure::usage(
@@ -56,7 +65,8 @@ pub(super) async fn append(args: Append, ui: &Ui) -> Result<(), Failure> {
             "add --create, or leave them out",
         ));
     }
-    if args.stream.any() {
+    if args.is_stream() {
+        let stop = Stop::listen();
         if args.create {
             return Err(Failure::usage(
                 "a stream does not tell its columns before it begins",
@@ -66,7 +76,10 @@ pub(super) async fn append(args: Append, ui: &Ui) -> Result<(), Failure> {
         let table = args.storage.open(&args.table).await?;
         let options = args.write.options().schema_mode(args.schema.mode());
         let (table, format) = ((args.table.as_str(), &table), args.input.format()?);
-        return args.stream.run(table, &args.files, format, &options, ui).await;
+        return args
+            .stream
+            .run(table, &args.files, format, &options, &stop, ui)
+            .await;
     }
     let input = Input::open_all(&args.files, args.input.format()?).await?;
     let table = match args.storage.open(&args.table).await {

@@ -10,6 +10,7 @@ use lakehouse_core::operations::{self, Event, Expire, Folder, InputFormat, Strea
 use lakehouse_core::{Options, Report, Table};
 use serde_json::{Value, json};
 
+use crate::commands::signals::Stop;
 use crate::exit::Failure;
 use crate::output::Ui;
 use crate::values::{self, parse_duration, show_count};
@@ -136,6 +137,7 @@ impl StreamArgs {
         files: &[String],
         format: Option<InputFormat>,
         options: &Options,
+        stop: &Stop,
         ui: &Ui,
     ) -> Result<(), Failure> {
         if options.token.is_some() || options.dry_run {
@@ -144,7 +146,10 @@ impl StreamArgs {
                 "leave them out; --stream NAME makes that no line is added twice",
             ));
         }
-        let stream = self.stream();
+        let stream = Stream {
+            stop: Some(stop.receiver()),
+            ..self.stream()
+        };
         let mut unheard = None;
         let mut set_aside = Vec::new();
         let mut told = |event: &Event<'_>| match told(name, event, &mut set_aside, ui) {

@@ -69,6 +69,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use rand::rngs::StdRng;
+    use rand::seq::IndexedRandom;
     use rand::{Rng, SeedableRng};
 
     use super::*;
@@ -165,6 +166,81 @@ mod tests {
             }));
         }
         after
+    }
+
+    /// Packs, said once more: what fits next to each other in the order of the places is together, and stays if it is worth it.
+    fn packed_naively(pieces: &[Piece], most: u64) -> Vec<Vec<usize>> {
+        let mut left: Vec<Piece> = pieces.to_vec();
+        left.sort_by_key(|piece| (piece.place.0, piece.place.1, piece.file));
+        let mut packs = Vec::new();
+        while !left.is_empty() {
+            let bytes = |count: usize| {
+                left[..count]
+                    .iter()
+                    .map(|piece| u128::from(piece.bytes))
+                    .sum::<u128>()
+                    .min(u64::MAX.into())
+            };
+            let count = (2..=left.len())
+                .rev()
+                .find(|count| bytes(*count) <= u128::from(most))
+                .unwrap_or(1);
+            let pack: Vec<Piece> = left.drain(..count).collect();
+            let span = pack.iter().map(|piece| piece.place.1).max().unwrap()
+                - pack.iter().map(|piece| piece.place.0).min().unwrap();
+            let widths: usize = pack.iter().map(|piece| piece.place.1 - piece.place.0).sum();
+            let overlaps = span > 0 && 5 * widths >= 6 * span;
+            if pack.iter().any(|piece| piece.open) || (pack.len() > 3 && overlaps) {
+                packs.push(pack.iter().map(|piece| piece.file).collect());
+            }
+        }
+        packs
+    }
+
+    #[test]
+    fn packs_are_within_the_bound_whatever_the_sizes_and_no_file_that_is_due_is_left() {
+        assert_eq!(packs(Vec::new(), 10), Vec::<Vec<usize>>::new());
+        let mut several = 0;
+        for seed in 0..5_000 {
+            let random = &mut StdRng::seed_from_u64(seed);
+            let places = random.random_range(1..30);
+            let piece = |file: usize, random: &mut StdRng| {
+                let low = random.random_range(0..places);
+                Piece {
+                    file,
+                    bytes: match random.random_range(0..8) {
+                        0 => 0,
+                        1 => u64::MAX - random.random_range(0..2),
+                        _ => random.random_range(1..100),
+                    },
+                    place: (low, low + random.random_range(0..4) * random.random_range(0..10)),
+                    open: random.random_bool(0.3),
+                }
+            };
+            let pieces: Vec<Piece> = (0..random.random_range(0..25))
+                .map(|file| piece(file, random))
+                .collect();
+            let most = *[0, 1, 99, 150, 1_000, u64::MAX].choose(random).unwrap();
+            let found = packs(pieces.clone(), most);
+            assert_eq!(found, packed_naively(&pieces, most), "seed {seed}");
+            let mut shuffled = pieces.clone();
+            shuffled.reverse();
+            assert_eq!(
+                packs(shuffled, most),
+                found,
+                "seed {seed}: the order of the listing counts"
+            );
+            let taken: Vec<usize> = found.concat();
+            for piece in &pieces {
+                let times = taken.iter().filter(|file| **file == piece.file).count();
+                assert!(
+                    times == 1 || (times == 0 && !piece.open),
+                    "seed {seed}: {piece:?} {times} times"
+                );
+            }
+            several += usize::from(found.len() > 1);
+        }
+        assert!(several > 1_000, "{several}");
     }
 
     #[test]

@@ -9,27 +9,16 @@ use rand::{Rng, SeedableRng};
 
 use super::plan::{Group, Rules, commits, lots};
 use super::{Compact, CompactStrategy};
-use crate::model::{DataFile, MaskRef};
+use crate::model::{DataFile, MaskRef, made_up};
 
 const TARGET: u64 = 1000;
 const TODAY: i32 = 1;
 
 fn file(name: impl Into<String>, partition: i64, bytes: u64) -> DataFile {
-    let path = name.into();
     DataFile {
-        recorded: path.clone(),
-        path,
-        bytes,
-        rows: bytes * 10,
         spec_id: TODAY,
         partition: vec![ScalarValue::Int64(Some(partition))],
-        columns: BTreeMap::new(),
-        masks: Vec::new(),
-        equality_deletes: Vec::new(),
-        sequence: None,
-        first_row_id: None,
-        split_offsets: Vec::new(),
-        notes: None,
+        ..made_up::data_file(name, bytes, bytes * 10)
     }
 }
 

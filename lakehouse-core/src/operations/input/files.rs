@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use arrow::array::RecordBatch;
 use arrow::csv::reader::Format as CsvFormat;
@@ -30,19 +31,59 @@ const MAGIC: [(&[u8], InputFormat); 2] = [(b"PAR1", InputFormat::Parquet), (b"AR
 /// Batches as a thread reads them.
 pub(super) type Reader = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
 
+/// A file on this machine.
+pub(super) struct Input {
+    path: PathBuf,
+    format: InputFormat,
+    /// What was made of its columns, where it does not say their types, and of which content: that takes reading all of it.
+    inferred: Mutex<Option<(Stamp, Schema)>>,
+}
+
+/// What tells one content of a file from another: bytes, and when it was changed.
+type Stamp = (u64, SystemTime);
+
+impl Input {
+    pub(super) fn new(path: &Path, format: InputFormat) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            format,
+            inferred: Mutex::new(None),
+        }
+    }
+
+    /// The columns of this open file, inferred once as long as nobody changes it.
+    fn inferred(
+        &self,
+        file: &File,
+        infer: impl FnOnce() -> Result<Schema, ArrowError>,
+    ) -> Result<Schema, ArrowError> {
+        let metadata = file.metadata();
+        let stamp = metadata.and_then(|found| Ok((found.len(), found.modified()?)));
+        let mut known = self.inferred.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some((of, schema)), Ok(stamp)) = (known.as_ref(), &stamp)
+            && of == stamp
+        {
+            return Ok(schema.clone());
+        }
+        let schema = infer()?;
+        *known = stamp.ok().map(|stamp| (stamp, schema.clone()));
+        Ok(schema)
+    }
+}
+
 /// Opens a file and reads it on a thread of its own. Columns that the table has get its types where the
 /// file has none.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming a file that is not what it says.
-pub(super) async fn open(path: &Path, format: InputFormat, known: Known<'_>) -> Result<(SchemaRef, Batches)> {
-    let path = path.to_path_buf();
-    let place = path.display().to_string();
+pub(super) async fn open(input: &Arc<Input>, known: Known<'_>) -> Result<(SchemaRef, Batches)> {
+    let (input, format) = (Arc::clone(input), input.format);
+    let place = input.path.display().to_string();
     let (table, fitted) = (known.schema().cloned(), matches!(known, Known::Table(_)));
     let opening = tokio::task::spawn_blocking(move || {
-        let (schema, reader) = open_here(&path, format, table.as_ref())?;
+        let (schema, reader) = open_here(&input, table.as_ref())?;
         match table.filter(|_| fitted && matches!(format, InputFormat::Csv | InputFormat::Ndjson)) {
-            Some(table) => types::fitted(schema, reader, &table, path.display().to_string()),
+            Some(table) => types::fitted(schema, reader, &table, input.path.display().to_string()),
             None => Ok((schema, reader)),
         }
     });
@@ -72,7 +113,8 @@ pub(super) async fn open(path: &Path, format: InputFormat, known: Known<'_>) -> 
     Ok((schema, batches.boxed()))
 }
 
-fn open_here(path: &Path, format: InputFormat, table: Option<&Schema>) -> Result<(SchemaRef, Reader)> {
+fn open_here(input: &Input, table: Option<&Schema>) -> Result<(SchemaRef, Reader)> {
+    let (path, format) = (&input.path, input.format);
     let place = path.display().to_string();
     let mut file = File::open(path).map_err(|error| cannot_read(&error, &place))?;
     let mut head = Vec::new();
@@ -85,8 +127,8 @@ fn open_here(path: &Path, format: InputFormat, table: Option<&Schema>) -> Result
             check_footer(&mut file, &place)?;
             parquet(file)
         }
-        InputFormat::Csv => csv(file, table, &place)?,
-        InputFormat::Ndjson => ndjson(file, table, &place)?,
+        InputFormat::Csv => csv(input, file, table, &place)?,
+        InputFormat::Ndjson => ndjson(input, file, table, &place)?,
         InputFormat::Arrow => arrow_ipc(file, &head),
     };
     let (schema, reader) = opened.map_err(|error| broken(format, &error, &place))?;
@@ -141,7 +183,7 @@ fn arrow_ipc(file: File, head: &[u8]) -> Opened {
     }
 }
 
-fn csv(mut file: File, table: Option<&Schema>, place: &str) -> Result<Opened> {
+fn csv(input: &Input, mut file: File, table: Option<&Schema>, place: &str) -> Result<Opened> {
     let format = CsvFormat::default().with_header(true);
     let header = match format.infer_schema(BufReader::new(&file), Some(0)) {
         Ok((header, _)) => header,
@@ -154,13 +196,14 @@ fn csv(mut file: File, table: Option<&Schema>, place: &str) -> Result<Opened> {
         ));
     }
     no_duplicates(&header, place)?;
-    let known = |name: &str| table.is_some_and(|t| t.field_with_name(name).is_ok());
-    let inferred = if header.fields().iter().all(|f| known(f.name())) {
+    let known = |name: &str| types::counterpart(table?.fields(), header.fields(), name);
+    let inferred = if header.fields().iter().all(|field| known(field.name()).is_some()) {
         header
     } else {
         rewind(&mut file, place)?;
-        match format.infer_schema(Quotes::new(BufReader::new(&file)), None) {
-            Ok((inferred, _)) => inferred,
+        let infer = || Ok(format.infer_schema(Quotes::new(BufReader::new(&file)), None)?.0);
+        match input.inferred(&file, infer) {
+            Ok(inferred) => inferred,
             Err(error) => return Ok(Err(error)),
         }
     };
@@ -174,9 +217,10 @@ fn csv(mut file: File, table: Option<&Schema>, place: &str) -> Result<Opened> {
         .map(|reader| (schema, Box::new(reader) as _)))
 }
 
-fn ndjson(mut file: File, table: Option<&Schema>, place: &str) -> Result<Opened> {
-    let inferred = match arrow::json::reader::infer_json_schema(BufReader::new(&file), None) {
-        Ok((inferred, _)) => inferred,
+fn ndjson(input: &Input, mut file: File, table: Option<&Schema>, place: &str) -> Result<Opened> {
+    let infer = || Ok(arrow::json::reader::infer_json_schema(BufReader::new(&file), None)?.0);
+    let inferred = match input.inferred(&file, infer) {
+        Ok(inferred) => inferred,
         Err(error) => return Ok(Err(error)),
     };
     let schema = Arc::new(types::of_ndjson(&inferred, table));
@@ -279,5 +323,41 @@ fn spelled(format: InputFormat) -> &'static str {
         InputFormat::Csv => "CSV",
         InputFormat::Ndjson => "NDJSON",
         InputFormat::Arrow => "Arrow IPC",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field};
+
+    use super::*;
+
+    #[test]
+    fn columns_are_inferred_once_as_long_as_the_file_is_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.ndjson");
+        std::fs::write(&path, "{\"a\": 1}\n").unwrap();
+        let input = Input::new(&path, InputFormat::Ndjson);
+        let mut read = 0;
+        let mut look = |name: &str| {
+            let file = File::open(&path).unwrap();
+            let infer = || {
+                read += 1;
+                Ok(Schema::new(vec![Field::new(name, DataType::Int64, true)]))
+            };
+            let found = input.inferred(&file, infer).unwrap();
+            (found.field(0).name().clone(), read)
+        };
+        assert_eq!(look("a"), ("a".to_owned(), 1));
+        assert_eq!(look("b"), ("a".to_owned(), 1));
+        std::fs::write(&path, "{\"b\": 10}\n").unwrap();
+        assert_eq!(look("b"), ("b".to_owned(), 2));
+        // What cannot be inferred is tried again.
+        let file = File::open(&path).unwrap();
+        let other = Input::new(&path, InputFormat::Ndjson);
+        let failed = other.inferred(&file, || Err(ArrowError::JsonError("cut off".to_owned())));
+        assert!(failed.is_err());
+        let found = other.inferred(&file, || Ok(Schema::empty()));
+        assert_eq!(found.unwrap(), Schema::empty());
     }
 }

@@ -1,6 +1,6 @@
 //! The rows that an operation takes in.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -111,7 +111,7 @@ enum Source {
     /// A query.
     Frame(Box<DataFrame>),
     /// A file on this machine.
-    File(PathBuf, InputFormat),
+    File(Arc<files::Input>),
     /// One after the other.
     Several(Arc<Vec<Rows>>),
 }
@@ -139,8 +139,8 @@ impl Rows {
     }
 
     /// A file on this machine; without a format, its extension tells (`.parquet`, `.csv`, `.ndjson`,
-    /// `.jsonl`, `.arrow`, `.ipc`, `.feather`). Columns of CSV and NDJSON that the table has get the
-    /// table's types, each value checked; others get inferred ones.
+    /// `.jsonl`, `.arrow`, `.ipc`, `.feather`). Columns of CSV and NDJSON that the table has, by name or else ignoring
+    /// case, get the table's types, each value checked; others get inferred ones.
     ///
     /// # Errors
     /// [`Error::NotFound`] when there is no such file; [`Error::Invalid`] when the extension is not one of these.
@@ -158,7 +158,7 @@ impl Rows {
             return Err(no_format(path, place));
         };
         Ok(Self {
-            source: Source::File(path.to_path_buf(), format),
+            source: Source::File(Arc::new(files::Input::new(path, format))),
         })
     }
 
@@ -183,7 +183,7 @@ impl Rows {
         match &self.source {
             Source::Batches(schema, _) | Source::Stream(schema, _) => Ok(Arc::clone(schema)),
             Source::Frame(frame) => Ok(Arc::new(frame.schema().as_arrow().clone())),
-            Source::File(path, format) => Ok(files::open(path, *format, known).await?.0),
+            Source::File(input) => Ok(files::open(input, known).await?.0),
             Source::Several(inputs) => several::schema(inputs, known).await,
         }
     }
@@ -209,7 +209,7 @@ impl Rows {
                 let stream = frame.as_ref().clone().execute_stream().await?;
                 Ok((stream.schema(), stream.map_err(Error::from).boxed()))
             }
-            Source::File(path, format) => files::open(path, *format, known).await,
+            Source::File(input) => files::open(input, known).await,
             Source::Several(inputs) => several::open(inputs, known).await,
         }
     }

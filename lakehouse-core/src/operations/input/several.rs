@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
+use super::types::counterpart;
 use super::{Batches, Known, Rows};
 use crate::error::{Error, Result};
 use crate::write::conform_at;
@@ -29,7 +30,7 @@ pub(super) async fn schema(inputs: &[Rows], known: Known<'_>) -> Result<SchemaRe
         for field in schema.fields() {
             match all.iter_mut().find(|known| known.name() == field.name()) {
                 Some(known) => {
-                    let stored = table.and_then(|table| table.field_with_name(field.name()).ok());
+                    let stored = table.and_then(|t| counterpart(t.fields(), schema.fields(), field.name()));
                     let data_type = common(known, field, stored).ok_or_else(|| {
                         Error::invalid(
                             format!(
@@ -126,7 +127,8 @@ fn align(
         if column.data_type() == field.data_type() {
             return Ok(Arc::clone(column));
         }
-        if table.is_none_or(|table| table.field_with_name(field.name()).is_err()) {
+        let stored = table.and_then(|t| counterpart(t.fields(), target.fields(), field.name()));
+        if stored.is_none() {
             return Ok(cast_with_options(column, field.data_type(), &strict)?);
         }
         let one = batch.project(&[batch.schema_ref().index_of(field.name())?])?;

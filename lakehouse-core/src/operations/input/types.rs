@@ -7,11 +7,23 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 
 use super::files::Reader;
 use crate::error::{Error, Result};
 use crate::write::conform_at;
+
+/// The field of the table that takes the values of a field of the input, as [`conform_at`] finds it: by its name, or else
+/// ignoring case, unless the input has a field of that very name.
+pub(super) fn counterpart<'a>(table: &'a Fields, given: &Fields, name: &str) -> Option<&'a Field> {
+    let other = || {
+        let lower = name.to_lowercase();
+        let mut same = table.iter().filter(|field| field.name().to_lowercase() == lower);
+        same.find(|field| given.find(field.name()).is_none())
+    };
+    let exact = table.iter().find(|field| field.name() == name);
+    exact.or_else(other).map(FieldRef::as_ref)
+}
 
 /// The columns that the table has in its types, the others as they are read.
 ///
@@ -27,7 +39,7 @@ pub(super) fn fitted(
     let mut fields = read.fields().to_vec();
     let mut known = Vec::new();
     for (at, field) in fields.iter_mut().enumerate() {
-        if let Ok(stored) = table.field_with_name(field.name()) {
+        if let Some(stored) = counterpart(table.fields(), read.fields(), field.name()) {
             *field = renewed(field, stored.data_type().clone());
             known.push(at);
         }
@@ -68,7 +80,7 @@ fn in_file(error: Error, file: &str) -> Error {
 /// found where all are, with its column.
 pub(super) fn of_csv(inferred: &Schema, table: Option<&Schema>) -> Schema {
     let field = |field: &FieldRef| -> Field {
-        let known = table.is_some_and(|t| t.field_with_name(field.name()).is_ok());
+        let known = table.is_some_and(|t| counterpart(t.fields(), inferred.fields(), field.name()).is_some());
         let data_type = match field.data_type() {
             // Nothing was ever seen in this column.
             DataType::Null => DataType::Utf8,
@@ -84,7 +96,7 @@ pub(super) fn of_csv(inferred: &Schema, table: Option<&Schema>) -> Schema {
 /// takes the rows refuses them by name.
 pub(super) fn of_ndjson(inferred: &Schema, table: Option<&Schema>) -> Schema {
     let field = |field: &FieldRef| -> Field {
-        let known = table.and_then(|t| t.field_with_name(field.name()).ok());
+        let known = table.and_then(|t| counterpart(t.fields(), inferred.fields(), field.name()));
         Field::new(
             field.name(),
             of_value(field.data_type(), known.map(Field::data_type)),
@@ -99,8 +111,8 @@ fn of_value(inferred: &DataType, known: Option<&DataType>) -> DataType {
     match (inferred, known) {
         (T::Struct(given), Some(T::Struct(known))) => {
             let fields = given.iter().map(|field| {
-                let known = known.iter().find(|k| k.name() == field.name());
-                renewed(field, of_value(field.data_type(), known.map(|k| k.data_type())))
+                let known = counterpart(known, given, field.name());
+                renewed(field, of_value(field.data_type(), known.map(Field::data_type)))
             });
             T::Struct(fields.collect())
         }

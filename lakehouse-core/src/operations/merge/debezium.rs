@@ -233,8 +233,24 @@ fn find<'a>(fields: &'a Fields, name: &str) -> Option<&'a FieldRef> {
     fields.iter().find(|field| field.name() == name)
 }
 
-/// The type that holds the values of both sides, whose types were perhaps inferred from different rows.
+/// The type that holds the values of both sides, whose types were perhaps inferred from different rows. Structs have the
+/// members of `one`, which is what rows become: what only the other side has is not missed, nor does it hide what is missing.
 fn common(one: &Field, other: &Field) -> Result<DataType> {
+    if let (DataType::Struct(members), DataType::Struct(others)) = (one.data_type(), other.data_type()) {
+        let member = |field: &FieldRef| {
+            let data_type = match find(others, field.name()) {
+                Some(other) => common(field, other)?,
+                None => field.data_type().clone(),
+            };
+            Ok(field
+                .as_ref()
+                .clone()
+                .with_data_type(data_type)
+                .with_nullable(true))
+        };
+        let members = members.iter().map(member).collect::<Result<Vec<_>>>()?;
+        return Ok(DataType::Struct(members.into()));
+    }
     let types = [one.data_type().clone(), other.data_type().clone()];
     type_union_resolution(&types).ok_or_else(|| {
         Error::invalid(
@@ -250,6 +266,17 @@ fn common(one: &Field, other: &Field) -> Result<DataType> {
 }
 
 fn strictly(column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef> {
+    if let (Some(given), DataType::Struct(members)) = (column.as_struct_opt(), data_type) {
+        // A cast would go by their places where one is missing.
+        let member = |field: &FieldRef| match given.column_by_name(field.name()) {
+            Some(member) => strictly(member, field.data_type()),
+            None => Ok(new_null_array(field.data_type(), given.len())),
+        };
+        let columns = members.iter().map(member).collect::<Result<Vec<_>>>()?;
+        let nulls = given.nulls().cloned();
+        let whole = StructArray::try_new_with_length(members.clone(), columns, nulls, given.len())?;
+        return Ok(Arc::new(whole));
+    }
     let strict = CastOptions {
         safe: false,
         ..CastOptions::default()

@@ -68,7 +68,7 @@ pub async fn append_folder(
     let settle_ms = millis(folder.settle);
     let mut seen: BTreeMap<OsString, Seen> = BTreeMap::new();
     let mut committed_ms = clock::now_ms() - millis(every);
-    while !watch.commits.stopped {
+    while !watch.commits.is_over() {
         let now = clock::now_ms();
         let there = state.list()?;
         seen.retain(|name, _| there.contains_key(name));
@@ -98,7 +98,10 @@ pub async fn append_folder(
             break;
         }
         let look = LOOK.min(every).min(folder.settle.max(Duration::from_millis(20)));
-        clock::pause(look).await;
+        tokio::select! {
+            () = clock::pause(look) => {}
+            () = stream.asked_to_end() => {}
+        }
     }
     Ok(watch.commits.done)
 }
@@ -139,6 +142,9 @@ impl Watch<'_> {
     /// Brings to an end what an earlier run began.
     async fn take_up(&mut self) -> Result<()> {
         for mut batch in self.state.left()? {
+            if self.commits.is_over() {
+                break;
+            }
             let last = self.commits.last();
             if batch.step == last || batch.files.is_empty() {
                 self.state.finish(&batch, self.folder.remove)?;

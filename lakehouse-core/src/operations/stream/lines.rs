@@ -22,7 +22,8 @@ const MOST_BYTES: u64 = 256 << 20;
 
 /// Adds the rows of an input of JSON lines as they come, in commits of so many rows ([`Stream::rows`]) or after so long
 /// ([`Stream::time`]), whichever comes first, until the input ends. A stream that has a name ([`Stream::key`]) skips
-/// the lines that the table has: its input must start from the beginning each time.
+/// the lines that the table has: its input must start from the beginning each time. Where it is asked to end
+/// ([`Stream::stop`]), a line that is not complete yet is left out.
 ///
 /// # Errors
 /// Those of [`crate::operations::append`], naming the lines; what was committed before stays. [`Error::Conflict`] when
@@ -46,7 +47,16 @@ pub async fn append_lines(
     let mut taken = 0;
     let mut chunk = Chunk::new()?;
     while !commits.stopped {
-        let Some(block) = next(&mut blocks, chunk.due(stream)).await? else {
+        let block = tokio::select! {
+            biased;
+            () = stream.asked_to_end(), if !blocks.is_closed() => {
+                // What was read is committed: who sent it may not send it again.
+                blocks.close();
+                continue;
+            }
+            block = next(&mut blocks, chunk.due(stream)) => block?,
+        };
+        let Some(block) = block else {
             if chunk.lines > 0 {
                 taken += chunk.commit(&mut commits, key, taken).await?;
                 continue;

@@ -14,6 +14,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::{Expire, ExpireReport, Options, Report, Rows, append};
 use crate::commit::newest;
 use crate::error::{Error, Result};
@@ -37,6 +39,27 @@ pub struct Stream {
     pub compact_every: Option<u64>,
     /// Which versions go, as often as files are compacted (every hundred commits, where they are not); none, if `None`.
     pub expire: Option<Expire>,
+    /// Once it holds `true`, the stream ends without an error: what is being committed is finished, lines that were read are
+    /// committed, nothing more is taken in. Nobody asks, if `None`.
+    pub stop: Option<watch::Receiver<bool>>,
+}
+
+impl Stream {
+    /// Whether it was asked to end.
+    fn is_asked_to_end(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| *stop.borrow())
+    }
+
+    /// Waits until it is; for ever, if nobody can ask.
+    async fn asked_to_end(&self) {
+        if let Some(mut stop) = self.stop.clone() {
+            let asked = stop.wait_for(|asked| *asked).await.is_ok();
+            if asked {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
+    }
 }
 
 /// What came of a stream.
@@ -85,11 +108,12 @@ enum Step {
 /// The commits of a stream.
 struct Commits<'a> {
     handle: &'a Handle,
+    stream: &'a Stream,
     options: &'a Options,
     told: &'a mut Told<'a>,
     upkeep: Upkeep,
     /// The name in the table, and the last step there, 0 before the first.
-    stream: Option<(String, u64)>,
+    named: Option<(String, u64)>,
     done: Streamed,
     stopped: bool,
 }
@@ -98,7 +122,7 @@ impl<'a> Commits<'a> {
     /// The stream of this name, where the table has it.
     async fn begin(
         handle: &'a Handle,
-        stream: &Stream,
+        stream: &'a Stream,
         key: Option<&str>,
         options: &'a Options,
         told: &'a mut Told<'a>,
@@ -113,10 +137,11 @@ impl<'a> Commits<'a> {
         };
         Ok(Self {
             handle,
+            stream,
             options,
             told,
             upkeep: Upkeep::new(stream),
-            stream: known,
+            named: known,
             done: Streamed::default(),
             stopped: false,
         })
@@ -124,7 +149,7 @@ impl<'a> Commits<'a> {
 
     /// The last step that the table has of this stream, 0 before the first.
     fn last(&self) -> u64 {
-        self.stream.as_ref().map_or(0, |(_, last)| *last)
+        self.named.as_ref().map_or(0, |(_, last)| *last)
     }
 
     /// Commits rows as this step, which follows the last one. Where there are none, nothing is committed, and the step is
@@ -135,14 +160,14 @@ impl<'a> Commits<'a> {
     async fn commit(&mut self, rows: Rows, step: u64) -> Result<Step> {
         let options = Options {
             token: self
-                .stream
+                .named
                 .as_ref()
                 .map(|(key, last)| Token::following(key, step, *last)),
             ..self.options.clone()
         };
         let report = append(self.handle, rows, &options).await?;
         let already = report.already.is_some();
-        if let Some((_, last)) = self.stream.as_mut().filter(|_| report.committed || already) {
+        if let Some((_, last)) = self.named.as_mut().filter(|_| report.committed || already) {
             *last = step;
         }
         if already {
@@ -151,7 +176,7 @@ impl<'a> Commits<'a> {
         self.done.rows += report.metric("num_target_rows_inserted");
         self.done.commits += u64::from(report.committed);
         self.tell(&Event::Report(&report));
-        if report.committed {
+        if report.committed && !self.is_over() {
             let told = &mut *self.told;
             let stopped = &mut self.stopped;
             let mut tell = |event: &Event<'_>| *stopped |= told(event).is_break();
@@ -160,6 +185,11 @@ impl<'a> Commits<'a> {
                 .await;
         }
         Ok(Step::Done)
+    }
+
+    /// Whether nothing more is to be taken in.
+    fn is_over(&self) -> bool {
+        self.stopped || self.stream.is_asked_to_end()
     }
 
     fn tell(&mut self, event: &Event<'_>) {
