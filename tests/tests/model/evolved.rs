@@ -40,12 +40,14 @@ impl Shelf {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let root = root.join("target").join("evolved");
         let (folder, staged) = (root.join(&name), root.join(format!(".{name}")));
-        for old in [&folder, &staged] {
-            match fs::remove_dir_all(old) {
-                Err(e) if e.kind() != ErrorKind::NotFound => panic!("{}: {e}", old.display()),
-                _ => {}
-            }
-        }
+        let gone = |done: std::io::Result<()>| match done {
+            Err(e) if e.kind() != ErrorKind::NotFound => panic!("{}: {e}", root.display()),
+            _ => {}
+        };
+        gone(fs::remove_dir_all(&staged));
+        // Out of sight at once: of a run that is killed while it clears, no half of a table is left to read.
+        gone(fs::rename(&folder, &staged));
+        gone(fs::remove_dir_all(&staged));
         fs::create_dir_all(&staged).unwrap();
         Self {
             evolving,
