@@ -121,6 +121,17 @@ def test_every_reader_sees_renamed_dropped_moved_and_new_columns_and_those_of_be
     check(kind.format, path, expected, key=["id"], features=renamed, hidden=kind.hidden)
 
 
+def test_partition_columns_keep_their_values_when_a_column_before_them_is_renamed(cli, tmp_path):
+    path = tmp_path / "t"
+    Kind("delta", None, "flag").create(cli, path, "id bigint not null, x double, flag boolean")
+    rows = [{"id": i, "x": i / 2, "flag": [True, False, None][i % 3]} for i in range(6)]
+    schema = pa.schema([("id", pa.int64()), ("x", pa.float64()), ("flag", pa.bool_())])
+    append(cli, path, rows, schema)
+    cli.write("alter", path, "--rename", "x=y")
+    expected = pa.Table.from_pylist(rows, schema=schema).rename_columns(["id", "y", "flag"])
+    check("delta", path, expected, key=["id"], features=["renamed-before-partition"])
+
+
 @pytest.mark.parametrize("version", [2, 3])
 def test_every_reader_reads_files_of_several_partition_specs(cli, tmp_path, version):
     path = tmp_path / "t"

@@ -3,10 +3,11 @@
 //! every format.
 //!
 //! `LAKEHOUSE_PROGRAMS=5000` runs more programs, `LAKEHOUSE_SOAK_SECONDS=600` others for so long,
-//! `LAKEHOUSE_SEED=17` runs one again and prints it.
+//! `LAKEHOUSE_SEED=17` runs one again and prints it. Tables of evolutions are left for other readers (`evolved.rs`).
 
 mod diffs;
 mod evolution;
+mod evolved;
 mod program;
 mod reference;
 mod run;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use evolved::Shelf;
 use lakehouse_core::store::Store;
 use program::Evolving;
 use rand::Rng;
@@ -24,7 +26,7 @@ use crate::support::{memory, number, soak_until};
 
 const PROGRAMS: u64 = 500;
 /// Of either kind of evolution.
-const EVOLUTIONS: u64 = 500;
+const EVOLUTIONS: u64 = 1000;
 
 /// A program of this seed in a store that is gone in the middle of it, in every format.
 pub(crate) async fn crash(seed: u64) -> Result<(), String> {
@@ -71,10 +73,11 @@ fn programs(usual: u64, evolving: Evolving, kinds: &'static [Kind]) {
     // Those that every run does are known to be well.
     let first = until.map_or(0, |_| rand::rng().random_range(PROGRAMS..1 << 48));
     let next = Arc::new(AtomicU64::new(first));
+    let shelf = (until.is_none() && evolving != Evolving::No).then(|| Arc::new(Shelf::clear(evolving)));
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let workers: Vec<_> = (0..threads)
         .map(|_| {
-            let next = Arc::clone(&next);
+            let (next, shelf) = (Arc::clone(&next), shelf.clone());
             std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
@@ -87,11 +90,17 @@ fn programs(usual: u64, evolving: Evolving, kinds: &'static [Kind]) {
                     if seed >= programs || late || failures.len() >= 5 {
                         return failures;
                     }
+                    let shelf = shelf.as_ref().filter(|shelf| shelf.takes(seed));
                     for kind in kinds {
-                        let store = memory(&format!("program-{seed}"));
-                        if let Err(why) = runtime.block_on(run_program(seed, evolving, *kind, store)) {
-                            failures.push(why);
-                        }
+                        let done = match shelf {
+                            Some(shelf) => runtime.block_on(shelf.run(seed, *kind)),
+                            None => {
+                                let store = memory(&format!("program-{seed}"));
+                                let done = runtime.block_on(run_program(seed, evolving, *kind, store));
+                                done.map(drop)
+                            }
+                        };
+                        failures.extend(done.err());
                     }
                 }
             })
@@ -102,6 +111,9 @@ fn programs(usual: u64, evolving: Evolving, kinds: &'static [Kind]) {
         .flat_map(|worker| worker.join().unwrap())
         .collect();
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    if let Some(shelf) = shelf {
+        shelf.open();
+    }
     // Each worker drew one more, and left it.
     let done = next.load(Ordering::Relaxed) - first - threads as u64;
     println!("{done} programs from {first}, {evolving:?}");

@@ -40,6 +40,15 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) const ALL: [Self; 3] = [Self::IcebergV2, Self::IcebergV3, Self::Delta];
 
+    /// As a part of a file name.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::IcebergV2 => "iceberg2",
+            Self::IcebergV3 => "iceberg3",
+            Self::Delta => "delta",
+        }
+    }
+
     fn format(self) -> TableFormat {
         match self {
             Self::Delta => TableFormat::Delta,
@@ -136,13 +145,13 @@ struct Run {
     versions: Vec<(Version, Vec<Column>, Vec<Row>)>,
 }
 
-/// Runs the program of a seed; says what differs.
+/// Runs the program of a seed; says what differs, or what the model has of the newest version.
 pub(super) async fn run_program(
     seed: u64,
     evolving: Evolving,
     kind: Kind,
     store: Store,
-) -> Result<(), String> {
+) -> Result<RecordBatch, String> {
     let program = Program::evolving(seed, evolving);
     let failed = |what: String| format!("LAKEHOUSE_SEED={seed} {kind:?} {evolving:?}: {what}");
     let mut run = Run::new(&program, kind, store).await.map_err(failed)?;
@@ -156,7 +165,7 @@ pub(super) async fn run_program(
     if seed.is_multiple_of(MAINTAINED) {
         run.maintain().await.map_err(failed)?;
     }
-    Ok(())
+    Ok(batch(&run.columns, &run.rows))
 }
 
 /// The same, but the store is gone from some request of some step on. Whoever opens the table then finds the rows

@@ -106,6 +106,8 @@ const FEATURES: &[(&str, &[&str])] = &[
             "columns_are_added_renamed_moved_and_dropped_in_one_commit_and_old_versions_keep_theirs",
             "columns_that_come_go_and_change_agree_with_the_model_at_every_version",
             "test_every_reader_sees_renamed_dropped_moved_and_new_columns_and_those_of_before",
+            "test_every_reader_reads_what_random_programs_of_evolution_left",
+            "test_spark_reads_what_random_programs_of_evolution_left",
         ],
     ),
     (
@@ -113,6 +115,8 @@ const FEATURES: &[(&str, &[&str])] = &[
         &[
             "partitionings_that_follow_one_another_agree_with_the_model_at_every_version",
             "test_every_reader_reads_files_of_several_partition_specs",
+            "test_every_reader_reads_what_random_programs_of_evolution_left",
+            "test_spark_reads_what_random_programs_of_evolution_left",
         ],
     ),
     (
