@@ -32,8 +32,9 @@ use crate::store::Store;
 /// Key in the metadata of a file's schema: which file it is, for messages.
 pub(super) const FILE_KEY: &str = "lakehouse.file";
 
-/// Bytes read from the end of a file in the hope that they hold the footer.
-const FOOTER_GUESS: u64 = 256 << 10;
+/// Bytes read from the end of a file in the hope that they hold the footer: a share of the file, within these bounds.
+const FOOTER_SHARE: u64 = 16;
+const FOOTER_GUESS: (u64, u64) = (64 << 10, 256 << 10);
 
 /// Footers kept for one scan, in bytes of memory.
 const CACHED_FOOTERS: usize = 64 << 20;
@@ -295,7 +296,8 @@ async fn checked_footer(
             path,
         ));
     }
-    let guess_start = bytes.saturating_sub(FOOTER_GUESS);
+    let guess = (bytes / FOOTER_SHARE).clamp(FOOTER_GUESS.0, FOOTER_GUESS.1);
+    let guess_start = bytes.saturating_sub(guess);
     let end = store.get_range(path, guess_start..bytes).await?;
     let mut tail = [0; PARQUET_TAIL];
     tail.copy_from_slice(&end[end.len() - PARQUET_TAIL..]);

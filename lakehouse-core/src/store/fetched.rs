@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::{Error as StoreError, GetResultPayload, ObjectStoreExt};
+use object_store::{Error as StoreError, GetOptions, GetRange, GetResultPayload, ObjectStoreExt};
 
 use super::{Store, explain};
 use crate::error::{Error, Result};
@@ -30,6 +30,37 @@ enum From {
 }
 
 impl Store {
+    /// The same of a range of an object.
+    ///
+    /// # Errors
+    /// As [`Store::get_range`].
+    pub(crate) async fn fetch_range(&self, path: &str, range: Range<u64>) -> Result<Fetched> {
+        let key = self.key(path)?;
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(range.clone())),
+            ..GetOptions::default()
+        };
+        let ask = || async {
+            let found = self.inner.get_opts(&key, options.clone()).await?;
+            Ok(match found.payload {
+                GetResultPayload::File(file, _) => From::File(file, found.range),
+                GetResultPayload::Stream(pieces) => From::Pieces(pieces.try_collect().await?),
+            })
+        };
+        let found = self.absent_is_none("read", path, self.retry.run(ask).await)?;
+        let from = found.ok_or_else(|| self.absent(path))?;
+        let there = match &from {
+            From::File(_, range) => range.end - range.start,
+            From::Pieces(pieces) => pieces.iter().map(|piece| piece.len() as u64).sum(),
+        };
+        let wanted = range.end - range.start;
+        if there != wanted {
+            return Err(self.cut_short(path, range.start, wanted, there));
+        }
+        let place = self.place(path);
+        Ok(Fetched { place, from })
+    }
+
     /// An object whose bytes are taken later, `None` if it is not there.
     ///
     /// # Errors
@@ -63,10 +94,18 @@ impl Fetched {
     /// # Errors
     /// Those of reading, and [`Error::Invalid`] when the file has become shorter.
     pub(crate) fn bytes(self) -> Result<Vec<u8>> {
+        self.bytes_in(Vec::new())
+    }
+
+    /// The same in an empty buffer.
+    ///
+    /// # Errors
+    /// See [`Fetched::bytes`].
+    pub(crate) fn bytes_in(self, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
         match self.from {
             From::File(mut file, range) => {
                 let length = range.end - range.start;
-                let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
+                bytes.reserve_exact(usize::try_from(length).unwrap_or_default());
                 let read = file
                     .seek(SeekFrom::Start(range.start))
                     .and_then(|_| file.take(length).read_to_end(&mut bytes));
@@ -89,7 +128,11 @@ impl Fetched {
                     }
                 }
             }
-            From::Pieces(pieces) => Ok(pieces.concat()),
+            From::Pieces(pieces) => {
+                bytes.reserve_exact(pieces.iter().map(Bytes::len).sum());
+                pieces.iter().for_each(|piece| bytes.extend_from_slice(piece));
+                Ok(bytes)
+            }
         }
     }
 }
@@ -114,6 +157,19 @@ mod tests {
             store.put("a", bytes.clone().into()).await.unwrap();
             let fetched = store.fetch_within("a", limit).await.unwrap().unwrap();
             assert!(fetched.bytes().unwrap() == bytes);
+            let fetched = store.fetch_range("a", 7..200_000).await.unwrap();
+            let buffer = Vec::with_capacity(1 << 20);
+            let at = buffer.as_ptr();
+            let read = fetched.bytes_in(buffer).unwrap();
+            assert!(
+                read == bytes[7..200_000] && read.as_ptr() == at,
+                "in the buffer that is there"
+            );
+            for beyond in [299_999..300_001, 300_000..300_010] {
+                assert!(store.fetch_range("a", beyond).await.is_err());
+            }
+            let absent = store.fetch_range("b", 0..1).await;
+            assert!(matches!(absent, Err(Error::NotFound { .. })));
             let refused = store.fetch_within("a", Limit::fixed(299_999)).await;
             assert!(matches!(refused, Err(Error::Limit { .. })));
         }

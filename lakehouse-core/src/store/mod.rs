@@ -385,14 +385,16 @@ impl Store {
             .ok_or_else(|| self.absent(path))?;
         let wanted = range.end - range.start;
         if bytes.len() as u64 != wanted {
-            let what = format!(
-                "the object is cut short: {wanted} bytes from {} on were asked for, {} are there",
-                range.start,
-                bytes.len()
-            );
-            return Err(Error::invalid(what, self.place(path)));
+            return Err(self.cut_short(path, range.start, wanted, bytes.len() as u64));
         }
         Ok(bytes)
+    }
+
+    fn cut_short(&self, path: &str, start: u64, wanted: u64, there: u64) -> Error {
+        let what = format!(
+            "the object is cut short: {wanted} bytes from {start} on were asked for, {there} are there"
+        );
+        Error::invalid(what, self.place(path))
     }
 
     /// Size and time of an object, `None` if it is not there.

@@ -20,6 +20,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{ColumnPath, SchemaDescriptor};
 use rayon::iter::{IntoParallelIterator, ParallelBridge, ParallelIterator};
 
+use super::buffers::Buffers;
 use super::codec::Codec;
 use super::copy::{Incoming, StoredRows};
 use super::join::{self, Finished, Frame, Packing};
@@ -27,7 +28,7 @@ use super::layout::Layout;
 use super::names;
 use super::profile::Profiles;
 use super::rows::{Rows, bytes_each, close, first_rows, prepared, whole};
-use super::sink::{Buffers, Sink};
+use super::sink::Sink;
 use crate::error::{Error, Result};
 use crate::model::{CommitId, FileOrder, is_small_file};
 
@@ -67,7 +68,9 @@ pub(super) struct Recipe {
     /// New files have no page indexes.
     pub(super) without_indexes: AtomicBool,
     pub(super) profiles: Profiles,
+    /// For what is written, and for what is read to be moved.
     pub(super) buffers: Arc<Buffers>,
+    pub(super) reads: Arc<Buffers>,
 }
 
 /// A file that is being encoded.

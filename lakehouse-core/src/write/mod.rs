@@ -1,5 +1,6 @@
 //! Writing rows: Parquet files split by partition, with statistics; row groups copied as they are.
 
+mod buffers;
 mod codec;
 mod conform;
 mod copy;

@@ -1,23 +1,16 @@
 //! Encoded bytes until they are stored, in buffers of equal size that are used again.
-//!
-//! One thread fills a buffer and another lets it go. Allocators keep what is freed for the thread that asked for it, so that
-//! large buffers of many threads would add up to most of what was ever written.
 
 use std::fmt;
 use std::io::{self, Write};
 use std::mem::take;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::buffers::Buffers;
+
 /// Bytes of a buffer.
 const BUFFER: usize = 1 << 20;
-/// Buffers that are kept for later.
-const MAX_KEPT: usize = 32;
-
-/// The buffers of one writer that are free.
-#[derive(Debug, Default)]
-pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
 
 /// What is written to a file and was not taken yet.
 pub(super) struct Sink {
@@ -27,39 +20,6 @@ pub(super) struct Sink {
     ready: usize,
     /// Grows up to a buffer: many files are smaller.
     last: Vec<u8>,
-}
-
-/// A full buffer, which goes back when the last of its bytes is let go.
-struct Lent {
-    bytes: Vec<u8>,
-    home: Arc<Buffers>,
-}
-
-impl Buffers {
-    fn lend(&self) -> Vec<u8> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        kept.unwrap_or_else(|| Vec::with_capacity(BUFFER))
-    }
-
-    fn take_back(&self, mut bytes: Vec<u8>) {
-        bytes.clear();
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < MAX_KEPT {
-            kept.push(bytes);
-        }
-    }
-}
-
-impl AsRef<[u8]> for Lent {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        self.home.take_back(take(&mut self.bytes));
-    }
 }
 
 impl Sink {
@@ -99,18 +59,11 @@ impl Sink {
         let mut all = self.take_full();
         let last = take(&mut self.last);
         if last.capacity() == BUFFER {
-            all.push(self.lent(last));
+            all.push(self.buffers.lent(last));
         } else {
             all.push(Bytes::from(last));
         }
         all
-    }
-
-    fn lent(&self, bytes: Vec<u8>) -> Bytes {
-        Bytes::from_owner(Lent {
-            bytes,
-            home: Arc::clone(&self.buffers),
-        })
     }
 
     fn make_room(&mut self, bytes: usize) {
@@ -122,7 +75,7 @@ impl Sink {
             self.last.reserve(bytes);
             return;
         }
-        let small = std::mem::replace(&mut self.last, self.buffers.lend());
+        let small = std::mem::replace(&mut self.last, self.buffers.lend(BUFFER));
         self.last.extend_from_slice(&small);
     }
 }
@@ -135,7 +88,7 @@ impl Write for Sink {
         if self.last.len() == BUFFER {
             let full = take(&mut self.last);
             self.ready += full.len();
-            let full = self.lent(full);
+            let full = self.buffers.lent(full);
             self.full.push(full);
         }
         Ok(taken)
@@ -191,7 +144,7 @@ mod tests {
     #[test]
     fn buffers_go_back_when_their_bytes_are_let_go_and_small_files_take_none() {
         let buffers = Arc::<Buffers>::default();
-        let free = || buffers.0.lock().unwrap().len();
+        let free = || buffers.free();
         let mut sink = Sink::new(Arc::clone(&buffers));
         written(&mut sink, 0, &[3 * BUFFER + 1]);
         assert_eq!(free(), 0);

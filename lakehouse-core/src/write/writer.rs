@@ -168,6 +168,7 @@ impl TableWriter {
             without_indexes: AtomicBool::new(false),
             profiles: Profiles::default(),
             buffers: Arc::default(),
+            reads: Arc::default(),
         };
         Ok(Self {
             store,
@@ -569,7 +570,7 @@ pub(super) fn memory(batch: &RecordBatch) -> usize {
 }
 
 /// A job that panicked or was cancelled.
-fn broken(error: JoinError) -> Error {
+pub(super) fn broken(error: JoinError) -> Error {
     Error::Engine(Box::new(DataFusionError::Execution(format!(
         "writing a data file stopped: {error}"
     ))))

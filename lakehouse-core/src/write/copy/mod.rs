@@ -30,10 +30,12 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 
+use super::buffers::Buffers;
 use super::lane::Alone;
 use super::rows::Rows;
-use super::writer::{Done, TableWriter};
+use super::writer::{Done, TableWriter, broken};
 use crate::error::{Error, Result};
 use crate::store::Store;
 
@@ -44,6 +46,8 @@ pub use stored::StoredRows;
 /// Chunks are read together up to so many bytes, if there is no more than a gap of so many between them.
 const READ_BYTES: u64 = 4 << 20;
 const READ_GAP: u64 = 64 << 10;
+/// From so many bytes on, reads are into buffers that are used again.
+const LARGE: usize = 128 << 10;
 /// Reads that are under way at once.
 const READS: usize = 4;
 
@@ -203,7 +207,7 @@ async fn send_chunks(
     let mut read = 0;
     let spans = spans(&source.places(group)[..columns]);
     let reads = spans.into_iter().map(|(range, columns)| {
-        let stored = Stored::read(store, &source.file.path, range);
+        let stored = Stored::read(store, &source.file.path, range, &source.buffers);
         stored.map_ok(|stored| (stored, columns))
     });
     let mut reads = stream::iter(reads).buffered(READS);
@@ -245,15 +249,21 @@ impl Stored {
         Self { start, bytes }
     }
 
-    async fn read(store: &Store, path: &str, range: Range<u64>) -> Result<Self> {
-        let bytes = store.get_range(path, range.clone()).await?;
-        if bytes.len() as u64 != range.end - range.start {
-            return Err(Error::invalid("the file ends before its metadata says", path));
+    async fn read(store: &Store, path: &str, range: Range<u64>, buffers: &Arc<Buffers>) -> Result<Self> {
+        let start = range.start;
+        let wanted = usize::try_from(range.end - start).unwrap_or(usize::MAX);
+        if wanted < LARGE {
+            let bytes = store.get_range(path, range).await?;
+            return Ok(Self { start, bytes });
         }
-        Ok(Self {
-            start: range.start,
-            bytes,
-        })
+        let fetched = store.fetch_range(path, range).await?;
+        let home = Arc::clone(buffers);
+        let read = move || {
+            let buffer = home.lend(wanted.next_multiple_of(LARGE));
+            Ok::<_, Error>(home.lent(fetched.bytes_in(buffer)?))
+        };
+        let bytes = spawn_blocking(read).await.map_err(broken)??;
+        Ok(Self { start, bytes })
     }
 
     fn from(&self, start: u64) -> parquet::errors::Result<Bytes> {

@@ -1,6 +1,7 @@
 //! Page indexes (`ColumnIndex` and `OffsetIndex` of the Parquet format) of a file of which row groups are copied.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use parquet::DecodeResult;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataPushDecoder};
@@ -9,8 +10,9 @@ use parquet::file::page_index::offset_index::OffsetIndexMetaData;
 
 use super::Stored;
 use crate::error::Result;
-use crate::model::is_sane_parquet_index;
+use crate::model::{DataFile, is_sane_parquet_index};
 use crate::store::Store;
+use crate::write::buffers::Buffers;
 
 /// Page indexes of a file that take more are left behind.
 const MAX_BYTES: u64 = 64 << 20;
@@ -22,11 +24,11 @@ const MAX_BYTES: u64 = 64 << 20;
 /// Those of the store.
 pub(super) async fn load(
     store: &Store,
-    path: &str,
-    file_bytes: u64,
+    file: &DataFile,
     metadata: &ParquetMetaData,
+    buffers: &Arc<Buffers>,
 ) -> Result<(Option<ParquetMetaData>, u64)> {
-    let Some(places) = places(metadata, file_bytes) else {
+    let Some(places) = places(metadata, file.bytes) else {
         return Ok((None, 0));
     };
     let start = places.iter().map(|place| place.start).min().unwrap_or_default();
@@ -34,14 +36,14 @@ pub(super) async fn load(
     if end - start > MAX_BYTES {
         return Ok((None, 0));
     }
-    let read = Stored::read(store, path, start..end).await?;
+    let read = Stored::read(store, &file.path, start..end, buffers).await?;
     let bytes = read.bytes;
     let slice = |place: &Range<u64>| &bytes[(place.start - start) as usize..(place.end - start) as usize];
     if !places.iter().all(|place| is_sane_parquet_index(slice(place))) {
         return Ok((None, end - start));
     }
     let decode = || {
-        let mut decoder = ParquetMetaDataPushDecoder::try_new_with_metadata(file_bytes, metadata.clone())?;
+        let mut decoder = ParquetMetaDataPushDecoder::try_new_with_metadata(file.bytes, metadata.clone())?;
         decoder.push_range(start..end, bytes.clone())?;
         decoder.try_decode()
     };

@@ -17,6 +17,7 @@ use super::{Stored, lineage, pages, spans};
 use crate::error::Result;
 use crate::model::{DataFile, RowMask};
 use crate::store::Store;
+use crate::write::buffers::Buffers;
 use crate::write::layout::Leaf;
 use crate::write::statistics;
 use crate::write::writer::TableWriter;
@@ -31,6 +32,8 @@ pub struct CopySource {
     /// The partition's key in the writer.
     pub(super) key: Box<[u8]>,
     pub(super) reading: ArrowReaderMetadata,
+    /// For what is read of it.
+    pub(super) buffers: Arc<Buffers>,
     groups: Vec<Group>,
     lineage: Lineage,
     /// The metadata with all page indexes, once somebody looked whether there are any.
@@ -119,6 +122,7 @@ impl TableWriter {
             file: file.clone(),
             key,
             reading,
+            buffers: Arc::clone(&self.recipe.reads),
             groups,
             lineage,
             indexed: OnceLock::new(),
@@ -265,7 +269,7 @@ impl CopySource {
         if self.indexed.get().is_some() {
             return Ok(0);
         }
-        let (complete, read) = pages::load(store, &self.file.path, self.file.bytes, self.metadata()).await?;
+        let (complete, read) = pages::load(store, &self.file, self.metadata(), &self.buffers).await?;
         // Whoever else looked found the same.
         let _ = self.indexed.set(complete.map(Arc::new));
         Ok(read)
@@ -290,7 +294,7 @@ impl CopySource {
                 let mut parts = Vec::new();
                 for (bytes, _) in spans(&self.places(group)[columns.clone()]) {
                     read += bytes.end - bytes.start;
-                    parts.push(Stored::read(store, &self.file.path, bytes).await?);
+                    parts.push(Stored::read(store, &self.file.path, bytes, &self.buffers).await?);
                 }
                 let completed = lineage::completed(&self.reading, group, columns, parts, inherited())?;
                 Ok((Some(completed), read))
@@ -322,7 +326,7 @@ impl CopySource {
         column: usize,
     ) -> Result<(ColumnCloseResult, u64)> {
         let metadata = self.metadata().row_group(group).column(column);
-        let (bloom_filter, read) = bloom_filter(store, &self.file, metadata).await?;
+        let (bloom_filter, read) = bloom_filter(store, &self.file, metadata, &self.buffers).await?;
         let indexed = self.indexed();
         let bounds = indexed.and_then(|indexed| indexed.column_index());
         let pages = indexed.and_then(|indexed| indexed.offset_index());
@@ -346,6 +350,7 @@ async fn bloom_filter(
     store: &Store,
     file: &DataFile,
     chunk: &ColumnChunkMetaData,
+    buffers: &Arc<Buffers>,
 ) -> Result<(Option<Sbbf>, u64)> {
     let place = || {
         let start = u64::try_from(chunk.bloom_filter_offset()?).ok()?;
@@ -357,7 +362,7 @@ async fn bloom_filter(
         return Ok((None, 0));
     };
     let read = place.end - place.start;
-    let stored = Stored::read(store, &file.path, place).await?;
+    let stored = Stored::read(store, &file.path, place, buffers).await?;
     let filter = Sbbf::from_bytes(&stored.bytes).ok();
     Ok((filter.filter(|filter| filter.num_blocks() > 0), read))
 }

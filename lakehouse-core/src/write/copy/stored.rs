@@ -60,7 +60,7 @@ impl CopySource {
         let places = self.places(group);
         let mut chunks = Vec::new();
         for (range, columns) in spans(&places[..columns]) {
-            let stored = Stored::read(store, &self.file.path, range).await?;
+            let stored = Stored::read(store, &self.file.path, range, &self.buffers).await?;
             for place in &places[columns] {
                 let pages = stored.get_bytes(place.start, length(place))?;
                 let largest = largest_parquet_page(&pages, &self.file.path)?;
