@@ -176,7 +176,7 @@ pub(super) fn bytes_each(rows: &VecDeque<Rows>, stored: bool) -> Option<usize> {
         match rows {
             Rows::Batch(batch) if !stored => sum = (sum.0 + memory(batch), sum.1 + batch.num_rows()),
             Rows::Stored(rows) if stored => {
-                sum = (sum.0 + rows.bytes_each() * rows.len(), sum.1 + rows.len())
+                sum = (sum.0 + rows.bytes_each() * rows.len(), sum.1 + rows.len());
             }
             _ => {}
         }

@@ -84,7 +84,7 @@ impl CopySource {
         } else {
             visible(&rows, hidden)
         };
-        let count = positions.iter().map(|run| length(run)).sum();
+        let count = positions.iter().map(length).sum();
         let within = |run: &Range<u64>| {
             let start = usize::try_from(run.start - rows.start).unwrap_or(usize::MAX);
             start..start + length(run)
