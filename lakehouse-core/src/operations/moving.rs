@@ -148,14 +148,16 @@ impl Lot {
                 moved += write_moved(work, &batch).await?;
             }
         }
-        let mut ahead = StoredAhead::begin(&work.handle.store, &self.parts);
-        for part in &self.parts {
+        let parts = self.parts;
+        let mut ahead = StoredAhead::begin(&work.handle.store, &parts);
+        // Each file's page indexes go with its last part.
+        for part in parts {
             moved += match part.copied {
                 true => {
                     work.copy(&part.source, part.group, part.rows.clone(), &part.hidden)
                         .await?
                 }
-                false => work.write_stored(&part.source, ahead.next(part).await?).await?,
+                false => work.write_stored(&part.source, ahead.next(&part).await?).await?,
             };
         }
         work.count("bytes_read", self.bytes);
@@ -249,7 +251,7 @@ impl StoredAhead {
 impl Part {
     /// Bytes of room that its rows take, or all there are if it is larger.
     fn weight(&self) -> u32 {
-        self.source.bytes_of(self.group).min(STORED_AHEAD as u64) as u32
+        self.source.weight(self.group).min(STORED_AHEAD as u64) as u32
     }
 }
 

@@ -28,10 +28,10 @@ struct Lent {
 }
 
 impl Buffers {
-    /// An empty buffer of at least so many bytes.
+    /// An empty buffer of at least so many bytes, and less than twice as many: what is lent may be kept for long.
     pub(super) fn lend(&self, capacity: usize) -> Vec<u8> {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |buffer: &Vec<u8>| buffer.capacity() >= capacity;
+        let fits = |buffer: &Vec<u8>| (capacity..2 * capacity).contains(&buffer.capacity());
         match free.buffers.iter().rposition(fits) {
             Some(at) => {
                 let buffer = free.buffers.swap_remove(at);

@@ -38,8 +38,6 @@ const STEP_ROWS: usize = 1 << 15;
 const LEAST_STEP_ROWS: usize = 8_192;
 /// Bytes of rows handed to the encoder at once, about.
 const STEP_BYTES: usize = 8 << 20;
-/// Bytes of stored rows that make a row group, if its rows are not too many before.
-const STORED_BYTES: usize = 64 << 20;
 /// A row group that lacks less than this share is full, as a divisor.
 const FULL: usize = 8;
 /// Rows that a page has at least, on average, to be kept.
@@ -63,6 +61,8 @@ pub(super) struct Recipe {
     /// Rows and (anticipated) bytes at which a row group is closed.
     pub(super) row_group_rows: usize,
     pub(super) row_group_bytes: usize,
+    /// Bytes of rows that are stored elsewhere that wait until there are enough of them for a row group.
+    pub(super) stored_bytes: usize,
     pub(super) codec: Codec,
     pub(super) order: Option<Arc<FileOrder>>,
     /// New files have no page indexes.
@@ -213,7 +213,7 @@ impl Recipe {
         let rows: usize = parts.iter().map(|part| part.len()).sum();
         let bytes: usize = parts.iter().map(|part| part.bytes_each() * part.len()).sum();
         let nearly = |all: usize| all - all / FULL;
-        let full = last || rows >= nearly(self.row_group_rows) || bytes >= nearly(self.stored_bytes());
+        let full = last || rows >= nearly(self.row_group_rows) || bytes >= nearly(self.stored_bytes);
         let size = encoder.size() + bytes as u64;
         encoder.group.is_none()
             && full
@@ -222,10 +222,14 @@ impl Recipe {
             && size <= self.target_file_bytes + self.target_file_bytes / FULL_GROUP
     }
 
-    /// Bytes of rows that are stored elsewhere that wait until there are enough of them for a row group.
-    pub(super) fn stored_bytes(&self) -> usize {
-        let target = usize::try_from(self.target_file_bytes).unwrap_or(usize::MAX);
-        STORED_BYTES.min(self.row_group_bytes).min(target)
+    /// How pages of codes are compressed; `None` for codecs that only the encoder knows.
+    pub(super) fn packing(&self) -> Option<Packing> {
+        Packing::of(self.codec.parquet(), self.codec != Codec::default())
+    }
+
+    /// Rows that pages have at least, on average, to be kept.
+    pub(super) fn page_rows(&self) -> usize {
+        PAGE_ROWS.min(self.row_group_rows / 64)
     }
 
     /// By so many bytes a file may miss its size.
@@ -417,9 +421,9 @@ impl Encoder {
         let frame = Frame {
             fields: self.schema.fields(),
             parquet: &recipe.parquet,
-            packing: Packing::of(recipe.codec.parquet(), recipe.codec != Codec::default()),
+            packing: recipe.packing(),
             indexed: self.indexed,
-            page_rows: PAGE_ROWS.min(recipe.row_group_rows / 64),
+            page_rows: recipe.page_rows(),
         };
         let columns = recipe.columns(self.groups())?;
         let chunks = join::row_group(frame, parts, columns, &mut self.nans)?;
@@ -430,7 +434,9 @@ impl Encoder {
 
     /// Appends a row group that is complete.
     fn append(&mut self, recipe: &Recipe, rows: usize, chunks: Vec<Finished>) -> Result<()> {
-        recipe.profiles.learn(rows, chunks.iter().map(Finished::close));
+        recipe
+            .profiles
+            .learn(rows, chunks.iter().filter_map(Finished::encoded));
         let bytes: u64 = chunks.iter().map(|chunk| chunk.close().bytes_written).sum();
         self.writer.inner_mut().expect(bytes);
         let before = self.writer.bytes_written();

@@ -40,6 +40,8 @@ use crate::store::Store;
 /// A lane is encoded when so many rows, or bytes, wait in it.
 const HAND_OVER_ROWS: usize = 32 << 10;
 const HAND_OVER_BYTES: usize = 16 << 20;
+/// Bytes of rows that are stored elsewhere that make a row group, if they are not too many rows before.
+const STORED_BYTES: usize = 64 << 20;
 /// Encoded bytes of an open file that are sent ahead of its end.
 const SEND_AHEAD: usize = 8 << 20;
 /// Objects that are stored at the same time.
@@ -155,6 +157,13 @@ impl TableWriter {
         options: WriteOptions,
     ) -> Result<Self> {
         let layout = Layout::new(&snapshot, options.lineage)?;
+        let parallel = available_parallelism().map_or(2, usize::from).max(2);
+        // As much is in the hands of each job, and what becomes of it.
+        let stored_bytes = STORED_BYTES
+            .min(options.row_group_bytes)
+            .min(usize::try_from(options.target_file_bytes).unwrap_or(usize::MAX))
+            .min(options.memory_bytes / (2 * parallel))
+            .max(1);
         let recipe = Recipe {
             parquet: parquet_schema(&layout)?,
             layout,
@@ -163,6 +172,7 @@ impl TableWriter {
             target_file_bytes: options.target_file_bytes.max(1),
             row_group_rows: options.row_group_rows.max(1),
             row_group_bytes: options.row_group_bytes.max(1),
+            stored_bytes,
             codec: options.codec,
             order: options.order,
             without_indexes: AtomicBool::new(false),
@@ -179,7 +189,7 @@ impl TableWriter {
             copy_from_bytes: options.copy_from_bytes,
             copy_from_share: options.copy_from_share,
             memory_bytes: options.memory_bytes,
-            parallel: available_parallelism().map_or(2, usize::from).max(2),
+            parallel,
             lanes: Vec::new(),
             by_key: HashMap::new(),
             jobs: JoinSet::new(),

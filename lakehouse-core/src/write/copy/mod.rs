@@ -131,7 +131,7 @@ impl TableWriter {
         let bytes = rows.memory();
         // A whole row group at once, so that no thread waits for another in the middle of it.
         let full = lane.rows + rows.len() > self.recipe.row_group_rows;
-        if full || lane.bytes + bytes > self.recipe.stored_bytes() {
+        if full || lane.bytes + bytes > self.recipe.stored_bytes {
             self.start(index, false).await?;
         }
         self.waiting += bytes;

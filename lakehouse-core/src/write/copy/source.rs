@@ -1,23 +1,26 @@
 //! A data file whose row groups may be copied: which of them, and where their parts are.
 
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::ArrayRef;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
-use parquet::basic::ColumnOrder;
+use parquet::basic::{ColumnOrder, Type};
 use parquet::bloom_filter::Sbbf;
 use parquet::column::writer::ColumnCloseResult;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::SchemaDescriptor;
+use tokio::sync::OnceCell;
 
-use super::{Stored, lineage, pages, spans};
-use crate::error::Result;
+use super::{Stored, lineage, pages};
+use crate::error::{Error, Result};
 use crate::model::{DataFile, RowMask};
 use crate::store::Store;
 use crate::write::buffers::Buffers;
+use crate::write::join::coded_pages;
 use crate::write::layout::Leaf;
 use crate::write::statistics;
 use crate::write::writer::TableWriter;
@@ -36,8 +39,14 @@ pub struct CopySource {
     pub(super) buffers: Arc<Buffers>,
     groups: Vec<Group>,
     lineage: Lineage,
-    /// The metadata with all page indexes, once somebody looked whether there are any.
-    indexed: OnceLock<Option<Arc<ParquetMetaData>>>,
+    /// The order of its bounds is defined.
+    ordered: bool,
+    /// Rows that pages must have to be joined, where the writer joins any.
+    page_rows: Option<usize>,
+    /// Bytes of memory that the footer takes.
+    memory: usize,
+    /// The metadata with all page indexes and its bytes of memory, once somebody looked whether there are any.
+    indexed: OnceCell<Option<(Arc<ParquetMetaData>, usize)>>,
 }
 
 #[derive(Debug)]
@@ -121,11 +130,14 @@ impl TableWriter {
         (start == file.rows && same).then(|| CopySource {
             file: file.clone(),
             key,
+            memory: reading.metadata().memory_size(),
             reading,
             buffers: Arc::clone(&self.recipe.reads),
             groups,
             lineage,
-            indexed: OnceLock::new(),
+            ordered,
+            page_rows: self.recipe.packing().map(|_| self.recipe.page_rows()),
+            indexed: OnceCell::new(),
         })
     }
 
@@ -192,7 +204,20 @@ impl CopySource {
 
     /// Bytes of memory that the footer takes.
     pub fn memory(&self) -> usize {
-        self.metadata().memory_size()
+        self.memory
+    }
+
+    /// Bytes of memory that the metadata of a row group takes, about, as far as it was read.
+    pub(super) fn memory_each(&self) -> usize {
+        let indexed = self.indexed.get().and_then(Option::as_ref);
+        (self.memory + indexed.map_or(0, |indexed| indexed.1)) / self.groups.len().max(1)
+    }
+
+    /// Bytes of memory that the rows of a row group take as they are stored, with row ids if they are not stored.
+    pub fn weight(&self, group: usize) -> u64 {
+        const IDS: u64 = 16;
+        let ids = self.lineage != Lineage::None && !self.stores_all_ids(group);
+        self.bytes_of(group) + if ids { IDS * self.rows_of(group) } else { 0 }
     }
 
     /// Whether every chunk has an offset index, as far as the footer tells.
@@ -223,7 +248,23 @@ impl CopySource {
 
     /// The metadata with all page indexes, if somebody looked and there are any.
     pub(super) fn indexed(&self) -> Option<&Arc<ParquetMetaData>> {
-        self.indexed.get()?.as_ref()
+        Some(&self.indexed.get()?.as_ref()?.0)
+    }
+
+    /// Whether a column of a row group may be put together with those of others without decoding: then page indexes pay.
+    pub(super) fn may_be_joined(&self, group: usize) -> bool {
+        let rows = self.rows_of(group);
+        let joinable = |chunk: &ColumnChunkMetaData| {
+            let pages = coded_pages(chunk).zip(self.page_rows);
+            pages.is_some_and(|(pages, least)| rows >= (pages * least) as u64)
+        };
+        self.metadata().row_group(group).columns().iter().any(joinable)
+    }
+
+    /// Whether the bounds of a chunk are in the order of its type. Of plain numbers there is only one.
+    pub(super) fn has_sound_bounds(&self, chunk: &ColumnChunkMetaData) -> bool {
+        let number = matches!(chunk.column_descr().physical_type(), Type::INT32 | Type::INT64);
+        number || (self.ordered && is_trusted(chunk))
     }
 
     /// Where the column chunks of a row group are.
@@ -266,13 +307,25 @@ impl CopySource {
 
     /// Reads the page indexes, once; returns the bytes read.
     pub(super) async fn load_pages(&self, store: &Store) -> Result<u64> {
-        if self.indexed.get().is_some() {
-            return Ok(0);
-        }
-        let (complete, read) = pages::load(store, &self.file, self.metadata(), &self.buffers).await?;
-        // Whoever else looked found the same.
-        let _ = self.indexed.set(complete.map(Arc::new));
-        Ok(read)
+        let bytes = AtomicU64::new(0);
+        let load = || async {
+            let (complete, read) = pages::load(store, &self.file, self.metadata(), &self.buffers).await?;
+            bytes.store(read, Ordering::Relaxed);
+            Ok::<_, Error>(complete.map(|complete| {
+                let memory = complete.memory_size();
+                (Arc::new(complete), memory)
+            }))
+        };
+        self.indexed.get_or_try_init(load).await?;
+        Ok(bytes.into_inner())
+    }
+
+    /// Whether the file stores ids and sequence numbers of all rows of a row group.
+    fn stores_all_ids(&self, group: usize) -> bool {
+        let chunks = self.metadata().row_group(group).columns().iter().rev().take(2);
+        let known =
+            |chunk: &ColumnChunkMetaData| chunk.statistics().and_then(Statistics::null_count_opt) == Some(0);
+        self.lineage == Lineage::Stored && chunks.into_iter().all(known)
     }
 
     /// Row ids and sequence numbers of a row group, if they have to be encoded; and the bytes read for them.
@@ -282,20 +335,12 @@ impl CopySource {
             Lineage::None => Ok((None, 0)),
             Lineage::Inherited => Ok((Some(inherited()), 0)),
             Lineage::Stored => {
-                let chunks = self.metadata().row_group(group).columns();
-                let columns = chunks.len() - 2..chunks.len();
-                let known = |chunk: &ColumnChunkMetaData| {
-                    chunk.statistics().and_then(Statistics::null_count_opt) == Some(0)
-                };
-                if chunks[columns.clone()].iter().all(known) {
+                if self.stores_all_ids(group) {
                     return Ok((None, 0));
                 }
-                let mut read = 0;
-                let mut parts = Vec::new();
-                for (bytes, _) in spans(&self.places(group)[columns.clone()]) {
-                    read += bytes.end - bytes.start;
-                    parts.push(Stored::read(store, &self.file.path, bytes, &self.buffers).await?);
-                }
+                let all = self.metadata().row_group(group).columns().len();
+                let columns = all - 2..all;
+                let (parts, read) = self.read_chunks(store, group, columns.clone()).await?;
                 let completed = lineage::completed(&self.reading, group, columns, parts, inherited())?;
                 Ok((Some(completed), read))
             }

@@ -37,7 +37,11 @@ pub struct StoredRows {
     selection: Option<Arc<RowSelection>>,
     /// Of them, those to take.
     taken: Range<usize>,
-    /// The row group's page indexes, if it has any and all of its rows are here.
+    /// Leaves whose bounds can be trusted.
+    sound: Arc<[bool]>,
+    /// Bytes of memory that the metadata of the row group takes.
+    metadata: usize,
+    /// The row group's page indexes, if it has any that are of use here.
     indexed: Option<Arc<ParquetMetaData>>,
     /// So many columns, and leaves of them, are stored here.
     columns: usize,
@@ -57,26 +61,12 @@ impl CopySource {
     pub async fn read(&self, store: &Store, group: usize, hidden: &RowMask) -> Result<StoredRows> {
         let (lineage, mut bytes) = self.lineage(store, group).await?;
         let columns = self.columns(lineage.is_some());
-        let places = self.places(group);
-        let mut chunks = Vec::new();
-        for (range, columns) in spans(&places[..columns]) {
-            let stored = Stored::read(store, &self.file.path, range, &self.buffers).await?;
-            for place in &places[columns] {
-                let pages = stored.get_bytes(place.start, length(place))?;
-                let largest = largest_parquet_page(&pages, &self.file.path)?;
-                limits::at_most(
-                    largest,
-                    store.limits().page_bytes,
-                    "bytes in a page",
-                    &self.file.path,
-                )?;
-            }
-            bytes += stored.bytes.len() as u64;
-            chunks.push(stored);
-        }
+        let (chunks, read) = self.read_chunks(store, group, 0..columns).await?;
+        bytes += read;
         let rows = self.positions(group);
         let whole = hidden.hidden_in(rows.clone()) == 0;
-        if whole {
+        let joinable = whole && self.may_be_joined(group);
+        if joinable {
             bytes += self.load_pages(store).await?;
         }
         let positions = if whole {
@@ -107,13 +97,53 @@ impl CopySource {
             chunks: Chunks(chunks.into()),
             selection,
             taken: 0..count,
-            indexed: self.indexed().filter(|_| whole).cloned(),
+            indexed: self.indexed().filter(|_| joinable).cloned(),
+            sound: self.sound(group),
+            metadata: self.memory_each(),
             columns: self.roots(columns),
             leaves: columns,
             lineage,
             positions: positions.into(),
             bytes,
         })
+    }
+}
+
+impl CopySource {
+    /// Chunks of a row group, and the bytes read for them.
+    ///
+    /// # Errors
+    /// Those of reading; [`Error::Limit`] when a page of them is larger than the store allows.
+    pub(super) async fn read_chunks(
+        &self,
+        store: &Store,
+        group: usize,
+        columns: Range<usize>,
+    ) -> Result<(Vec<Stored>, u64)> {
+        let places = &self.places(group)[columns];
+        let (mut chunks, mut read) = (Vec::new(), 0);
+        for (range, columns) in spans(places) {
+            let stored = Stored::read(store, &self.file.path, range, &self.buffers).await?;
+            for place in &places[columns] {
+                let pages = stored.get_bytes(place.start, length(place))?;
+                let largest = largest_parquet_page(&pages, &self.file.path)?;
+                limits::at_most(
+                    largest,
+                    store.limits().page_bytes,
+                    "bytes in a page",
+                    &self.file.path,
+                )?;
+            }
+            read += stored.bytes.len() as u64;
+            chunks.push(stored);
+        }
+        Ok((chunks, read))
+    }
+
+    /// Of each leaf of a row group, whether its bounds can be trusted.
+    fn sound(&self, group: usize) -> Arc<[bool]> {
+        let chunks = self.reading.metadata().row_group(group).columns().iter();
+        chunks.map(|chunk| self.has_sound_bounds(chunk)).collect()
     }
 }
 
@@ -170,10 +200,8 @@ impl StoredRows {
     pub(in crate::write) fn memory(&self) -> usize {
         let lineage = self.lineage.iter().flatten();
         let stored: usize = self.chunks.0.iter().map(|chunk| chunk.bytes.len()).sum();
-        stored
-            + lineage
-                .map(|values| values.get_array_memory_size())
-                .sum::<usize>()
+        let lineage: usize = lineage.map(|values| values.get_array_memory_size()).sum();
+        stored + lineage + self.metadata
     }
 
     /// Bytes of some of them as they are stored, about.
@@ -201,6 +229,11 @@ impl StoredRows {
     pub(in crate::write) fn chunk(&self, leaf: usize) -> Option<&ColumnChunkMetaData> {
         let chunks = self.reading.metadata().row_group(self.group).columns();
         chunks[..self.leaves].get(leaf)
+    }
+
+    /// Whether the bounds of a leaf can be trusted.
+    pub(in crate::write) fn is_sound(&self, leaf: usize) -> bool {
+        self.sound.get(leaf).is_some_and(|sound| *sound)
     }
 
     /// Bytes of the chunk of a leaf.

@@ -96,7 +96,8 @@ impl Index {
         places: &OffsetIndexMetaData,
         pages: usize,
     ) -> Option<()> {
-        if places.page_locations().len() != pages || bounds.num_pages() != pages as u64 {
+        let none = matches!(bounds, ColumnIndexMetaData::NONE);
+        if none || places.page_locations().len() != pages || bounds.num_pages() != pages as u64 {
             return None;
         }
         for page in 0..pages {

@@ -54,7 +54,7 @@ impl Packing {
 }
 
 impl Joining {
-    /// A chunk with this dictionary; its first data page tells whether it is compressed.
+    /// A chunk with this dictionary; which tells with the first data page whether it is compressed.
     pub(super) fn begin(packing: Packing, dictionary: &[u8], entries: usize, page: &[u8]) -> Option<Self> {
         let mut joining = Self {
             out: TrackedWrite::new(Vec::new()),
@@ -66,7 +66,10 @@ impl Joining {
         };
         if let Some(level) = packing.level {
             let mut compressor = Compressor::new(level.compression_level()).ok()?;
-            if packing.always || compressor.compress(page).ok()?.len() < page.len() - page.len() / WORTH_IT {
+            let sample = [dictionary, page].concat();
+            if packing.always
+                || compressor.compress(&sample).ok()?.len() < sample.len() - sample.len() / WORTH_IT
+            {
                 (joining.codec, joining.compressor) = (Compression::ZSTD(level), Some(compressor));
             }
         }

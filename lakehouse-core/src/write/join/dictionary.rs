@@ -26,7 +26,11 @@ impl Dictionary {
         let fixed = match column.physical_type() {
             Type::INT32 => Some(4),
             Type::INT64 => Some(8),
-            Type::FIXED_LEN_BYTE_ARRAY => Some(usize::try_from(column.type_length()).ok()?),
+            Type::FIXED_LEN_BYTE_ARRAY => Some(
+                usize::try_from(column.type_length())
+                    .ok()
+                    .filter(|length| *length > 0)?,
+            ),
             Type::BYTE_ARRAY => None,
             _ => return None,
         };

@@ -66,6 +66,14 @@ impl Finished {
         }
     }
 
+    /// What it tells of the encoder's choices.
+    pub(super) fn encoded(&self) -> Option<&ColumnCloseResult> {
+        match self {
+            Self::Encoded(chunk) => Some(chunk.close()),
+            Self::Joined(_) => None,
+        }
+    }
+
     pub(super) fn append<W: std::io::Write + Send>(
         self,
         to: &mut SerializedRowGroupWriter<'_, W>,
@@ -152,6 +160,9 @@ fn joined(frame: Frame<'_>, parts: &[&StoredRows], leaf: usize) -> Option<Chunk>
     if !flat || usize::try_from(rows).ok()? < pages.iter().sum::<usize>().max(1) * frame.page_rows {
         return None;
     }
+    if !parts.iter().all(|part| part.is_sound(leaf)) {
+        return None;
+    }
     let statistics = bounds::together(&column, &chunks)?;
     let mut dictionary = Dictionary::new(&column)?;
     let mut sources = Vec::with_capacity(parts.len());
@@ -198,7 +209,7 @@ fn joined(frame: Frame<'_>, parts: &[&StoredRows], leaf: usize) -> Option<Chunk>
 }
 
 /// The number of data pages of a chunk, if all values in them are codes of its dictionary.
-fn coded_pages(chunk: &ColumnChunkMetaData) -> Option<usize> {
+pub(super) fn coded_pages(chunk: &ColumnChunkMetaData) -> Option<usize> {
     chunk.dictionary_page_offset()?;
     let mut pages = 0;
     for page in chunk.page_encoding_stats()? {

@@ -134,7 +134,13 @@ async fn columns_that_cannot_be_joined_are_decoded_and_the_others_are_not() {
     let mut rng = StdRng::seed_from_u64(7);
     let table = Arc::new(snapshot(schema(), vec![]));
     let plain = |name: &str| parquet::schema::types::ColumnPath::from(name);
-    let cases: [(&str, WriterPropertiesBuilder, bool); 5] = [
+    let chunk = parquet::file::properties::EnabledStatistics::Chunk;
+    let cases: [(&str, WriterPropertiesBuilder, bool); 6] = [
+        (
+            "no bounds of pages",
+            WriterProperties::builder().set_statistics_enabled(chunk),
+            false,
+        ),
         ("as we write", WriterProperties::builder(), true),
         (
             "no dictionary",
